@@ -75,14 +75,14 @@ def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> n
     """Return the steps at which observables are evaluated, as an integer array `(times,)` in ascending order.
 
     Args:
-        times: A list of times, or "all" for every step. None selects every step up to 8 `memory` (at most `DENSE` of them, evenly spaced),
-            then steps with the ratio `GROWTH`, and the last step.
+        times: A list of times, or "all" for every step. None selects every step from 0 to 8 `memory` (if these are more than `DENSE` = 512,
+            so many of them, evenly spaced), later steps each 1.1 times the one before, and the last step.
         steps: The number of steps of the run.
         step_time: The time of one step.
         memory: The longest memory 1 / (1 - beta) of the dynamics, in steps.
 
     Raises:
-        ValueError: If `times` is neither, or a time lies outside the run or is not a whole number of steps.
+        ValueError: If `times` is another text or an empty list, or a time lies outside the run or is not a whole number of steps.
     """
     if times is not None:
         return asked_steps("times", times, steps, step_time)
@@ -100,7 +100,7 @@ def moment(times: np.ndarray, time: float | None) -> int:
 
     Args:
         times: The recorded times, `(times,)`.
-        time: The time, which may differ from a recorded one by a relative error of 1e-9; None for the last recorded time.
+        time: The time t, which may differ from a recorded one by 1e-9 max(1, |t|); None for the last recorded time.
     """
     if time is None:
         return len(times) - 1
@@ -120,8 +120,9 @@ def longest_memory(*members: Moving) -> float:
 def plan_control(member: Moving, steps: int, record: np.ndarray) -> ControlVariate | None:
     """Return the control variate of a momentum method: the noise that entered its momentum buffer since an earlier step, the anchor.
 
-    The anchor of a recorded step k is the last step at which the auxiliary position y and the accumulated noise E are stored and that lies at
-    least one lag before k; the start, where there is none. A lag is `LAG` memories 1 / (1 - beta), and an anchor lies at most 1.5 lags back.
+    At some steps a, the auxiliary position y_a = x_a - c_a m_a and the noise E_a accumulated in the momentum buffer m are stored. The anchor of
+    a recorded step k is the last of these that lies at least one lag before k; step 0, where there is none. A lag is `LAG` = 3 memories
+    1 / (1 - beta), and an anchor lies at most 1.5 lags back.
 
     Args:
         member: The dynamics.
@@ -129,7 +130,8 @@ def plan_control(member: Moving, steps: int, record: np.ndarray) -> ControlVaria
         record: The recorded steps, `(times,)`.
 
     Returns:
-        The steps to store, and the anchor and the weights of each recorded step; None for a dynamics without momentum.
+        The `simulation.program.ControlVariate`: the steps to store, and the anchor and the weights of each recorded step. None for a dynamics
+        without momentum.
     """
     memory, fading = member.memory(steps), member.fading(steps)
     if memory is None or fading is None or not memory.any():

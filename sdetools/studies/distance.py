@@ -74,7 +74,7 @@ class Distance(HasInterval, Result):
             include it: it refers to the directions used, which depend on seed, dimension and number alone, so that the distances of several
             pairs are comparable.
         draws: Norms of the centred bootstrap process, `(resamples,)`, in ascending order; empty if any path diverged.
-        scale: The largest standard deviation of a linear functional of the noise.
+        scale: The s of the Gaussian bound in the module's docstring, used at levels that `draws` cannot resolve.
         origin: The call and the seed.
 
     Example:
@@ -130,7 +130,7 @@ class Distance(HasInterval, Result):
 
     @property
     def data(self) -> xarray.Dataset:
-        """A dataset of the scalars `value`, `low`, `high`, `floor`, `floor_high`, `direction_error`; its attributes are kind, paths and origin."""
+        """A dataset of `value`, `low`, `high`, `floor`, `floor_high`, `direction_error`; other fields, but `draws` and `scale`, are attributes."""
         import xarray
 
         fields = {name: getattr(self, name) for name in ("value", "low", "high", "floor", "floor_high", "direction_error")}
@@ -158,7 +158,7 @@ class Distance(HasInterval, Result):
     def paths_for(self, size: float) -> int:
         """Return the number of paths in each sample that reduces `floor_high` to half of `size`, so that a distance of `size` is resolved.
 
-        ValueError is raised if `size` is not positive or a path diverged.
+        For "energy", the square of a norm, it is reduced to a quarter. ValueError is raised if `size` is not positive or a path diverged.
         """
         _check.positive("size", size)
         if not math.isfinite(self.floor_high):
@@ -328,12 +328,13 @@ def _points(name: str, given: Any) -> np.ndarray:
 def unit_directions(dim: int, count: int, seed: int) -> np.ndarray:
     """Return unit vectors `(count, dim)`, each uniform on the sphere up to its sign.
 
-    They are equally spaced in the plane, and orthogonal frames in higher dimensions.
+    In the plane they are equally spaced on a half circle; in higher dimensions they are random orthogonal frames of `dim` vectors, the last
+    frame cut if `dim` does not divide `count`.
 
     Args:
-        dim: The dimension.
+        dim: The dimension, at least 2.
         count: The number of vectors.
-        seed: The seed of the rotation.
+        seed: The seed of the rotation, or of the frames.
 
     Example:
         >>> t = unit_directions(3, 6, seed=0)

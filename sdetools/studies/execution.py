@@ -35,7 +35,7 @@ class Execution(Mapping[str, Any]):
     """How paths are run. Every function that simulates takes these fields as keyword arguments.
 
     Draws depend on `seed` and `stream` alone. Threads, executor, store and interruptions change no bit of a result; backends agree path by
-    path to rounding. As a mapping it is passed on whole: `st.simulate(..., **how)`.
+    path to rounding. An `Execution` is a mapping from the names of its fields to their values, so `st.simulate(..., **how)` takes all of them.
 
     Attributes:
         threads: Threads of a run; None takes one for each core. An executor's workers use one thread each.
@@ -45,9 +45,9 @@ class Execution(Mapping[str, Any]):
             "torch:compile", "torch:cuda:compile" give the steps to `torch.compile`.
         dtype: "float64", or "float32" for draws and paths in single precision in about half the time. Moments are accumulated in double
             precision either way, and intervals allow for the rounding of paths: 5e-7 of the size of a value for each step.
-        store: A file for finished chunks of paths; None keeps them in memory.
-        resume: Whether to take up the finished chunks of `store`. The result has the same bits as that of an uninterrupted run.
-        progress: True for a progress bar on a terminal, or a function of (done, total).
+        store: A file for finished chunks (sets of consecutive paths); None keeps them in memory.
+        resume: Whether to continue with the chunks of `store`, to the same bits as an uninterrupted run. If False, the file is replaced.
+        progress: True for a progress bar on a terminal, or a function of (done, total), numbers of paths; False or None for nothing.
 
     Raises:
         ValueError: If a value is none of these, or `resume` comes without `store`.
@@ -86,10 +86,11 @@ class Execution(Mapping[str, Any]):
         """Return the options of execution in a function's keyword arguments, with defaults for those that are not given.
 
         Args:
-            given: Values by name.
+            given: Values by the names of options, such as {"threads": 2}.
 
         Raises:
             TypeError: If a name is not an option; the message suggests the nearest option.
+            ValueError: If a value is not one that `Execution` allows.
         """
         known = [f.name for f in fields(cls)]
         for name in given:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 class Extrapolation(Result):
     """Extrapolated means (2^p E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1), and the estimated bias of the shorter step; the result of `st.extrapolate`.
 
+    X^dt is the solution with step dt, h an observable.
+
     Attributes:
         pair: The weak gap between the dynamics with steps dt/2 (first) and dt (second).
         weak_order: The weak order p.
@@ -116,7 +118,9 @@ class Extrapolation(Result):
         return self._estimate(*self._moments, self.pair.facts.drawn, "E", observable, time)
 
     def bias(self, observable: str | int = 0, time: float | None = None) -> Estimate:
-        """Return the bias of the shorter step, -(E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1) = c (dt/2)^p + O(dt^(p+1)); NaN if a path diverged.
+        """Return the bias of the shorter step, -(E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1) = c (dt/2)^p + O(dt^(p+1)); NaN if a path diverged by then.
+
+        X^dt is the solution with step dt, p the weak order, and c the constant of the leading error term c dt^p.
 
         Args:
             observable: The name of the observable, or its index in `names`.

@@ -114,7 +114,7 @@ class WeakGap(KeptPaths):
         )  # fmt: skip
 
     def sup(self, observable: str | int = 0) -> SupEstimate:
-        """Return the estimate of max_k |gap_k| over the recorded steps, with the simultaneous band of the curve; NaN if a path diverged.
+        """Return the estimate of max_k |gap_k| over the recorded steps k, with the simultaneous band of all gap_k; NaN if a path diverged by then.
 
         Args:
             observable: The name of the observable, or its index in `names`; ValueError if there is none.
@@ -158,7 +158,8 @@ class WeakGap(KeptPaths):
     def variance_reduction(self, observable: str | int = 0, time: float | None = None) -> tuple[float, float]:
         """Return the factors by which coupling reduces the variance of the gap: `(coupling alone, coupling with the control variate)`.
 
-        Each is the variance of independent sampling over that of the method. Without a control variate both are equal.
+        Each is the variance of independent sampling over that of the method; infinite or NaN where the latter is 0. Without a control variate both
+        are equal.
 
         Args:
             observable: The name of the observable, or its index in `names`.

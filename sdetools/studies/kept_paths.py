@@ -63,10 +63,10 @@ class KeptPaths(Result):
         """Plot the trajectories, in two dimensions on the contours of the loss, otherwise each coordinate against time; return the figure.
 
         Args:
-            ax: The axes, one for each panel; None for those of a new figure.
+            ax: The axes: one in the plane, a sequence of one for each coordinate against time; None for those of a new figure.
             part: The part of the state, such as "m" for the momentum buffer; None for the position.
             coordinates: Names of coordinates; None for the first six.
-            time: Whether to plot two coordinates against time instead of in the plane.
+            time: True to plot each coordinate against time in two dimensions as well.
 
         Raises:
             ValueError: If the run has no trajectories, or no such part or coordinate.
@@ -101,7 +101,8 @@ class PathRequest:
         program: The description of the simulation.
         step_time: The time of one step of the member with the longer step.
         chosen: A number n for the first n paths (0 for none), or the indices of paths.
-        slices: Steps of the program at which all paths are stored, integers; empty for none. If steps differ, these are the shorter ones.
+        slices: The steps at which all paths are stored, integers `(slices,)`; empty for none. If the members' steps differ in length, they are
+            counted in the shorter one.
     """
 
     program: Program
@@ -135,7 +136,8 @@ class PathRequest:
             keep: Whether to store the positions of all paths after the last step, in the `points` of the moments.
 
         Returns:
-            The accumulated moments, and a dict of the fields "trajectories" and "slices" of `KeptPaths`, without those not requested.
+            The accumulated moments, and a dict of the fields "trajectories" and "slices" of `KeptPaths` as arrays; a field that was not
+            requested is missing.
 
         Raises:
             ValueError: If a requested path is not among the paths of the run.

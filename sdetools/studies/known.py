@@ -1,7 +1,6 @@
 """Properties of recorded values that follow from the computation, not from the sample: exactness, bounds and rounding errors.
 
-Arrays `(times, observables)` have a row for each recorded time and a column for each observable and then each functional. *Test paths* are 32
-paths in NumPy on draws of their own, which show the effect of draws.
+Arrays have a row for each time, a column for each observable. *Test paths* are 32 paths in NumPy on their own draws, which show the effect of draws.
 
 A sample variance of zero does not prove that a value is exact, since all paths may have missed a rare event. A value counts as exact
 
@@ -81,13 +80,13 @@ class Facts:
         return {name: getattr(self, name)[:, o] for name in ("random", "rounding", "least", "most")}
 
     def of(self, t: int, o: int) -> dict[str, Any]:
-        """Return keyword arguments of the `Estimate` for the recorded time with index `t` and the observable with index `o`, as a dict."""
+        """Return the arguments random, rounding, least, most, two_valued of `Estimate` as a dict, for the indices `t` (time) and `o` (observable)."""
         return {name: values[t].item() for name, values in self.along(o).items()} | {"two_valued": self.two_valued[o]}
 
 
 @dataclass(frozen=True)
 class Known:
-    """Exactness, bounds and rounding errors of a program from its sample moments, on demand; arrays are `(times, observables)`."""
+    """Exactness, bounds and rounding errors of a run, from its description `program` and sample moments `statistics`; each computed when read."""
 
     program: Program
     statistics: SingleStatistics | PairStatistics
@@ -99,7 +98,7 @@ class Known:
 
     @cached_property
     def ranges(self) -> tuple[Range, ...]:
-        """The `Range` of one path's value for each observable and functional, in order; in a pair, of the difference of the members' values."""
+        """The `Range` of one path's value (in a pair, of the members' difference) by column; ValueError if a mean lies outside of stated bounds."""
         program = self.program
         own = [self._range(o, h) for o, h in enumerate(program.observables)] + [Range()] * len(program.functionals)
         return tuple(r.minus(r) for r in own) if program.pair else tuple(own)
@@ -340,7 +339,7 @@ class Known:
         """The lower and the upper bounds of one path's value that enter the interval, `(times, observables)` each; infinite where they do not.
 
         They enter for every mean. The difference of coupled paths is far smaller than its bounds; there they enter for functions of
-        finitely many values, and where the effective number of paths is below `FEW`.
+        finitely many values, and where the effective number of paths, paths / kurtosis, is below `FEW` = 1000.
         """
         least, most = (np.tile([getattr(r, side) for r in self.ranges], (self._shape[0], 1)) for side in ("low", "high"))
         if self.program.pair and self.program.coupled:

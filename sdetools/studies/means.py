@@ -242,12 +242,12 @@ def make_program(
         observe: Observables, as in `simulate`.
         times: Times to record, as in `simulate`.
         functionals: Sums over the steps of the path, as in `simulate`.
-        control: Whether to use a control variate where one exists: for coupled members of equal step, of which the first has momentum and
+        control: Whether to use a control variate of the gap where one exists: for coupled members of equal step, of which the first has momentum and
             noise that is not sampled from data.
         coupled: Whether the members share their draws.
 
     Returns:
-        The program, its recorded steps in units of the longer step, `(times,)`, and the time of one longer step.
+        The program, its recorded steps as integers `(times,)` counted in the longer of the members' steps, and the time of one such step.
 
     Raises:
         ValueError: If an argument is invalid, the members differ in dimension or in the order of coordinates, or their steps do not nest.
@@ -298,7 +298,7 @@ def make_program(
 
 
 def nested(members: tuple[Moving, ...]) -> tuple[int, ...]:
-    """Return the step of each member in units of the shortest step, as a tuple of integers of which one is 1.
+    """Return the step of each member in units of the shortest step, a tuple of integers such as (1, 4) in the order of `members`.
 
     Args:
         members: One dynamics, or the two of a pair.

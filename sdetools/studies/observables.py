@@ -120,7 +120,7 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
         spec: An expression, a loss, a function h(x), an object with a method `value(x)`, or a `Bounded` or `Indicator` of these. An
             `Observable` is returned as it is.
         space: A dynamics or a loss, whose `names` and `dim` define the coordinates.
-        name: The name in results; if empty, the expression, the label of the loss, or the name of the function.
+        name: The name in results; if empty, the expression, the label of the loss, or the name of the function. An `Observable` keeps its own.
 
     Raises:
         ValueError: If an expression has an unknown name, `spec` is not an observable, or its value is not one real number for each path.
@@ -182,7 +182,7 @@ def observables(specs: Any, space: Any) -> tuple[Observable, ...]:
     """Return the observables of a user's specification as a tuple, in the given order.
 
     Args:
-        specs: What `observable` accepts, a list of these, or a dict from names to these; an empty list gives an empty tuple.
+        specs: A specification that `observable` accepts, a list of these, or a dict from names to these; an empty list gives an empty tuple.
         space: A dynamics or a loss, whose `names` and `dim` define the coordinates.
 
     Raises:

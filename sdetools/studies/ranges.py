@@ -37,7 +37,7 @@ class Range:
 
     @classmethod
     def of(cls, values: Any) -> Range:
-        """Return the range of finitely many values, an iterable of numbers that is not empty; the whole line if one is NaN."""
+        """Return the range of an iterable of numbers, not empty; the whole line if one is NaN, only the bounds for over 64 different ones."""
         found = frozenset(float(v) for v in values)
         if any(math.isnan(v) for v in found):
             return cls()
@@ -49,12 +49,12 @@ class Range:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def hull(self, other: Range) -> Range:
-        """Return the smallest range that contains this one and `other`, with a set of values if both have one and it is small."""
+        """Return the smallest range that contains this one and `other`, with a set of values if both have one and the union has at most 64."""
         both = None if self.values is None or other.values is None else self.values | other.values
         return Range.of(both) if both is not None else Range(min(self.low, other.low), max(self.high, other.high))
 
     def minus(self, other: Range) -> Range:
-        """Return the range of a - b for any a of this range and any b of `other`."""
+        """Return the range of all differences a - b, a in this range and b in `other`, as values if these are at most 64 pairs, else as bounds."""
         return _apply(_sub, self, other)
 
 
@@ -62,7 +62,7 @@ def range_of(value: Callable[[Any], Any], dim: int) -> Range:
     """Return a range that contains `value(x)` for all x in R^dim, the whole line if the function cannot be traced.
 
     Args:
-        value: A function of a point, which returns a number, an array or a condition; a condition has the values 0 and 1.
+        value: A function of a point, which returns a number, an array (the range contains all its elements) or a condition (values 0 and 1).
         dim: The number of coordinates of the point.
 
     Example:

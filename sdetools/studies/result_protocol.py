@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Ended(StrEnum):
-    """How a run ended: with all paths finite, or with diverged paths."""
+    """How a run ended: `COMPLETED`, all paths remained finite, or `DIVERGED`, some did not; the values are the texts "completed", "diverged"."""
 
     COMPLETED = "completed"
     """All paths reached the end."""
@@ -73,7 +73,8 @@ def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
 
     Args:
         function: The function.
-        given: The values of all its parameters by name; those of `**options` are a dict under the name `options`.
+        given: The values of all its parameters by name, as `locals()` gives them: the options of execution are a dict under the name of the
+            parameter that collects them, here `options`.
 
     Example:
         >>> def f(x, n=3, *, seed=0, **options): ...
@@ -149,7 +150,7 @@ def estimates_table(what: str, level: float, rows: Iterable[tuple[str, str, Any]
     Args:
         what: The header of the column of values.
         level: The confidence level, for the header.
-        rows: Tuples of the observable's name, a label such as the time, and the Estimate.
+        rows: Tuples of the observable's name, a text for the column "time" such as "0.5" or "supremum", and the Estimate.
     """
     lines = [f"{'observable':<18} {'time':>10} {what:>14} {'stderr':>10} {f'{100 * level:g} % interval':>28}"]
     lines += [f"{h:<18.18} {t:>10} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}" for h, t, e in rows]

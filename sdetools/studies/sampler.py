@@ -47,10 +47,10 @@ class Sampler:
             keep: Whether to keep the positions of all paths after the last step.
             label: The label of the progress bar.
             points: `slices`, steps at which the states of all paths are kept, and `trajectories`, indices of paths whose states at the recorded
-                steps are kept.
+                steps are kept, integer arrays; none of either if missing.
 
         Returns:
-            The accumulated moments, and the states that were requested.
+            The accumulated moments, with the requested states in the attributes `points` (for `keep`), `slices` and `trajectories`.
         """
         how = self.execution
         with _progress_callback(how.progress, paths, label) as shown:

@@ -69,12 +69,12 @@ class Described:
     """The description that a file contains of a dynamics or of other code.
 
     Attributes:
-        name: The name.
-        names: The names of the coordinates.
-        parts: The names of the parts of the state.
-        dim: The dimension.
-        step_time: The time of one step.
-        loss: Always None.
+        name: The name, which is also the repr.
+        names: The names of the coordinates; empty for code other than dynamics.
+        parts: The names of the parts of the state, such as "x" and "m"; empty for other code.
+        dim: The dimension; 0 for other code.
+        step_time: The time of one step; 0 for other code.
+        loss: Always None: a file contains no loss.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Described:
 
     @classmethod
     def of(cls, given: Any) -> Described:
-        """Return the description of any object."""
+        """Return the description of any object: all fields if it has coordinates (`names` and `dim`), otherwise its name, label or class alone."""
         found = {key: getattr(given, key, None) for key in ("names", "parts", "dim", "step_time")}
         if not isinstance(found["names"], (tuple, list)) or not isinstance(found["dim"], (int, np.integer)):
             return cls(str(getattr(given, "name", None) or getattr(given, "label", None) or type(given).__name__))
@@ -107,13 +107,13 @@ class Saved:
     """Base class of objects that can be saved to a file and loaded from it."""
 
     def save(self, path: str | Path) -> Path:
-        """Write the result to a netCDF-4 file for `st.load`. Other programs can read `data` from it. Of dynamics only the names are stored.
+        """Write the result to a netCDF-4 file for `st.load`. Other programs can read `data` from it. Dynamics are stored as `Described`.
 
         Args:
-            path: The file. It is replaced only after everything was written.
+            path: The file, in a folder that exists. An existing file is replaced only after everything was written.
 
         Returns:
-            The path.
+            The path as a `Path`.
 
         Raises:
             OSError: If the file cannot be written. An existing file is then unchanged.
@@ -122,7 +122,7 @@ class Saved:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Return the result in a file that `save` wrote; ValueError for a result of another class."""
+        """Return the result in a file that `save` wrote, as `st.load` does; ValueError if it is not of this class or a subclass."""
         found = load(path)
         if not isinstance(found, cls):
             raise ValueError(f"`path` must hold a {cls.__name__}; {path} holds a {type(found).__name__}. Read it with st.load.")
@@ -130,7 +130,7 @@ class Saved:
 
 
 def save(result: Any, path: Path) -> Path:
-    """Write a result to a file; see `Result.save`."""
+    """Write a result to a file and return the path; see `Saved.save`."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"`path` must lie in a folder that exists; got {str(path)!r}. Create {str(path.parent)!r} first.")
     import xarray
@@ -160,10 +160,11 @@ def load(path: str | Path) -> Any:
         path: The file.
 
     Returns:
-        The result, with bitwise equal numbers. Of its dynamics only the names are known, so that it cannot be run again.
+        The result, with bitwise equal numbers. Its dynamics are descriptions (`Described`), so that it cannot be run again.
 
     Raises:
-        ValueError: If the file is not a result of sdetools, or has a format that this version does not read.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a result of sdetools, is damaged, or has a format that this version does not read.
 
     Example:
         >>> import sdetools as st, tempfile

@@ -56,7 +56,7 @@ class SlowStudy(Result):
             observable h, the key (run, "h kolmogorov") its Kolmogorov distance.
         paths_shown: Some paths of each run by name, `(dim, times, paths)`, start included; empty in more than 3 dimensions.
         start: The start of the slow SDE, Phi(x_0), `(dim,)`.
-        rank: The rank of the Hessian on the manifold.
+        rank: The rank of the Hessian of the loss on the manifold, dim minus the manifold's dimension.
         origin: The call, seed, stream, backend, floating-point type and version.
     """
 
@@ -118,8 +118,8 @@ class SlowStudy(Result):
     def to_json(self) -> str:
         """Return the study as the text of a JSON object with `start`, `rank`, `runs` and `distances`; numbers that are not finite are null.
 
-        `runs` is an object by the names of runs and then of observables, with `mean` and `stderr` at the recorded times. `distances` is a list of
-        objects.
+        `runs` is an object by the names of runs; each has "times", "paths", "diverged", and by the name of an observable "mean" and "stderr" at
+        these times. `distances` is a list of objects with the keys "run", "what" (as in the attribute), "value", "low", "high", "equal laws".
         """
         runs = {
             name: {"times": run.times.tolist(), "paths": run.paths, "diverged": run.diverged}
@@ -186,7 +186,9 @@ class SlowStudy(Result):
 
 
 def projected(loss: Any, points: np.ndarray) -> np.ndarray:
-    """Return Phi of those points whose gradient flow converges to the manifold, `(dim, m)` with m <= n, in the order of the points.
+    """Return Phi of those points whose gradient flow converges to the manifold, `(dim, m)` with 0 <= m <= n, in the order of the points.
+
+    Phi(x) is the limit of the gradient flow that starts at x.
 
     Args:
         loss: The loss, of which the manifold contains the minimisers.

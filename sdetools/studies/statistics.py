@@ -139,7 +139,7 @@ class PairStatistics:
         """Return the mean and the variance over paths of h for one member, `(times, observables)` each.
 
         Args:
-            which: The member: "x" for the first, "z" for the second.
+            which: The member: "x" for the first, "z" for the second. The variance is the unbiased one, NaN for one path.
         """
         return self.total[which], _variance(self.total[which + "2"], self.sums.paths)
 
@@ -161,7 +161,7 @@ class PairStatistics:
         Here d = h(x) - h(z), C is the control variate and a its regression coefficient. Groups without paths are omitted.
 
         Args:
-            column: The index of the observable or functional.
+            column: The index of the observable or functional, from 0.
         """
         used = self.sums.counts > 0
         groups = PAIR.by_name(self.sums.groups[used, :, column])

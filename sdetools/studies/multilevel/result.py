@@ -52,7 +52,7 @@ class MultilevelEstimate(Estimate):
 class Multilevel(Result):
     """The estimate of E h(X_T) from levels l = 0 ... L with successively shorter steps dt_l = dt_0 r^-l; the return value of `st.multilevel`.
 
-    X_l is the solution with step dt_l, and d_l = h(X_l) - h(X_{l-1}), d_0 = h(X_0), with both solutions on one Brownian path.
+    X_l is the solution at time T with step dt_l, and d_l = h(X_l) - h(X_{l-1}), d_0 = h(X_0), with both solutions on one Brownian path.
 
     Attributes:
         names: The names of the observables.
@@ -68,14 +68,15 @@ class Multilevel(Result):
         kurtoses: The kurtoses of d_l, `(levels, observables)`.
         fine_means: The means of h(X_l), `(levels, observables)`.
         fine_variances: The variances of h(X_l), `(levels, observables)`.
-        consistency: The consistency check between successive levels (Giles 2015), `(levels, observables)`; above 1 it fails. 0 on level 0.
+        consistency: The check of successive levels (Giles 2015), `(levels, observables)`; above 1 it fails. It is |a - b + c| / (3 (s_a + s_b + s_c))
+            with the means a of h(X_{l-1}) from level l - 1, b of h(X_l) and c of d_l from level l, and their standard errors; 0 on level 0.
         biases: The estimated absolute value of the bias that remains after level L, `(observables,)`; NaN if a path diverged.
         alphas: The weak orders fitted to `means`, `(observables,)`; NaN where too few levels are resolved.
         betas: The orders fitted to `variances`, `(observables,)`; NaN where fewer than two levels vary.
         cost: The number of steps of all paths, pilot paths included.
         pilot_cost: The number of steps of the pilot paths.
         constants: The names of observables that do not depend on the point, and are known without sampling.
-        warnings: Sentences about possible problems; empty if there are none.
+        warnings: Sentences about possible problems, one text each; empty if there are none.
         diverged: The number of diverged paths.
         first_divergence: The least step number at which a path of any level diverged, in steps of its level; -1 if none did.
         confidence: The confidence level of intervals.
@@ -143,7 +144,7 @@ class Multilevel(Result):
     def rates(self, observable: str | int = 0) -> tuple[float, float, float]:
         """Return the rates (alpha, beta, gamma): |E d_l| decays as r^(-alpha l), Var d_l as r^(-beta l), and the steps of a path grow as r^(gamma l).
 
-        A rate is NaN where too few levels determine it.
+        d_l = h(X_l) - h(X_{l-1}) with the solution X_l of step dt_0 r^-l. A rate is NaN where too few levels determine it.
 
         Args:
             observable: The name of the observable, or its index in `names`; ValueError if there is none.
@@ -174,10 +175,10 @@ class Multilevel(Result):
 
     @property
     def plain_cost(self) -> float:
-        """The number of steps that plain Monte Carlo takes for the same standard error with the shortest step.
+        """The number of steps that plain Monte Carlo takes for the same standard error with the shortest step, dt_L.
 
-        It is V[h(X_L)] / stderr^2 paths of T / dt_L steps, for the observable with the largest cost. The variance is that of the finest
-        level with at least 1,000 paths.
+        It is V[h(X_L)] / stderr^2 paths (at least 1) of T / dt_L steps, for the observable h with the largest cost. The variance V is that of
+        the finest level with at least 1,000 paths, or of level L if no level has so many.
         """
         enough = np.flatnonzero(self.paths >= 1000)
         spread = self.fine_variances[enough[-1] if len(enough) else -1]
@@ -187,7 +188,7 @@ class Multilevel(Result):
 
     @property
     def saving(self) -> float:
-        """The ratio of the cost of plain Monte Carlo to that of the multilevel estimate; above 1 the latter is cheaper."""
+        """The ratio `plain_cost` / `cost` of plain Monte Carlo to the multilevel estimate, in steps; above 1 the latter is cheaper."""
         return self.plain_cost / self.cost
 
     @cached_property
@@ -195,7 +196,7 @@ class Multilevel(Result):
         """A dataset with moments and consistency checks over (level, observable), and `dt`, `paths`, `steps`, `cost` over level.
 
         The variables over both are `mean`, `stderr`, `variance` and `kurtosis` of h(X_l) - h(X_{l-1}), `fine_mean` and `fine_variance` of h(X_l), and
-        `consistency`. The attributes are `eps`, `refinement`, the costs, the number of diverged paths, and the fields of `origin`.
+        `consistency`. The attributes are `eps`, `refinement`, `cost`, `plain_cost`, `diverged`, and the fields of `origin`.
         """
         import xarray
 
@@ -221,7 +222,7 @@ class Multilevel(Result):
 
     @property
     def data(self) -> xarray.Dataset:
-        """The dataset `levels`."""
+        """The same dataset as the property `levels`, under the name that all results have."""
         return self.levels
 
     def table(self, observable: str | int = 0) -> str:

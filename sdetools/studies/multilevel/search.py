@@ -86,7 +86,7 @@ class Search:
             Whether the levels are valid: no path diverged, and the main paths confirm the variances of the pilot. If not, nothing is raised.
 
         Raises:
-            ValueError: If eps is out of reach, or an observable is not finite or has no variance that the pilot can estimate.
+            ValueError: If eps is out of reach, or an observable is not finite or has no variance that pilot paths can estimate.
         """
         self._choose_coarsest(dt, choose)
         if not self._failed:
