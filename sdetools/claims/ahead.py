@@ -22,7 +22,8 @@ PATHS = 64
 def compiling_ahead(claims: Sequence[Claim]) -> Iterator[None]:
     """Return a context manager that runs the second process while its body is executed, and ends that process afterwards.
 
-    No process is started for a single claim, on one core, if the cache already contains kernels, or if there is no cache folder.
+    The process runs `main` of this module. None is started for a single claim, on one core, if the cache already contains kernels, or if there
+    is no cache folder; the body is executed in any case.
 
     Args:
         claims: The claims in the order in which the main process runs them.
@@ -56,7 +57,7 @@ def main(names: Sequence[str]) -> None:
     Errors of claims are ignored, and results are dropped.
 
     Args:
-        names: The claims as texts `path::id`, with the path of the claim file.
+        names: The claims as texts `path::id` with the path of the claim file, such as "claims/orders.py::theorem-3.5".
     """
     from sdetools.claims.context import ClaimContext
 

@@ -144,10 +144,10 @@ class ClaimContext:
     """The context of a claim: the argument of its function, created by `verify`, whose methods record results in the report.
 
     Attributes:
-        budget, paths, seconds: Name of the budget; its number of paths of a simulation; its time for work not counted in paths.
+        budget, paths, seconds: Name of the budget, its paths of a simulation, and its seconds for work not counted in paths (see `Budget`).
         seed: Seed of the claim, `claim_seed` of the argument `seed` (the seed of the run) and the claim's id.
-        executor, threads: Any `concurrent.futures.Executor`, None for a simulation's own threads; their number, None for all cores.
-        store: Store of finished chunks, or None.
+        executor, threads: As in `sdetools.Execution`: an executor, or None for threads in this process; the number of threads, or None.
+        store: The open `Store` of finished chunks, or None.
         record: The record of measurements, figures and tables.
 
     Further arguments: `work` is the folder of all claims' files (without it `folder` ends the claim), `resume` says whether the run continues
@@ -196,7 +196,7 @@ class ClaimContext:
         return {"quick": quick, "standard": standard, "full": full}[self.budget]
 
     def options(self, **extra: Any) -> dict[str, Any]:
-        """Return a dict of keyword arguments (paths, seed, ...) of `simulate`, `weak_gap` and `order_study` for this claim, updated by `extra`."""
+        """Return a dict of the arguments paths, seed, executor, threads, store, resume, progress of `simulate` for this claim, updated by `extra`."""
         own = {
             "paths": self.paths,
             "seed": self.seed,
@@ -212,7 +212,7 @@ class ClaimContext:
     def folder(self) -> Iterator[Path]:
         """Return a context manager that gives the path of the claim's folder for files: empty, or as an interrupted run left it with `resume`.
 
-        Call it before expensive computations: a process that only compiles ahead has no folder, and ends the claim here by `Missing`.
+        Call it before expensive computations: a process that only compiles ahead has no folder, so that `Missing` ends the claim here.
         """
         if (place := self._place) is None:
             raise Missing("a folder for files")
@@ -235,7 +235,7 @@ class ClaimContext:
         """Record a quantity and its accepted range, given by `expected` with a tolerance, by `at_most` or by `at_least`.
 
         Args:
-            name: Name, unique within the claim or control.
+            name: Name, unique among the measurements of the claim or, within `control`, of the control.
             estimate: An `Estimate`, or a number that is exact. Pass a number computed from paths as an `Estimate`.
             expected: The expected value, the centre of the accepted range.
             tolerance: Largest absolute difference from `expected`.
@@ -267,7 +267,7 @@ class ClaimContext:
 
     @contextmanager
     def control(self, name: str) -> Iterator[None]:
-        """Return a context manager of a negative control: one measurement in its body must be contradicted, or the claim is not supported."""
+        """Return a context manager of a negative control: a measurement in its body must be contradicted. ValueError within another control."""
         if self._control is not None:
             raise ValueError(
                 f"a control must not be inside another; got {name!r} inside {self._control.name!r}. Close that one first."
@@ -307,7 +307,7 @@ class ClaimContext:
         Args:
             name: Name, unique within the claim.
             rows: Rows of cells, or mappings from column to cell.
-            columns: Headings; by default the keys of the first mapping.
+            columns: Headings; by default the keys of the first mapping. Of a mapping, only the cells under the headings are taken.
         """
         self._check_name("table", name, [item.name for item in self.record.tables])
         rows = list(rows)

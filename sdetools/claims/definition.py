@@ -122,8 +122,8 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[C
 def collect(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Claim]:
     """Return the claims of files and folders, in the order of the files.
 
-    Each file is imported under a private module name. A file that needs an extra which is not installed yields one claim, named after
-    the file, that reports this.
+    Each file is imported under a private module name. A file that needs an extra of sdetools which is not installed yields one claim, its id
+    made from the file's name, whose function raises the ModuleNotFoundError, so that its verdict is `not run`.
 
     Args:
         paths: Files or folders. A folder is replaced by all `*.py` files below it that contain `@claim(...)`, in alphabetical order,
@@ -165,13 +165,13 @@ def select(claims: Sequence[Claim], pattern: str | None) -> list[Claim]:
 
     Args:
         claims: The claims.
-        pattern: A part of the id, or a shell pattern with `*` and `?`; None for all claims.
+        pattern: A part of the id, such as "theorem-3", or a shell pattern of the whole id with `*`, `?` or `[...]`; None for all claims.
 
     Returns:
         The matching claims, in the same order.
 
     Raises:
-        ValueError: If no id matches.
+        ValueError: If `pattern` is given and no id matches.
     """
     if pattern is None:
         return list(claims)
@@ -186,10 +186,10 @@ def select(claims: Sequence[Claim], pattern: str | None) -> list[Claim]:
 def install_line(error: ModuleNotFoundError) -> str:
     """Return the shell command that installs a missing module: the `pip install` of the error's message, else the one of the module's extra.
 
-    A module that belongs to no extra of sdetools is installed by its own name.
+    An example is "pip install 'sdetools[torch]'". A module that belongs to no extra of sdetools is installed by its own name.
 
     Args:
-        error: The error of the import.
+        error: The error of the import, with the module's name in `error.name`.
     """
     named = re.search(r"pip install [^\s`]+", str(error))
     if named:
@@ -200,7 +200,7 @@ def install_line(error: ModuleNotFoundError) -> str:
 
 @contextlib.contextmanager
 def importing_from_folder_of(path: Path) -> Iterator[None]:
-    """Return a context manager in whose body modules in the folder of the file `path` can be imported, as in a script."""
+    """Return a context manager in whose body modules in the folder of the file `path` can be imported: the folder is first in `sys.path`."""
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:

@@ -35,6 +35,8 @@ def disk_full_error(error: BaseException | None) -> OSError | None:
 def end_run_if_disk_full(folder: Path | None) -> Iterator[None]:
     """Return a context manager that converts every error of a full disk in its body to `DiskFull`, whose message says how to resume.
 
+    Other errors pass unchanged.
+
     Args:
         folder: Folder of the store, for the message; None if there is none.
 
@@ -80,8 +82,8 @@ def open_store(folder: Path, identity: Mapping[str, Any], resume: bool) -> Store
 
     Args:
         folder: The folder.
-        identity: The settings of the run that determine its results.
-        resume: Whether to open the existing store; if False, it is replaced by a new one.
+        identity: The settings of the run that determine its results, such as {"version": "0.9", "seed": 0, "budget": "quick"}.
+        resume: Whether to continue with an existing store, `store.sqlite` in the folder; if False, it is replaced by a new one.
 
     Returns:
         The open store.

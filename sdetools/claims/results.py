@@ -74,7 +74,7 @@ class MeasurementResult:
         return self.interval.high
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the measurement as a dict for `results.json`, with plain numbers and texts; infinite values and NaN become None."""
+        """Return the measurement as a dict for `results.json`; the range is `accept`, a list of two. Infinite values and NaN become None."""
         return {
             "name": self.name,
             "value": _plain(self.value),
@@ -128,7 +128,7 @@ class ClaimResult:
     """A claim with its verdict, the reason, and its record of measurements, controls, figures, tables and notes.
 
     Attributes:
-        id, statement, source: Those of the `Claim`.
+        id, statement, source: The attributes of the `Claim` with these names.
         verdict: "supported", "contradicted", "inconclusive", "not run" or "error".
         reason: A sentence that explains the verdict.
         measurements: The judged measurements.
@@ -158,7 +158,7 @@ class ClaimResult:
     bad_input: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the claim as a dict for `results.json`, without figures, tables and notes."""
+        """Return the claim as a dict for `results.json`, without figures, tables, notes and traceback."""
         return {
             "id": self.id,
             "statement": self.statement,
@@ -239,6 +239,8 @@ class Results(Result):
     def plot(self, *, ax: Any = None) -> Figure:
         """Return a figure of the measurements of all claims in units of their tolerances, coloured by the verdict of their claim.
 
+        Each value and interval is mapped linearly so that its accepted range becomes [-1, 1], or ends at 1 or -1 for a bound.
+
         Args:
             ax: Matplotlib axes to draw on; None makes a new figure.
         """
@@ -277,7 +279,7 @@ class Results(Result):
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, out: Path) -> None:
-        """Write `results.json` and `figures/<claim>/<name>.svg` into the folder `out`, created if necessary, each file atomically."""
+        """Write `results.json` and the figures `figures/<id of the claim>/<slug>.svg` into the folder `out`, created if necessary; each atomically."""
         for item in self.claims:
             for figure in item.figures:
                 write_text(out / "figures" / item.id / f"{figure.slug}.svg", figure.svg)

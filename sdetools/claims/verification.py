@@ -48,11 +48,11 @@ def verify(
             It is created only after every argument and every claim file has been validated. None writes nothing.
         seed: Seed of the run. Each claim has its own seed, derived from this one and its id.
         threads: Threads of a simulation; by default all cores.
-        executor: Any `concurrent.futures.Executor`; by default the simulation's own threads.
-        resume: Whether to resume from the finished parts of simulations in `out`.
+        executor: Any `concurrent.futures.Executor`; by default threads in this process.
+        resume: Whether to resume from the finished parts of simulations in `out`; if False, these are replaced.
         only: Run only claims whose id matches this pattern, see `select`.
-        ahead: Whether a second process compiles kernels ahead on a first run, by running the claims in reverse order with a few
-            paths. For claims that write no files of their own.
+        ahead: Whether a second process compiles kernels ahead on a first run, by running the claims in reverse order with a few paths. Use it
+            only for claims that write no files except in `ClaimContext.folder`, since their functions are called in both processes.
         progress: Called as `progress(done, total)` during a simulation, in paths.
         watch: Called as `watch(position, total, claim)` before each claim; positions count from 1.
 

@@ -35,10 +35,10 @@ class SupEstimate(Estimate):
         curve: The estimates gap_k, `(times,)`.
         errors: Their standard errors s_k, `(times,)`.
         draws: Bootstrap draws of max_k |noise_k| / s_k, `(draws,)`; their quantile is the critical value c. If empty, c is Bonferroni's.
-        argmax: The index of the maximum.
-        time: The time of the maximum.
-        points: The attributes `random`, `rounding`, `least` and `most` of `Estimate` at each time, arrays `(times,)` by name. One that is
-            missing is constant in time.
+        argmax: The index k of the maximum in `curve`.
+        time: The recorded time of the maximum.
+        points: A mapping from "random", "rounding", "least", "most" to the values of these attributes of `Estimate` at each time, `(times,)`.
+            For a name that is missing, the attribute itself holds at all times.
 
     The other attributes are those of `Estimate`, the number of paths `n` and the level `confidence` among them.
     """
@@ -57,8 +57,8 @@ class SupEstimate(Estimate):
     def critical(self, confidence: float) -> float:
         """Return the critical value c of the band at a confidence level: the band is gap_k +- c s_k with standard errors s_k.
 
-        It is the quantile of the bootstrap draws, but at most Bonferroni's value for the times with an error. Bonferroni's value is used
-        where fewer than ten draws lie beyond the quantile.
+        It is the quantile of the bootstrap draws, but at most Bonferroni's value for the number of times with s_k > 0. Bonferroni's value is used
+        if fewer than ten draws lie beyond the quantile. ValueError is raised unless 0 < `confidence` < 1.
         """
         tests = max(1, int(np.count_nonzero(self.errors)))
         bound = quantile(confidence, self.n + 1 - self.fitted, tests)
@@ -70,7 +70,7 @@ class SupEstimate(Estimate):
         """Return the simultaneous band of the curve.
 
         Args:
-            confidence: The confidence level; by default that of the estimate.
+            confidence: The confidence level, strictly between 0 and 1 (otherwise ValueError); None for that of the estimate.
 
         Returns:
             Two arrays `(times,)`: the lower and the upper limit at each time; infinite at times at which the error is unknown.
@@ -87,13 +87,14 @@ class SupEstimate(Estimate):
         return self.curve - below, self.curve + above
 
     def paths_needed(self, expected: float | None = None) -> int:
-        """Return the number of paths, an integer, that reduces the standard error at the maximum to a quarter of the gap.
+        """Return the number of paths, an integer of at least 1, that reduces the standard error at the maximum to a quarter of the gap.
 
         Args:
-            expected: The size of the gap, positive; by default the value, if it is resolved (at least four standard errors).
+            expected: The size of the gap, positive; None for the value, if it is resolved (at least four standard errors).
 
         Raises:
-            ValueError: If the value is unresolved and `expected` is not given: noise does not determine the size of the gap.
+            ValueError: If the value is unresolved and `expected` is None, since noise does not determine the size of the gap, or if
+                `expected` is not positive.
         """
         if expected is None and not self.resolved:
             raise ValueError(
@@ -105,7 +106,7 @@ class SupEstimate(Estimate):
     def bootstrap(self, noise: np.ndarray) -> np.ndarray:
         """Return the maximum over the times k of |gap_k + noise_k s_k| for each bootstrap draw, an array `(draws,)`.
 
-        `noise` `(draws, times)` contains curves in units of the standard errors s_k, such as those of `multiplier_noise`.
+        The argument `noise`, `(draws, times)`, contains curves in units of the standard errors s_k, such as those of `multiplier_noise`.
         """
         return np.abs(self.curve + noise * self.errors).max(axis=1)
 
@@ -157,7 +158,7 @@ def multiplier_maxima(residuals: np.ndarray, draws: int = 4000) -> np.ndarray:
 
     noise_k is a curve of variance 1, from `multiplier_noise`. Curves from G groups have rank G - 1 at most, so that with few groups the
     multiplier bootstrap is too regular over many times. Below `MANY_GROUPS` (40) groups, the maxima of a Gaussian Markov curve are used
-    where these are larger. It has the same correlations between neighbouring times, which few groups estimate well.
+    where these, sorted, are larger. It has the same correlations between neighbouring times, which few groups estimate well.
 
     Args:
         residuals: For each group of paths, the sum of one path's deviation from the mean at each time, `(groups, times)`.

@@ -34,11 +34,11 @@ class Estimate(HasInterval):
         confidence: The confidence level of `low` and `high`.
         name: What is estimated, for printing.
         diverged: The number of paths that left the finite range before the value was recorded.
-        first_divergence: The first step at which one did; -1 if none did.
+        first_divergence: The first step at which such a path left it; -1 if none did.
         fitted: The number of fitted parameters (the mean; the slope of a control variate), which reduce the degrees of freedom of Student's
             t.
-        random: Whether random draws enter. If not, the value is exact up to `rounding`. This is known from the computation, not from the
-            spread.
+        random: Whether random draws enter. If not, the value is exact up to `rounding`, and the interval is value +- rounding. This is known
+            from the computation, not from the spread.
         rounding: A bound of the floating-point error.
         least: A lower bound of one path's value; -inf if unknown.
         most: An upper bound of one path's value; inf if unknown.
@@ -159,10 +159,12 @@ class Estimate(HasInterval):
         return bool(self.stderr * RESOLVED + self.rounding <= abs(self.value))
 
     def paths_for(self, stderr: float) -> int:
-        """Return the number of paths, an integer of at least 1, that reduces the standard error to `stderr`.
+        """Return the number of paths, an integer, that reduces the standard error to `stderr`.
+
+        It is n (s / stderr)^2, rounded up and at least 1, with the standard error s of this estimate and its n paths.
 
         Raises:
-            ValueError: If `stderr` is not positive, or no number of paths that can be addressed reaches it.
+            ValueError: If `stderr` is not positive, or the number is not below 2^64, as for a standard error that is not finite.
         """
         _check.positive("stderr", stderr)
         needed = self.n * (self.stderr / stderr) * (self.stderr / stderr)

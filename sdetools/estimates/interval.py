@@ -15,6 +15,7 @@ class Kind(StrEnum):
     """What the confidence level of an interval refers to, or how the interval was computed; the values are the texts of reports.
 
     Pointwise is the interval of one value, simultaneous that of all points of a curve at once. Exact means that no random draw enters.
+    Bootstrap, jackknife and Clopper-Pearson say how the interval of one value was computed.
     """
 
     POINTWISE = "pointwise"
@@ -39,7 +40,7 @@ class ConfidenceInterval:
     Args:
         low: The lower end; `-inf` if there is none.
         high: The upper end, not below `low`; `inf` if there is none.
-        level: The confidence level, in (0, 1]; 1 for an exact value.
+        level: The confidence level, 0 < level <= 1; 1 for an exact value.
         kind: What the level refers to; see `Kind`.
 
     Raises:
@@ -102,7 +103,7 @@ class ConfidenceInterval:
         return self.high < low or self.low > high
 
     def widened(self, by: float) -> ConfidenceInterval:
-        """Return a copy of the interval with both ends moved outwards by `by`, the bound of an error that is not random, such as rounding."""
+        """Return a copy with both ends moved outwards by `by` >= 0, the bound of an error that is not random, such as rounding."""
         return replace(self, low=self.low - by, high=self.high + by)
 
     def __mul__(self, factor: float) -> ConfidenceInterval:
@@ -174,8 +175,8 @@ def quantile(level: float, n: int, tests: int = 1) -> float:
 def undetected_probability(level: float, n: int, tests: int = 1) -> float:
     """Return log(2 tests / (1 - level)) / n, the largest probability of an event that `n` paths may miss at a confidence level.
 
-    It follows from (1 - p)^n <= exp(-n p), and exceeds 1 if n is small. At 95 %, two-sided, p = 3.7 / n; one-sided this is the rule of
-    three.
+    An event of probability p is missed by all n paths with probability (1 - p)^n <= exp(-n p), here at most (1 - level) / (2 tests). The value
+    exceeds 1 if n is small. At level 0.95 it is 3.7 / n; the one-sided form log(1 / (1 - level)) / n is the rule of three, 3 / n.
 
     Args:
         level: The confidence level, below 1.
@@ -195,9 +196,9 @@ def binomial_interval(hits: int, n: int, level: float = 0.95) -> ConfidenceInter
     Source: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404-413.
 
     Args:
-        hits: The number of successes, from 0 to n.
-        n: The number of trials.
-        level: The confidence level.
+        hits: The number of successes, from 0 to n. For 0 the lower end is 0, for n the upper end is 1.
+        n: The number of trials; for 0 the interval is [0, 1].
+        level: The confidence level, strictly between 0 and 1.
 
     Returns:
         The interval, inside [0, 1], of kind `Kind.CLOPPER_PEARSON`.

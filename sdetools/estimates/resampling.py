@@ -1,7 +1,7 @@
 """Norms of differences of distribution functions: exact for two samples, and bootstrap and permutation draws by groups of paths.
 
 F_n and G_m are the empirical distribution functions of two samples of n and m numbers, one for each path. Knots are the points at which
-such functions are evaluated. Groups are sets of paths that are resampled together.
+such functions are evaluated. Groups, in this module, are sets of paths in random order that are resampled together.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class DistanceKind:
 
     Attributes:
         label: The name in print.
-        power: The power p of the norm that the distance is: the distance is norm^p.
+        power: The power p of the norm that the distance is: the distance is norm^p, with p = 1 or, for the energy distance, 2.
         exact: A function of two sorted samples, arrays `(n,)` and `(m,)`, that returns their distance.
         part: A function that returns the contribution of a range of knots (points of evaluation) to norm^p, `(draws,)`. Its arguments are
             differences of distribution functions at the knots, `(draws, knots)`, and the distances to the next knot, `(knots,)`.
-        join: The function that combines the contributions of two ranges: a sum or a maximum.
+        join: The function that combines the contributions of two ranges of knots: `np.add` or `np.maximum`.
         knots: The largest number of knots at which resampled differences are evaluated. An integral needs fewer than a maximum.
     """
 
@@ -88,16 +88,16 @@ KINDS = {
 def chosen_knots(a: np.ndarray, b: np.ndarray, limit: int) -> np.ndarray:
     """Return points of two samples at which their distribution functions are compared, sorted and distinct: at most `limit`, ends included.
 
-    Of a sample that is too large, the points at the quantile levels sin^2(t) are chosen, t equidistant in [0, pi/2]; they are densest in
-    the tails.
+    If both samples have at most `limit` points together, all are returned. Otherwise, of a sample with more than its share of `limit` (half of
+    it, or what the other sample leaves), the points at the quantile levels sin^2(t) are chosen, t equidistant in [0, pi/2]: densest in the tails.
 
     Args:
         a: The first sample, sorted, `(n,)`.
         b: The second sample, sorted, `(m,)`.
-        limit: The largest number of points.
+        limit: The largest number of points returned.
 
     Returns:
-        An array `(knots,)`.
+        An array `(knots,)` in ascending order.
     """
     kept = []
     for own, other in ((a, b), (b, a)):
@@ -118,7 +118,7 @@ class Resampling:
     Args:
         n: The number of paths of the first sample.
         m: The number of paths of the second sample.
-        most: The largest number of paths of a sample that are resampled.
+        most: The largest number of paths of a sample that are resampled; of a larger one a random subset is taken.
         resamples: The number of bootstrap draws, and of permutations.
         rng: The generator of all random choices.
 
@@ -164,7 +164,7 @@ class Resampling:
             a: The first sample, `(n,)`, in the order of the paths (not sorted).
             b: The second sample, `(m,)`, in the order of the paths.
             knots: Sorted points at which distribution functions are evaluated, `(knots,)`.
-            gauge: The distance.
+            gauge: The distance, one of `KINDS`.
 
         Returns:
             Two arrays `(resamples,)` of the norm to the power `gauge.power`. The first is that of the bootstrapped difference F_n - G_m

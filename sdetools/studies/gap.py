@@ -114,7 +114,7 @@ class WeakGap(KeptPaths):
         )  # fmt: skip
 
     def sup(self, observable: str | int = 0) -> SupEstimate:
-        """Return the estimate of max_k |gap_k| over the recorded steps k, with the simultaneous band of all gap_k; NaN if a path diverged by then.
+        """Return the estimate of max_k |gap_k| over the recorded steps k, with their simultaneous band; NaN if a path diverged by the last of them.
 
         Args:
             observable: The name of the observable, or its index in `names`; ValueError if there is none.

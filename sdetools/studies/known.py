@@ -1,6 +1,7 @@
 """Properties of recorded values that follow from the computation, not from the sample: exactness, bounds and rounding errors.
 
-Arrays have a row for each time, a column for each observable. *Test paths* are 32 paths in NumPy on their own draws, which show the effect of draws.
+Arrays `(times, observables)` have a row for each recorded time and a column for each observable and then each functional. *Test paths* are 32
+paths in NumPy on draws of their own, which show the effect of draws.
 
 A sample variance of zero does not prove that a value is exact, since all paths may have missed a rare event. A value counts as exact
 
