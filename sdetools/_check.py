@@ -46,7 +46,7 @@ def number(name: str, value: Any, rule: str = "be a finite number", hint: str = 
     Args:
         name: Name of the checked argument, for the message.
         value: A real number, or a tensor or array with one element. Text, True and False are refused.
-        rule: The rule, as it follows "must" in the message. It is text only: the one test is that the value is finite.
+        rule: The rule, as it follows "must" in the message, such as "be a number >= 0". It is text only: the one test is that the value is finite.
         hint: Last sentence of the message, a remedy; empty for none.
 
     Raises:
@@ -77,7 +77,7 @@ def positive(name: str, value: Any, hint: str = "") -> float:
 
 
 def confidence(value: Any, name: str = "confidence") -> float:
-    """Return a confidence level as a float strictly between 0 and 1; ValueError otherwise. `name` is the argument's name in the message."""
+    """Return a confidence level as a float, 0 < value < 1; ValueError otherwise. `name` is the argument's name in the message."""
     out = number(name, value)
     if not 0 < out < 1:
         raise ValueError(f"`{name}` must lie strictly between 0 and 1; got {name}={value!r}. For 95 % write 0.95.")
@@ -85,7 +85,7 @@ def confidence(value: Any, name: str = "confidence") -> float:
 
 
 def momentum(name: str, value: Any) -> float:
-    """Return a momentum coefficient as a float in [0, 1); ValueError otherwise. `name` is the argument's name in the message."""
+    """Return a momentum coefficient as a float, 0 <= value < 1; ValueError otherwise. `name` is the argument's name in the message."""
     out = number(name, value, "lie in [0, 1)")
     if not 0 <= out < 1:
         raise ValueError(
@@ -185,11 +185,12 @@ def covariance(name: str, value: Any, dim: int | None = None) -> np.ndarray:
 
     Args:
         name: Name of the checked argument, for the message.
-        value: The matrix, or a vector `(dim,)` that is taken as its diagonal.
-        dim: Number of rows; any number if None.
+        value: The matrix C, or a vector `(dim,)` that is taken as its diagonal.
+        dim: Number of rows that C must have; None for any number.
 
     Raises:
-        ValueError: If the shape is wrong, or the matrix is not symmetric or has a negative eigenvalue, both to a relative 1e-12.
+        ValueError: If an entry is not finite, the shape is wrong, an asymmetry |C_ij - C_ji| exceeds 1e-12 max |C_ij|, or an eigenvalue lies
+            below -1e-12 dim max |C_ij|.
     """
     out = finite(name, value)
     if out.ndim == 1:

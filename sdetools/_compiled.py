@@ -73,7 +73,7 @@ def jit(cache: bool = True, **options: Any) -> Callable[[Callable[P, R]], Callab
     """Return a decorator that compiles a function by `numba.njit(**options)` and caches its machine code on disk.
 
     Args:
-        cache: Whether machine code is kept on disk, in the folder `_machine_code.place_of(file of the function)`.
+        cache: Whether machine code is kept on disk, in the folder `_machine_code.place_of(file of the function)`; nowhere if that is None.
         **options: Options of `numba.njit`.
 
     Returns:
@@ -99,8 +99,8 @@ def callback(function: Callable[..., Any], file: Path | None, key: str, signatur
     Args:
         function: The Python function.
         file: The file of the cache; None saves nothing.
-        key: The key that is stored in the file and must be given to load it.
-        signature: Numba's signature; by default `ROW`, six integers to one.
+        key: A text that is stored in the file and must be given to load it, such as `_machine_code.text_key()`.
+        signature: The types of the arguments and of the result in Numba's notation; by default `ROW`, six integers to one.
         **options: Further options of `numba.cfunc`.
     """
     made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=options | {"forceinline": True})
@@ -113,7 +113,8 @@ def by_address(module: str, name: str, dtype: str, function: Callable[..., Any],
     """Return a library function compiled to a C callback of signature `ROW`; kernels call it by the address that `_machine_code.address` finds.
 
     Args:
-        module: The module below `sdetools` under which the code is cached, such as "graph.rows"; its `function(name, dtype)` calls this.
+        module: The module below `sdetools` that owns the function, such as "graph.rows". The code is cached under its name, and its own
+            `function(name, dtype)` must return what is returned here.
         name: The name of the function in that module; with `dtype` it names the cache file.
         dtype: "float64" or "float32", the type of the numbers.
         function: The Python function.

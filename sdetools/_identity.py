@@ -10,14 +10,15 @@ import numpy as np
 
 
 def function_identity(function: Callable[..., Any]) -> str:
-    """Return a text that identifies a function: its import path and a digest of its code, defaults and closure.
+    """Return a text that identifies a function: its import path and a digest of its code, positional defaults and closure.
 
     Args:
         function: Any callable. For a Numba function, the Python function is used.
 
     Returns:
-        `module.name#digest`, or `module.name` for a callable without Python code. The digest changes with the code, with default values, and
-        with the numbers, text, arrays and functions in the closure. Other objects there count by their type only.
+        `module.name#digest`. The digest changes with the code, and with the numbers, text, arrays and functions among the positional default
+        values and in the closure. Other objects there count by type only; keyword-only defaults and global variables do not count. For a callable
+        without `__code__`, such as a built-in function, a `functools.partial` or an object with `__call__`, `module.name` of it or of its class.
 
     Example:
         >>> function_identity(function_identity).split("#")[0]

@@ -135,11 +135,11 @@ def _temporary() -> str | None:
 
 
 def fault(path: Path, shared: bool = False) -> str:
-    """Return a reason why another user may have written the file or folder at a path; empty text if there is none.
+    """Return a reason why another user may have written the file or folder at a path, such as "/x is a symbolic link"; empty text for none.
 
     Args:
         path: An existing file or folder.
-        shared: Whether the folder may belong to root, or be world-writable with a sticky bit, as /tmp is. A symbolic link is then followed.
+        shared: Whether the path may belong to root, or be writable for others with a sticky bit, as /tmp is. A symbolic link is then followed.
 
     Raises:
         OSError: If nothing exists at the path.
@@ -162,7 +162,8 @@ def fault(path: Path, shared: bool = False) -> str:
 def place_of(file: Path) -> Path | None:
     """Return the folder that caches the compiled functions of a source file.
 
-    It is `__pycache__` beside a module of the library if that is writable and this user's, else `folder()`, which may be None.
+    For a module of the library it is the `__pycache__` beside the file, if that is writable and this user's. Otherwise, and for a file outside of
+    the library, it is `folder()`, which may be None.
     """
     if PACKAGE in file.parents:
         own = file.parent / "__pycache__"
@@ -183,8 +184,8 @@ _lock = threading.RLock()
 def once(function: Callable[P, R]) -> Callable[P, R]:
     """Return a function with a cache of its results by argument, as `functools.cache` does, but safe for threads.
 
-    A result is computed once, however many threads ask for it. Otherwise two threads could each compile a function, and the machine code of
-    one could be freed while its address is still in use.
+    A result is computed once, however many threads ask for it; an error is raised and not stored. Without this, two threads could each compile
+    a function, and the machine code of one could be freed while its address is still in use. Arguments must be hashable.
     """
     made: dict[Any, R] = {}
 
@@ -215,7 +216,7 @@ def code_file(module: str, name: str) -> Path | None:
 def address(module: str, name: str, dtype: str = "float64") -> int:
     """Return the address in memory of the machine code of a library function, as an integer.
 
-    The code is loaded from the cache. If it is not there, `function(name, dtype)` of the module compiles it.
+    The code is loaded from the cache. If it is not there or not valid, it is compiled by the module's own `function(name, dtype)`.
 
     Args:
         module: The module below `sdetools` that makes the function, such as "graph.rows".
@@ -229,12 +230,12 @@ def address(module: str, name: str, dtype: str = "float64") -> int:
 def save(file: Path | None, key: str, made: Any) -> None:
     """Save the machine code of a compiled C callback for `load`.
 
-    Nothing is saved without a file, if the code needs symbols of Numba, or if the disk cannot be written; no error is raised.
+    Nothing is saved, and no error is raised, if `file` is None, if the code needs symbols of Numba, or if the disk cannot be written.
 
     Args:
         file: The path of the file; None saves nothing.
         key: A text that `load` must be given, such as `text_key()`.
-        made: The compiled callback, a Numba `CFunc`.
+        made: The compiled callback, a Numba `CFunc`, such as `_compiled.callback` makes.
     """
     library = made._library
     needs = [f.name for f in library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")]

@@ -15,12 +15,13 @@ def forward(old: str, *homes: str, renamed: Mapping[str, str] | None = None, dep
 
     Args:
         old: The name of the deprecated module, for messages.
-        homes: Names of modules below `sdetools`, searched in this order.
-        renamed: New names by old ones, for things that were also renamed; None for none.
-        depth: The stack level to which the warning is attributed, as in `warnings.warn`.
+        homes: Names of modules below `sdetools`, such as "claims.context", searched in this order.
+        renamed: A dict from old to new names of things that were also renamed; None for none.
+        depth: The argument `stacklevel` of `warnings.warn`; 2 attributes the warning to the code that reads the attribute.
 
     Returns:
-        A function of a name that returns the object with a DeprecationWarning. It raises AttributeError for a name that none of the modules has.
+        A function of a name that returns the object with a DeprecationWarning. It raises AttributeError for a name that none of the modules has,
+        and for names that begin with two underscores.
     """
 
     def find(name: str) -> Any:
@@ -48,12 +49,13 @@ class _Forwarding(ModuleType):
 
 
 def forward_modules(package: str, moved: Mapping[str, str | Sequence[str]], renamed: Mapping[str, str] | None = None) -> None:
-    """Register the deprecated modules of a package in `sys.modules`, so that they can still be imported.
+    """Register the deprecated modules of a package in `sys.modules`, so that they can still be imported; reading a name of one warns.
 
     Args:
         package: The full name of the package, such as "sdetools.claims".
-        moved: The module or modules below `sdetools` that have the content now, by the last part of the deprecated name.
-        renamed: New names by old ones, for things that were also renamed; None for none.
+        moved: A dict from the last part of a deprecated module's name to the module or modules below `sdetools` that have its content now, such
+            as {"run": "claims.context"}.
+        renamed: A dict from old to new names of things that were also renamed; None for none.
     """
     for old, homes in moved.items():
         name = f"{package}.{old}"

@@ -38,10 +38,10 @@ class Law(ABC):
 
     Attributes:
         dim: The number of coordinates.
-        draws: The random draws of one start, in the order of the rows of `z`.
-        identity: The key of the law in stored results.
-        mean: The exact mean, shape `(dim,)`, or None.
-        covariance: The exact covariance matrix, shape `(dim, dim)`, or None.
+        draws: The random draws of one start, in the order of the rows of `z`, such as `(Normal(2),)` for two normal numbers.
+        identity: A text that is part of the keys of stored results.
+        mean: The exact mean, shape `(dim,)`; None if unknown.
+        covariance: The exact covariance matrix, shape `(dim, dim)`; None if unknown.
         gaussian: Whether the law is normal.
         label: The name of the law in messages.
     """
@@ -56,7 +56,7 @@ class Law(ABC):
 
     @abstractmethod
     def points(self, z: Any) -> Any:
-        """Return x_0, `(dim,)` or `(dim, paths)`, for the draws `z` of one path, `(n_draws,)`, or of many, `(n_draws, paths)`; traced values too."""
+        """Return x_0: `(dim,)` for the draws `z` of one path, `(n_draws,)`; `(dim, paths)` for many, `(n_draws, paths)`; traced for a traced `z`."""
 
     @property
     def n_draws(self) -> int:
@@ -66,7 +66,7 @@ class Law(ABC):
     def sample(self, generator: np.random.Generator, n: int) -> np.ndarray:
         """Return `n` points of the law, shape `(dim, n)`, drawn with a NumPy generator.
 
-        Simulations do not use this method: their draws are addressed by seed, stream and path.
+        Simulations do not use this method: their draws are functions of seed, stream and path.
 
             >>> gaussian([0.0, 1.0], 1.0).sample(np.random.default_rng(0), 3).shape
             (2, 3)
@@ -261,7 +261,7 @@ def mixture(weights: Any, starts: Sequence[Any]) -> Law:
 
     Args:
         weights: The probabilities of the components, one each, shape `(n,)`. They must sum to 1.
-        starts: The components, n laws or points `(dim,)`.
+        starts: The components, a sequence of n laws or points `(dim,)`.
 
     Raises:
         ValueError: If a weight is negative, if the weights do not sum to 1, or if the components differ in dimension.
@@ -294,7 +294,7 @@ def from_function(
     Args:
         function: A function of the draws z, `(n,)` or `(n, paths)`, in plain NumPy, that returns `dim` components.
         dim: The number of coordinates.
-        draws: `Normal(n)`, `Sign(n)`, `Uniform(n)` of `st.noise`, or a sequence of them.
+        draws: `Normal(n)`, `Sign(n)`, `Uniform(n)` of `st.noise`, or a sequence of them, whose rows z has in this order.
         mean: The mean of the law, shape `(dim,)`, where known. Exact expectations need it.
         covariance: The covariance of the law where known: a matrix `(dim, dim)`, a diagonal `(dim,)` or a number.
 

@@ -279,7 +279,7 @@ class Results(Result):
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, out: Path) -> None:
-        """Write `results.json` and the figures `figures/<id of the claim>/<slug>.svg` into the folder `out`, created if necessary; each atomically."""
+        """Write `results.json` and the figures `figures/<id of the claim>/<slug>.svg` into the folder `out`, created if missing; each atomically."""
         for item in self.claims:
             for figure in item.figures:
                 write_text(out / "figures" / item.id / f"{figure.slug}.svg", figure.svg)
