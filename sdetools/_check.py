@@ -170,7 +170,7 @@ def finite(name: str, value: Any, hint: str = "") -> np.ndarray:
 
 
 def point(name: str, value: Any, dim: int) -> np.ndarray:
-    """Return a point as an array of finite doubles of shape `(dim,)`; ValueError for any other shape. `name` is its name in the message."""
+    """Return a point as an array of finite doubles `(dim,)`; ValueError for another shape or other entries. `name` is its name in the message."""
     out = finite(name, value)
     if out.shape != (dim,):
         raise ValueError(

@@ -275,7 +275,7 @@ class Results(Result):
         }
 
     def to_json(self) -> str:
-        """Return the text of `results.json`, indented JSON of `to_dict`."""
+        """Return the text of `results.json`: the dict of `to_dict` as indented JSON, with null for None."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, out: Path) -> None:

@@ -61,7 +61,7 @@ def verify(
 
     Raises:
         ValueError: For invalid arguments, for everything that `collect` refuses, if another run uses `out`, and if every claim
-            raised a `ValueError`; nothing is written then.
+            raised a `ValueError`; no results and no new store are written then.
         OSError: If the disk is full. The run ends, since the claim is not at fault, and can be resumed.
     """
     if budget not in BUDGETS:

@@ -92,7 +92,7 @@ class Extrapolation(Result):
             stderr: Their standard errors.
             random: Whether draws enter the values.
             label: The beginning of the estimate's name, such as "E".
-            observable: The name of the observable, or its index in `names`.
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
             time: The recorded time; None for the last.
         """
         o, t = column(self.names, observable), moment(self.times, time)
@@ -171,7 +171,7 @@ class Extrapolation(Result):
         """Plot the extrapolated mean over time with its pointwise interval, and return the figure.
 
         Args:
-            observable: The name of the observable, or its index in `names`.
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
             ax: The axes; None for those of a new figure.
         """
         from sdetools.plots import figure_of, gap_curve
@@ -220,19 +220,19 @@ def extrapolate(
     Args:
         make: A function of dt that returns a dynamics of step dt, usually `lambda dt: st.EulerMaruyama(sde, dt)`.
         dt: The longer step.
-        x0: Where paths start, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
         horizon: The final time T, a whole number of steps dt.
         paths: The number of paths. Give either `paths` or `precision`.
-        observe: Observables h, as in `simulate`.
+        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
         weak_order: The weak order p; None for the integrator's own.
-        coupled: Whether the two steps share their draws; None for True if the draws are Brownian increments and False otherwise.
-        control: Whether to use a control variate, as in `weak_gap`.
+        coupled: Whether the dynamics with the two steps share their draws; None for True if the draws are Brownian increments and False otherwise.
+        control: Whether to use the control variate of `weak_gap`, the noise in the first dynamics' momentum buffer, where there is one.
         precision: The half-width that the interval of the difference of the two steps shall have.
-        times: Times to record, as in `simulate`.
-        functionals: Sums over the steps of the path, as in `simulate`.
+        times: A list of times to record, "all" for every step, or None for a default choice, as in `simulate`.
+        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these, as in `simulate`.
         keep_final: Whether to keep the positions of all paths after the last step, as `run.pair.final`.
-        trajectories: Paths whose states are kept as `run.pair.trajectories`, as in `simulate`.
-        slices: Times at which the states of all paths are kept as `run.pair.slices`, as in `simulate`.
+        trajectories: A number of first paths, or a list of path indices, whose states at the recorded times are kept, as `run.pair.trajectories`.
+        slices: A list of times at which the states of all paths are kept, as `run.pair.slices`; None for none.
         confidence: The confidence level of intervals.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.

@@ -207,7 +207,7 @@ class WeakGap(KeptPaths):
         """Plot the gap over time with its simultaneous band, and return the figure.
 
         Args:
-            observable: The name of the observable, or its index in `names`.
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
             exact: Exact gaps at the recorded times, `(times,)`, drawn as a dashed curve; None for no such curve.
             ax: The axes; None for those of a new figure.
         """
@@ -258,20 +258,20 @@ def weak_gap(
     Args:
         first: The dynamics x.
         second: The dynamics z.
-        x0: Where paths start, as in `simulate`. From a law, coupled members start at one point on every path, independent members each at their
-            own.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`. From a law, coupled members start at one point on
+            every path, independent members each at their own.
         horizon: The final time, a whole number of the longer steps.
         paths: The number of paths. Give either `paths` or `precision`.
-        observe: Observables h, as in `simulate`.
+        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
         coupled: Whether the two share their draws; if not they are simulated independently.
         control: Whether the difference is regressed on a control variate of mean zero, the noise in the momentum buffer of `first`. It
             brings the standard deviation of the difference to the order of the gap itself. Ignored where there is no such variate.
         precision: The half-width that the interval of every recorded gap shall have; pilot paths determine the number of paths.
-        times: Times to record, as in `simulate`.
-        functionals: Sums over the steps of the path, as in `simulate`.
+        times: A list of times to record, "all" for every step, or None for a default choice, as in `simulate`.
+        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these, as in `simulate`.
         keep_final: Whether to keep the positions of all paths after the last step, as `gap.final`.
         trajectories: A number of first paths, or a list of path indices, whose states at the recorded times are kept, as `gap.trajectories`.
-        slices: Times at which the states of all paths are kept, as `gap.slices`.
+        slices: A list of times, recorded or not, at which the states of all paths are kept, as `gap.slices`; None for none.
         confidence: The confidence level of intervals and of the simultaneous band.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.

@@ -180,7 +180,7 @@ def simulate(
         keep_final: Whether to keep the positions of all paths after the last step, as `run.final`.
         trajectories: A number n for the first n paths, or a list of path indices. The states of these paths at the recorded times are kept as
             `run.trajectories`. These paths are simulated again after all others, equal to the bit.
-        slices: Times, recorded or not, at which the states of all paths are kept, as `run.slices`.
+        slices: A list of times, recorded or not, at which the states of all paths are kept, as `run.slices`; None for none.
         confidence: The confidence level of intervals.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
@@ -237,11 +237,11 @@ def make_program(
 
     Args:
         members: One dynamics, or the two of a pair.
-        x0: Where paths start, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
         horizon: The final time, on the clock of the longer step.
-        observe: Observables, as in `simulate`.
-        times: Times to record, as in `simulate`.
-        functionals: Sums over the steps of the path, as in `simulate`.
+        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
+        times: A list of times to record, "all" for every step, or None for a default choice, as in `simulate`.
+        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these, as in `simulate`.
         control: Whether to use a control variate of the gap where one exists: for coupled members of equal step, of which the first has momentum and
             noise that is not sampled from data.
         coupled: Whether the members share their draws.

@@ -108,7 +108,7 @@ class OrderStudy(Result):
         """Return estimates in the order of `etas`: the supremum of |gap| over the recorded times, or the gap at one time.
 
         Args:
-            observable: The name of the observable, or its index in `names`.
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
             time: A time that the gap of every learning rate recorded, otherwise ValueError; None for the supremum.
         """
         return tuple(g.sup(observable) if time is None else g.at(observable, time) for g in self.gaps)
@@ -132,7 +132,7 @@ class OrderStudy(Result):
         """Return the order of the gap in eta: the least-squares slope of log gap against log eta over the resolved points.
 
         Args:
-            observable: The name of the observable, or its index in `names`.
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
             time: A time that the gap of every learning rate recorded, otherwise ValueError; None for the order of the supremum over the
                 recorded times.
 
@@ -328,19 +328,19 @@ def order_study(
     Args:
         pair: A function of eta that returns two dynamics.
         etas: Learning rates, positive and all different, in any order. Their draws are independent.
-        x0: Where paths start, as in `simulate`.
-        horizon: The final time.
-        paths: The number of paths, or a function of eta. Give either `paths` or `precision`.
-        observe: Observables, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
+        horizon: The final time, a whole number of the longer steps of the pair at each eta.
+        paths: The number of paths, or a function of eta that returns it. Give either `paths` or `precision`.
+        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
         expected: A mapping from an observable's name to its expected gap as a function of eta, used by `paths_needed` for unresolved points.
         coupled: Whether the two dynamics share their draws.
-        control: Whether to use a control variate, as in `weak_gap`.
-        precision: The half-width that the interval of every recorded gap shall have, or a function of eta.
-        times: Times to record, as in `simulate`.
-        functionals: Sums over the steps of the path, as in `simulate`.
+        control: Whether to use the control variate of `weak_gap`, the noise in the first dynamics' momentum buffer, where there is one.
+        precision: The half-width that the interval of every recorded gap shall have, or a function of eta that returns it.
+        times: A list of times to record, "all" for every step, or None for a default choice, as in `simulate`.
+        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these, as in `simulate`.
         keep_final: Whether to keep the positions of all paths after the last step, in the gap of each eta.
-        trajectories: Paths whose states are kept in the gap of each eta, as in `simulate`.
-        slices: Times at which the states of all paths are kept in the gap of each eta, as in `simulate`.
+        trajectories: A number of first paths, or a list of path indices, whose states at the recorded times are kept in the gap of each eta.
+        slices: A list of times at which the states of all paths are kept in the gap of each eta; None for none.
         confidence: The confidence level of intervals.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.

@@ -126,8 +126,9 @@ def paths_for_precision(program: Program, precision: float, confidence: float, s
     """Return the number of paths, at least 2, that reduces every recorded half-width to `precision`, from a pilot run on its own draws.
 
     This is Stein's two-stage procedure. The pilot's variance alone determines the number of paths, and the main run alone gives the
-    estimate, so that its interval keeps its level. With the standard deviation s, the quantile q, and the range R of an observable whose bounds
-    enter the interval (0 for others), n solves q s / sqrt(n) + R l / n = precision, l = log(2 / (1 - confidence)).
+    estimate, so that its interval keeps its level. With the standard deviation s over paths, the two-sided quantile q of `confidence`, and the
+    width R of the bounds of an observable where these enter the interval (0 for others), the number n of paths solves
+    q s / sqrt(n) + R l / n = precision with l = log(2 / (1 - confidence)). The largest n over times and observables is returned.
 
     Args:
         program: The description of the simulation.

@@ -68,10 +68,10 @@ def multilevel(
 
     Args:
         make: A function of dt that returns a dynamics of step dt with Brownian increments, usually `lambda dt: st.Milstein(sde, dt)`.
-        x0: Where paths start, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
         horizon: The final time T.
         eps: The root-mean-square error, in the units of the observables; it holds for each of them.
-        observe: Observables h, as in `simulate`.
+        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
         dt: The coarsest step, which divides T; None for the longest T r^-k at which no pilot path diverges and the level is efficient,
             sqrt(V_0 C_0) + sqrt(V_1 C_1) < sqrt(V[h(X_1)] T / dt_1), with the variance V_l and the cost C_l of a path of level l.
         refinement: The ratio r of successive steps, an integer of at least 2.

@@ -134,9 +134,9 @@ class LevelSampler:
 
     Attributes:
         make: A function of dt that returns a dynamics of step dt.
-        x0: Where paths start, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
         horizon: The final time.
-        observe: Observables, as in `simulate`.
+        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
         refinement: The ratio r of successive steps, an integer of at least 2.
         sampler: Seed, stream and options of execution.
         batches: The number of calls of `sample` so far; each uses a part of the stream of its own.

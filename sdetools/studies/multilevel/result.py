@@ -229,7 +229,7 @@ class Multilevel(Result):
         """Return a text table of the levels of one observable, the rates, the cost relative to plain Monte Carlo, and the warnings.
 
         Args:
-            observable: The name of the observable, or its index in `names`.
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
         """
         o = column(self.names, observable)
         e, (alpha, beta, gamma) = self.at(o), self.rates(o)
@@ -254,7 +254,7 @@ class Multilevel(Result):
         """Plot variances, means, numbers of paths and costs against the level, in four panels; return the figure.
 
         Args:
-            observable: The name of the observable, or its index in `names`.
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
             ax: Four axes; None for those of a new figure.
         """
         from sdetools.plots import figure_of, level_panels

@@ -153,7 +153,7 @@ class Search:
             self.refuse_what_is_not_finite()
 
     def refuse_what_is_not_finite(self) -> None:
-        """Raise a ValueError if an observable is not finite on some path of the levels so far although no path diverged."""
+        """Raise a ValueError if an observable is not finite on some path of the levels so far although no path diverged; otherwise do nothing."""
         for level in self.levels:
             bad = np.flatnonzero(~np.isfinite(level.all.squares).all(axis=0))
             if len(bad) and not any(other.all.diverged for other in self.levels):
