@@ -239,12 +239,12 @@ class ClaimContext:
             estimate: An `Estimate`, or a number that is exact. Pass a number computed from paths as an `Estimate`.
             expected: The expected value, the centre of the accepted range.
             tolerance: Largest absolute difference from `expected`.
-            relative: Instead of `tolerance`: largest difference as a fraction of |expected|.
+            relative: Instead of `tolerance`: largest difference as a fraction of |expected|, where `expected` is not 0.
             at_most: Upper bound; the range has no lower end.
             at_least: Lower bound; the range has no upper end.
 
         Raises:
-            ValueError: For no criterion or several, for an invalid number or estimate, and for a name that is used twice.
+            ValueError: For no criterion or several, no tolerance or two, an invalid number or estimate, and a name that is used twice.
         """
         target = self.record.measurements if self._control is None else self._control.measurements
         self._check_name("measurement", name, [item.name for item in target])

@@ -23,9 +23,9 @@ class Estimate(HasInterval):
 
         [value - q stderr - (value - least) L, value + q stderr + (most - value) L],  L = log(2 / (1 - confidence)) / n,
 
-    with q the two-sided quantile of Student's t or of the normal distribution. All n paths miss an event of probability above L with
-    probability below (1 - confidence) / 2; an event of smaller probability changes the mean by at most its probability times the distance
-    to the bound. Without bounds and without a spread the interval is infinite.
+    with q the two-sided quantile of Student's t or of the normal distribution, and L at most 1; the ends are cut at the bounds, and `rounding`
+    is added. All n paths miss an event of probability above L with probability below (1 - confidence) / 2; an event of smaller probability
+    changes the mean by at most its probability times the distance to the bound. Without bounds and without a spread the interval is infinite.
 
     Attributes:
         value: The estimate.

@@ -64,7 +64,7 @@ class Bounded:
         high: The upper bound, finite and above `low`.
 
     Raises:
-        ValueError: If a bound is not finite or `low` is not below `high`. A result whose mean lies outside of the bounds raises it later.
+        ValueError: If a bound is not finite or `low` is not below `high`; later, when a result is read whose mean lies outside of the bounds.
 
     Example:
         >>> from sdetools.losses import from_expression
@@ -329,7 +329,7 @@ class LossVariation:
         return f"loss variation of {self.loss.identity} {self.loss.parameters.tolist()}"
 
     def increment(self, before: Any, after: Any) -> Any:
-        """Return |L(after) - L(before)| of one step: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
+        """Return |L(after) - L(before)| of one step, L = `loss`: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
         return abs(self.loss.value(after) - self.loss.value(before))
 
 
@@ -353,7 +353,7 @@ class SquaredIncrements:
         return f"squared increments of x{self.coordinate}"
 
     def increment(self, before: Any, after: Any) -> Any:
-        """Return (after_i - before_i)^2 of one step: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
+        """Return (after_i - before_i)^2 of one step, i = `coordinate`: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
         step = after[self.coordinate] - before[self.coordinate]
         return step * step
 
@@ -379,5 +379,5 @@ class Accumulate:
         return function_identity(self.function)
 
     def increment(self, before: Any, after: Any) -> Any:
-        """Return f(before, after) of one step: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
+        """Return f(before, after) of one step, f = `function`: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
         return self.function(before, after)

@@ -103,14 +103,14 @@ class LevelMoments:
 
 @dataclass
 class Level:
-    """One level of the estimator: its program, and the moments of its paths so far.
+    """One level of the estimator: its program, and the moments of its paths so far, of d = h(fine) - h(coarse) for each observable h.
 
     Attributes:
         dt: The step of the fine solution.
-        program: The description of the simulation of both solutions, or of one on level 0.
-        steps: The number of steps of a path of the fine solution plus that of the coarse one, the cost of a path.
+        program: The description of the simulation: of the fine and the coarse solution, or on level 0 of the only one.
+        steps: The cost of a path: the number of steps of the fine solution plus that of the coarse one.
         pilot: Moments of the pilot paths; None before there are any.
-        early: The variances of d, `(observables,)`, when the pilot first had `FEW` paths or more; None before.
+        early: The variances of d, `(observables,)`, when there first were `FEW` = 1000 pilot paths or more; None before.
         main: Moments of the main paths; None before there are any.
     """
 
