@@ -2,46 +2,111 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
 
 def function_identity(function: Callable[..., Any]) -> str:
-    """Return a text that identifies a function: its import path and a digest of its code, positional defaults and closure.
+    """Return a text that identifies what a function computes: its import path and a digest of all that it can read.
 
     Args:
-        function: Any callable. For a Numba function, the Python function is used.
+        function: Any callable: a function, a method, a `functools.partial`, an object with `__call__`, a Numba function.
 
     Returns:
-        `module.name#digest`. The digest changes with the code, and with the numbers, text, arrays and functions among the positional default
-        values and in the closure. Other objects there count by type only; keyword-only defaults and global variables do not count. For a callable
-        without `__code__`, such as a built-in function, a `functools.partial` or an object with `__call__`, `module.name` of it or of its class.
+        `module.name#digest`. The digest changes with the code and with the contents of default values, of the closure, of the arguments of a
+        partial, of the object of a method, and of the global variables that the code names: numbers, texts, arrays, tensors, collections,
+        objects by their attributes, and functions in turn. Of functions of installed packages, and of modules and classes, only the name counts.
 
     Example:
         >>> function_identity(function_identity).split("#")[0]
         'sdetools._identity.function_identity'
+        >>> function_identity(functools.partial(max, 1)) == function_identity(functools.partial(max, 2))
+        False
     """
-    function = getattr(function, "py_func", function)
-    code = getattr(function, "__code__", None)
-    name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-    if code is None:
-        return name
-    closure = [_content(cell.cell_contents) for cell in function.__closure__ or ()]
-    text = repr((_code_text(code), list(map(_content, function.__defaults__ or ())), closure))
-    return f"{name}#{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{_name(function)}#{hashlib.sha256(_content(function, {}).encode()).hexdigest()[:16]}"
 
 
-def _code_text(code: Any) -> tuple[Any, ...]:
-    constants = [_code_text(c) if hasattr(c, "co_code") else repr(c) for c in code.co_consts]
+def _name(function: Any) -> str:
+    """Return the import path of a callable, or that of its class if it has no name of its own."""
+    own = getattr(function, "py_func", function)
+    named = own if hasattr(own, "__name__") else type(own)
+    return f"{getattr(own, '__module__', None) or type(own).__module__}.{getattr(named, '__qualname__', named.__name__)}"
+
+
+def _content(value: Any, seen: dict[int, Any]) -> str:
+    """Return a text that changes with the content of a value; an object that was met before, in `seen` by its `id`, stands for its type."""
+    value = getattr(value, "py_func", value)  # of Numba
+    if isinstance(value, (int, float, complex, str, bytes, bool, type(None), np.generic)):
+        return f"{type(value).__name__} {value!r}"
+    if isinstance(value, (ModuleType, type)):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}"
+    if hasattr(value, "detach"):  # a tensor of torch
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return f"{value.dtype}{value.shape}{hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
+    if id(value) in seen:
+        return type(value).__qualname__
+    seen[id(value)] = value  # kept alive, so that no other object has its id
+    inner = functools.partial(_content, seen=seen)
+    if isinstance(value, np.ndarray):
+        return _joined(f"array{value.shape}", map(inner, value.ravel()))
+    if isinstance(value, Mapping):
+        return _joined(type(value).__name__, (f"{inner(k)}: {inner(v)}" for k, v in value.items()))
+    if isinstance(value, (tuple, list, set, frozenset)):
+        parts = map(inner, value)
+        return _joined(type(value).__name__, sorted(parts) if isinstance(value, (set, frozenset)) else parts)
+    if isinstance(value, functools.partial):
+        return f"partial{inner(value.func)}{inner(value.args)}{inner(value.keywords)}"
+    if isinstance(value, MethodType):
+        return f"method{inner(value.__func__)}{inner(value.__self__)}"
+    if isinstance(value, FunctionType):
+        closure = [cell.cell_contents for cell in value.__closure__ or () if _is_set(cell)]
+        read = [] if _is_installed(value) else sorted({n for n in _names(value.__code__) if n in value.__globals__})
+        defaults = value.__defaults__, value.__kwdefaults__
+        return f"{_name(value)}{_code_text(value.__code__)}{inner(defaults)}{inner(closure)}{inner({n: value.__globals__[n] for n in read})}"
+    if isinstance(identity := getattr(value, "identity", None), str):  # a loss or another object of this package
+        return identity
+    state = getattr(value, "__dict__", None) or {n: getattr(value, n, None) for n in getattr(type(value), "__slots__", ())}
+    call = vars(type(value)).get("__call__")
+    return f"{_name(value)}{inner(call) if isinstance(call, FunctionType) else ''}{inner(dict(state))}"
+
+
+def _joined(kind: str, parts: Iterable[str]) -> str:
+    """Return the texts of a collection as one; not their repr, which would escape every quote again at each level."""
+    return f"{kind}({', '.join(parts)})"
+
+
+def _code_text(code: CodeType) -> tuple[Any, ...]:
+    """Return what a code object does: its instructions, constants and names."""
+    constants = [_code_text(c) if isinstance(c, CodeType) else _content(c, {}) for c in code.co_consts]
     return code.co_code.hex(), constants, code.co_names, code.co_varnames
 
 
-def _content(value: Any) -> str:
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return f"{value.dtype}{value.shape}{hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
-    if isinstance(value, (int, float, complex, str, bytes, bool, type(None), tuple, list)):
-        return repr(value)
-    return function_identity(value) if callable(value) else type(value).__qualname__
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the names that a code object and those within it read, among them all global variables."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _is_set(cell: Any) -> bool:
+    """Return whether a variable of a closure has a value yet."""
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _is_installed(function: FunctionType) -> bool:
+    """Return whether a function belongs to Python, to this package or to another installed one: its globals are not a user's."""
+    top = (function.__module__ or "").partition(".")[0]
+    file = function.__code__.co_filename
+    return top in sys.stdlib_module_names or top == "sdetools" or "site-packages" in file or "dist-packages" in file
