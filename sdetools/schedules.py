@@ -322,7 +322,7 @@ def scaled(
         rate: The rate in units of eta, a number or a function of time, not negative.
         damping: The damping, a number or a function of time. For alpha < 1 the definition requires 0 < damping < 1 (lambda_max < 1);
             in the kinetic regimes alpha >= 1 any positive damping with beta_k >= 0 is allowed.
-        horizon: Required with a function: functions are evaluated up to the first t_k >= horizon; beyond it the schedule is constant.
+        horizon: Required with a function: functions are evaluated at t_k <= horizon; from the last of these on the schedule is constant.
         step_time: The time of one step; by default eta. On the slow clock it is eta**2.
 
     Example:
@@ -339,7 +339,7 @@ def scaled(
             raise ValueError(
                 "`horizon` must be the last time at which `rate` and `damping` are evaluated; got None with a function of time."
             )
-        steps = math.ceil(_check.positive("horizon", horizon) / clock * (1 - 1e-12) - 1e-9) + 1
+        steps = math.floor(_check.positive("horizon", horizon) / clock * (1 + 1e-12) + 1e-9) + 1
     times = clock * np.arange(steps)
     rates, dampings = (
         np.array([_check.number(name, f(float(t)) if callable(f) else f) for t in times])

@@ -208,3 +208,12 @@ def test_invalid_arguments_raise_value_error(make, message):
 def test_a_single_zero_rate_is_allowed():
     """Definition 3.1 requires eta_k >= 0: a step of rate zero only updates the momentum buffer."""
     assert schedules.from_arrays([0.0, 0.1], 0.5).averaged().etas(1)[0] == pytest.approx(0.05)
+
+
+def test_functions_of_time_are_not_evaluated_beyond_the_horizon():
+    """Where the horizon is a multiple of the step, and where it is not."""
+    for horizon, steps in ((0.5, 3), (0.6, 3), (0.75, 4)):
+        seen = []
+        plan = schedules.scaled(0.25, alpha=1, rate=lambda t, seen=seen: seen.append(t) or 1 / (1 + t), horizon=horizon)
+        assert max(seen) <= horizon and len(set(seen)) == steps
+        np.testing.assert_allclose(plan.etas(6), 0.25 / (1 + np.minimum(np.arange(6), steps - 1) * 0.25))

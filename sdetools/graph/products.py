@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce as fold
-from math import prod
+from math import inf, nan, prod
 from typing import Any
 
 import numpy as np
@@ -152,10 +152,10 @@ def total(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
 def average(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
     """Return the mean of `x` over one axis, a sequence of axes, or all (None) as a `Value`; with `keepdims` the axes stay, with length 1.
 
-    ZeroDivisionError if `x` has no elements.
+    NaN if `x` has no elements.
     """
     out = reduce("add", x, axis, keepdims)
-    return out * (out.size / value(x).size)
+    return out * (out.size / value(x).size if value(x).size else nan)
 
 
 def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Value:
@@ -167,12 +167,13 @@ def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False)
         ddof: Degrees of freedom that are subtracted: 1 for the unbiased estimate.
         keepdims: Whether the axes stay, with length 1.
 
-    Raises:
-        ZeroDivisionError: If n = ddof, or `x` has no elements.
+    Returns:
+        The variance; infinite, or NaN for equal elements, if n = ddof, and NaN if `x` has no elements.
     """
     own = value(x) - average(x, axis, keepdims=True)
     squares = total(own * own, axis, keepdims=keepdims)
-    return squares * (1.0 / (value(x).size / squares.size - ddof))
+    divisor = value(x).size / max(1, squares.size) - ddof
+    return squares * (1.0 / divisor if divisor else inf)
 
 
 def matmul(a: Any, b: Any) -> Value:
@@ -218,6 +219,7 @@ def einsum(subscripts: Any, *factors: Any) -> Value:
 
     Raises:
         TracingError: If the subscripts are not one string, name another number of axes than a factor has, or repeat an index in a factor ("ii").
+        ValueError: If there are more or fewer terms than factors, or the result repeats an index or has one that no factor has.
     """
     if not isinstance(subscripts, str):
         raise TracingError("np.einsum must get its subscripts as one string to be traced")
@@ -226,6 +228,10 @@ def einsum(subscripts: Any, *factors: Any) -> Value:
     terms, values = left.split(","), [value(f) for f in factors]
     if "->" not in text:
         out = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
+    if len(terms) != len(values) or len(set(out)) != len(out) or not set(out) <= set(left):
+        raise ValueError(
+            f"np.einsum({subscripts!r}) must have a term for each of its {len(values)} factors, and a result of their indices"
+        )
     for t, v in zip(terms, values):
         if len(t) != v.ndim or len(set(t)) != len(t):
             raise TracingError(f"np.einsum({subscripts!r}) of component shapes {[v.shape for v in values]} cannot be traced")

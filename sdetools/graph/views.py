@@ -192,21 +192,23 @@ def reshape(x: Any, shape: Any) -> Value:
 
     Args:
         x: A value, or what `value` converts to one.
-        shape: The new shape, or a number for one axis; one axis may be -1, and then has the length that remains (ZeroDivisionError if another
-            is 0).
+        shape: The new shape, or a number for one axis; one axis may be -1, and then has the length that remains.
     """
     x, shape = value(x), (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
-    if -1 in shape:
-        shape = tuple(x.size // -prod(shape) if n == -1 else n for n in shape)
-    if prod(shape) != x.size:
+    rest = prod(n for n in shape if n != -1)
+    full = tuple(x.size // rest if n == -1 and rest else n for n in shape)
+    if min(full, default=0) < 0 or shape.count(-1) > 1 or prod(full) != x.size:
         raise ValueError(f"cannot reshape array of size {x.size} into shape {shape}")
+    shape = full
     return view(x, shape, dense(shape))
 
 
 def transpose(x: Any, axes: Any = None) -> Value:
-    """Return `x` as a `Value` whose axis i is axis `axes[i]` of `x`; None reverses the order. `axes` must be a permutation (unchecked)."""
+    """Return `x` as a `Value` whose axis i is axis `axes[i]` of `x`; None reverses the order; ValueError unless `axes` is a permutation."""
     x = value(x)
     axes = tuple(axis_of(a, x.ndim) for a in (axes if axes is not None else reversed(range(x.ndim))))
+    if sorted(axes) != list(range(x.ndim)):
+        raise ValueError(f"the axes {axes} must be a permutation of those of an array of shape {x.shape}")
     return view(x, tuple(x.shape[a] for a in axes), tuple(dense(x.shape)[a] for a in axes))
 
 
@@ -229,13 +231,13 @@ def join(parts: Sequence[Any], axis: int = 0) -> Value:
         axis: The axis; a negative one counts from the end.
 
     Raises:
-        ValueError: If the shapes differ in another axis, or the first part is a scalar.
+        ValueError: If the shapes differ in another axis, or a part is a scalar.
         AxisError: If the parts lack the axis (NumPy's error).
     """
     parts = tuple(p for p in map(value, parts) if p.size or p.ndim > 1)
     if not parts:
         return value(np.zeros(0))
-    if not parts[0].ndim:
+    if not all(p.ndim for p in parts):
         raise ValueError("a coordinate is one number and cannot be concatenated; write np.stack, or x[:1] for an array of one")
     axis = axis_of(axis, parts[0].ndim)
     if axis:

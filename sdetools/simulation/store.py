@@ -99,6 +99,8 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         """Return the connection; the file of a new store is created here, when the first chunk is saved."""
         if self._connection is None:
+            if not self._release.alive:
+                raise StoreError(f"{self.path} is closed. Open it again: st.Store(path, identity, resume=True).")
             if self._fresh:
                 self._made = True
                 for suffix in ("", "-journal", "-wal", "-shm"):
@@ -228,7 +230,7 @@ class Store:
         self._committed = time.monotonic()
 
     def close(self) -> None:
-        """Commit the saved results, close the file and release the lock; a second call does nothing. Do not use the store afterwards.
+        """Commit the saved results, close the file and release the lock; a second call does nothing. Later use of the store is a StoreError.
 
         Raises:
             StoreError: The file cannot be written. The file is closed and the lock is released nevertheless.
@@ -251,7 +253,7 @@ class Store:
     def discard(self) -> None:
         """Close the store and release its lock; delete the file if this object created or replaced it, otherwise commit what was saved.
 
-        Do not use the store afterwards.
+        Later use of the store is a StoreError.
 
         Raises:
             StoreError: The file was not created here and cannot be written.

@@ -55,9 +55,9 @@ class OrderEstimate(Estimate):
 
         Args:
             gaps: Positive gaps, such as exact ones, one for each learning rate in the attribute `etas` (the resolved ones, not all of the
-                study), in that order; ValueError for another number. If `etas` is empty, the return value has no meaning.
+                study), in that order; ValueError for another number. With fewer than two the slope is NaN.
         """
-        return slope(self.etas, np.asarray(gaps, dtype=float))
+        return slope(self.etas, np.asarray(gaps, dtype=float)) if len(self.etas) > 1 else math.nan
 
 
 def _spread(draws: np.ndarray, random: bool) -> float:
@@ -118,12 +118,12 @@ class OrderStudy(Result):
 
         Args:
             observable: The name of the observable, or its index in `names`.
-            eta: A learning rate of the study, up to an absolute error of 1e-8.
+            eta: A learning rate of the study, up to a relative error of 1e-12.
 
         Raises:
             ValueError: If the learning rate or the observable is not part of the study.
         """
-        found = np.flatnonzero(np.isclose(self.etas, eta, rtol=1e-12))
+        found = np.flatnonzero(np.isclose(self.etas, eta, rtol=1e-12, atol=0.0))
         if not len(found):
             raise ValueError(f"`eta` must be one of {', '.join(f'{e:g}' for e in self.etas)}; got eta={eta!r}.")
         return self.gaps[found[0]].sup(observable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -467,3 +468,40 @@ def test_norms_along_axes_are_numpys_or_refused():
             traced += 1
             assert expected is not None and np.allclose(found, expected, rtol=1e-12), (axis, kind)
     assert traced == 4 * 4 + 2 * 2  # None, 1, 2, inf along one axis; None and "fro" along two
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda x: np.einsum("i", x, x),
+        lambda x: np.einsum("i,i,i", x, x),
+        lambda x: np.einsum("i->j", x),
+        lambda x: np.einsum("i->ii", x),
+        lambda x: np.transpose(x.reshape(2, 3), (0, 0)),
+        lambda x: np.transpose(x.reshape(2, 3), (0,)),
+        lambda x: x.reshape(-1, -1),
+        lambda x: x.reshape(4, -1),
+        lambda x: x.reshape(0, -1),
+        lambda x: np.concatenate([x, x[0]]),
+        lambda x: np.concatenate([x[0], x]),
+    ],
+)
+def test_what_numpy_refuses_is_refused(formula):
+    """With a ValueError on numbers and on values; the shapes that fit are accepted (control)."""
+    for x in (SPREAD, x_of()):
+        with pytest.raises(ValueError):
+            formula(x)
+    assert x_of().reshape(3, -1).shape == (3, 2) and x_of()[:0].reshape(0, 5).shape == (0, 5)
+
+
+def test_means_and_variances_without_degrees_of_freedom_are_numpys():
+    """NaN of nothing, infinite or NaN of one element."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for formula in (
+            lambda x: np.mean(x[:0]),
+            lambda x: np.var(x, ddof=6),
+            lambda x: np.var(0 * x, ddof=6),
+            lambda x: np.var(x[:0]),
+        ):
+            np.testing.assert_array_equal(as_arrays(lambda v, f=formula: value(f(v)), SPREAD[:, None])[..., 0], formula(SPREAD))

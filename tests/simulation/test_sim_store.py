@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sqlite3
@@ -443,3 +444,15 @@ def test_emptying_a_store_may_fail(tmp_path, monkeypatch):
             store.finish()
         reader.close()
     assert stored(tmp_path / "run.db") in (0, CHUNKS)
+
+
+def test_a_closed_store_is_not_used(tmp_path):
+    """Another store may hold the lock; a second `close` does nothing."""
+    rule = st.SGD(st.NoisyOracle(st.losses.quadratic([[1.0]]), st.noise.gaussian(dim=1)), st.schedules.constant(0.1))
+    store = st.Store(tmp_path / "run.db", "mine")
+    run = functools.partial(st.simulate, rule, [1.0], 1.0, 50, ["x0"], backend="numpy")
+    run(store=store)
+    store.close()
+    store.close()
+    with pytest.raises(ValueError, match="is closed"):
+        run(store=store)

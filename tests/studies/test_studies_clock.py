@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sdetools as st
-from sdetools.studies.clock import DENSE, plan_control, recorded_steps, steps_to
+from sdetools.studies.clock import DENSE, moment, plan_control, recorded_steps, steps_to
 from sdetools.studies.means import make_program, nested
 
 LOSS = st.losses.from_expression("x**2/2")
@@ -146,3 +146,11 @@ def test_a_control_is_planned_for_coupled_momentum_on_one_grid():
     for how in ({"control": False}, {"coupled": False}):
         assert program_of(momentum, plain, **how)[0].control is None
     assert program_of(plain, momentum)[0].control is None
+
+
+def test_times_of_a_short_run_are_distinguished():
+    """On a slow clock all times are small: the tolerance is relative to the last one."""
+    times = 1e-10 * np.arange(5)
+    assert moment(times, 2e-10) == 2 and moment(times, 2e-10 * (1 + 1e-12)) == 2 and moment(times, None) == 4
+    with pytest.raises(ValueError, match="must be a recorded time"):
+        moment(times, 1.5e-10)

@@ -201,3 +201,19 @@ def test_a_study_consists_of_independent_gaps():
         assert gap.paths == 80 / eta and gap.confidence == 0.8 and gap.times.tolist() == [0.5, 1.0]
         assert (gap.statistics.gap == alone.statistics.gap).all() and (gap.statistics.stderr == alone.statistics.stderr).all()
         assert gap.first.name == "SGDM" and gap.second.name == "SGD"
+
+
+def test_learning_rates_are_told_apart_however_small():
+    """Rates that differ by less than 1e-8, and a slope of nothing."""
+    oracle = st.NoisyOracle(st.losses.quadratic([[1.0]]), st.noise.gaussian(dim=1), sigma=0.1)
+
+    def pair(eta):
+        plan = st.schedules.constant(eta, 0.5)
+        return st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
+
+    study = st.order_study(pair, [2e-9, 1e-9], [1.0], 1e-8, 100, ["x0"], backend="numpy")
+    assert study.sup("x0", 1e-9).value == study.gaps[1].sup("x0").value
+    with pytest.raises(ValueError, match="`eta` must be one of"):
+        study.sup("x0", 1.5e-9)
+    unresolved = st.studies.order.OrderEstimate(math.nan, math.nan, 100)
+    assert math.isnan(unresolved.fit([]))
