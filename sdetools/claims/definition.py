@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import fnmatch
 import hashlib
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from sdetools.claims.context import ClaimContext
 
 _ID = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*")
-_DECORATED = re.compile(r"^\s*@(?:\w+\.)*claim\s*\(", re.MULTILINE)
 _CREATED: list[Claim] = []
 """Claims in order of creation while files are collected, so that a second function of the same name does not hide the first."""
 
@@ -160,27 +160,77 @@ def collect(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
     return claims
 
 
+def has_claims(file: Path) -> bool:
+    """Return whether a Python file has a function that is decorated by `@claim(...)` or `@st.claim(...)`; nothing is imported.
+
+    Args:
+        file: The file. Tests (`test_*.py`, `conftest.py`), unreadable files and files with syntax errors have no claims, except that a file with
+            an error has some if a line begins with such a decorator, so that the error is reported.
+    """
+    if file.suffix != ".py" or file.name.startswith("test_") or file.name == "conftest.py":
+        return False
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    if "claim(" not in text:
+        return False
+    try:
+        decorators = [d for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef) for d in node.decorator_list]
+    except (SyntaxError, ValueError):
+        return any(line.lstrip().startswith(("@claim(", "@st.claim(", "@sdetools.claim(")) for line in text.splitlines())
+    called = (d.func for d in decorators if isinstance(d, ast.Call))
+    return any(getattr(f, "id", getattr(f, "attr", "")) == "claim" for f in called)
+
+
 def select(claims: Sequence[Claim], pattern: str | None) -> list[Claim]:
     """Return the claims whose id matches a pattern.
 
     Args:
         claims: The claims.
-        pattern: A part of the id, such as "theorem-3", or a shell pattern of the whole id with `*`, `?` or `[...]`; None for all claims.
+        pattern: A part of the id, such as "theorem-3", a shell pattern of the whole id with `*`, `?` or `[...]`, or such words with "and",
+            "or", "not" and parentheses; None for all claims.
 
     Returns:
         The matching claims, in the same order.
 
     Raises:
-        ValueError: If `pattern` is given and no id matches.
+        ValueError: If `pattern` is given and no id matches, or it is no such expression.
     """
     if pattern is None:
         return list(claims)
-    shell = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    found = [item for item in claims if fnmatch.fnmatchcase(item.id, shell)]
+    words = re.findall(r"[()]|[^\s()]+", pattern)
+    found = [item for item in claims if _matches(item.id, words, pattern)]
     if not found:
         known = ", ".join(item.id for item in claims[:5]) + (", ..." if len(claims) > 5 else "")
         raise ValueError(f"`only` must match the id of a claim; got {pattern!r}, and the claims are {known}.")
     return found
+
+
+def _matches(id: str, words: Sequence[str], pattern: str) -> bool:
+    """Return whether an id satisfies an expression, which is evaluated with each word replaced by whether it matches."""
+    kept = {"and", "or", "not", "(", ")"}
+    text = " ".join(
+        w if w in kept else str(fnmatch.fnmatchcase(id, w if any(s in w for s in "*?[") else f"*{w}*")) for w in words
+    )
+    try:
+        return _truth(ast.parse(text, mode="eval").body)
+    except SyntaxError as error:
+        raise ValueError(
+            f"`only` must be words with and, or, not and parentheses; got {pattern!r}. Write for example 'svag or slow'."
+        ) from error
+
+
+def _truth(node: ast.expr) -> bool:
+    """Return the value of an expression of True, False, "and", "or" and "not"; SyntaxError for any other."""
+    match node:
+        case ast.Constant(value=bool(value)):
+            return value
+        case ast.BoolOp(op=op, values=values):
+            return (all if isinstance(op, ast.And) else any)(map(_truth, values))
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return not _truth(operand)
+    raise SyntaxError("no expression")
 
 
 def install_line(error: ModuleNotFoundError) -> str:
@@ -230,14 +280,7 @@ def _files(path: Path) -> list[Path]:
 def _belongs(file: Path, folder: Path) -> bool:
     """Return whether a Python file below a folder contains claims and is neither a test nor hidden."""
     inside = file.relative_to(folder)
-    if any(part.startswith(".") or part in _SKIPPED_FOLDERS for part in inside.parts):
-        return False
-    if file.name.startswith("test_") or file.name == "conftest.py":
-        return False
-    try:
-        return _DECORATED.search(file.read_text(encoding="utf-8", errors="replace")) is not None
-    except OSError:
-        return False
+    return not any(part.startswith(".") or part in _SKIPPED_FOLDERS for part in inside.parts) and has_claims(file)
 
 
 def _load(file: Path) -> list[Claim]:

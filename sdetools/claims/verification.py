@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 import time
@@ -18,7 +19,7 @@ from sdetools.claims.ahead import compiling_ahead
 from sdetools.claims.context import BUDGETS, ClaimContext, Missing
 from sdetools.claims.definition import Claim, collect, importing_from_folder_of, install_line, select
 from sdetools.claims.folder import check_folder, disk_full_error, end_run_if_disk_full, open_store
-from sdetools.claims.results import ERROR, NOT_RUN, Results
+from sdetools.claims.results import ERROR, NOT_RUN, SUPPORTED, ClaimResult, Results
 from sdetools.claims.verdict import Outcome, flagged, judge
 
 
@@ -32,6 +33,7 @@ def verify(
     executor: Any = None,
     resume: bool = False,
     only: str | None = None,
+    failed_first: bool = False,
     ahead: bool = False,
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[int, int, Claim], None] | None = None,
@@ -51,6 +53,8 @@ def verify(
         executor: Any `concurrent.futures.Executor`; by default threads in this process.
         resume: Whether to resume from the finished parts of simulations in `out`; if False, these are replaced.
         only: Run only claims whose id matches this pattern, see `select`.
+        failed_first: Whether claims that were not supported in the last run of `out`, by its `results.json`, are run first. The results have
+            the same order and content.
         ahead: Whether a second process compiles kernels ahead on a first run, by running the claims in reverse order with a few paths. Use it
             only for claims that write no files except in `ClaimContext.folder`, since their functions are called in both processes.
         progress: Called as `progress(done, total)` during a simulation, in paths.
@@ -72,6 +76,7 @@ def verify(
         raise ValueError("`resume` must go with `out`, the folder with the store of the earlier run; got out=None.")
     folder = None if out is None else check_folder(out)
     claims = select(collect(paths), only)
+    supported = _supported(folder) if failed_first and folder is not None else set()
 
     with end_run_if_disk_full(folder), contextlib.ExitStack() as stack:
         store = None
@@ -81,21 +86,20 @@ def verify(
         if ahead:
             stack.enter_context(compiling_ahead(claims))
         work = folder / "work" if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        outcomes, judged = [], []
-        for position, item in enumerate(claims, 1):
+        found = {}
+        for position, item in enumerate(sorted(claims, key=lambda item: item.id in supported), 1):
             if watch is not None:
                 watch(position, len(claims), item)
             context = partial(
                 ClaimContext, item.id, budget=budget, seed=seed, executor=executor, threads=threads, store=store, work=work,
                 resume=resume, progress=progress,
             )  # fmt: skip
-            outcomes.append(_run_claim(item, context()))
-            again = _run_claim(item, context(again=True)) if flagged(outcomes[-1]) else None
-            judged.append(judge(outcomes[-1], again))
-        if all(outcome.bad_input for outcome in outcomes):
+            found[item.id] = run_claim(item, context)
+        judged = [found[item.id] for item in claims]
+        if all(claim.bad_input for claim in judged):
             if store is not None:
                 store.discard()
-            raise ValueError(outcomes[0].reason.removeprefix("ValueError: "))
+            raise ValueError(judged[0].reason.removeprefix("ValueError: "))
         results = Results(__version__, seed, budget, tuple(judged))
         if folder is not None:
             results.write(folder)
@@ -104,7 +108,31 @@ def verify(
     return results
 
 
-def _run_claim(item: Claim, run: ClaimContext) -> Outcome:
+def _supported(folder: Path) -> set[str]:
+    """Return the ids of the claims that were supported in the last run of a folder; none without a readable file of results."""
+    try:
+        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        return {item["id"] for item in found["claims"] if item["verdict"] == SUPPORTED}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def run_claim(item: Claim, context: Callable[..., ClaimContext]) -> ClaimResult:
+    """Run one claim, a second time on fresh draws if it is about to be contradicted, and judge it.
+
+    Args:
+        item: The claim.
+        context: A function that makes the claim's context; with the argument `again=True` that of the second run.
+
+    Raises:
+        StoreError: If the store cannot be read or written.
+        OSError: If the disk is full.
+    """
+    outcome = _run(item, context())
+    return judge(outcome, _run(item, context(again=True)) if flagged(outcome) else None)
+
+
+def _run(item: Claim, run: ClaimContext) -> Outcome:
     """Run one claim and return its outcome; errors other than those of the store and of a full disk become verdicts."""
     outcome = Outcome(item, run.record, run.seed)
     began = time.perf_counter()

@@ -29,7 +29,14 @@ STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow",
 @click.option(
     "--out", type=click.Path(), default="sdetools-report", show_default=True, help="Folder of the report and the store."
 )
-@click.option("--only", metavar="PATTERN", help="Only claims whose id contains PATTERN, or matches it with * and ?.")
+@click.option(
+    "-k",
+    "--only",
+    "only",
+    metavar="PATTERN",
+    help="Only claims whose id contains PATTERN, or matches it with * and ?; also 'a and not b'.",
+)
+@click.option("--failed-first", is_flag=True, help="Run the claims first that the last run in --out did not support.")
 @click.option("--list", "listing", is_flag=True, help="List the claims and stop.")
 @click.option(
     "--ahead",
@@ -44,6 +51,7 @@ def verify(
     budget: str,
     out: str,
     only: str | None,
+    failed_first: bool,
     listing: bool,
     ahead: bool,
     seed: int,
@@ -83,6 +91,7 @@ def verify(
             executor=pool,
             resume=resume,
             only=only,
+            failed_first=failed_first,
             ahead=ahead,
             progress=progress,
             watch=lambda position, total, claim: name(f"{claim.id} ({position} of {total})"),

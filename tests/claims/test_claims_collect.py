@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdetools.claims import claim, collect, select
+from sdetools.claims import Claim, claim, collect, select
 from sdetools.claims.definition import install_line
 
 HEAD = "from sdetools.claims import claim\n"
@@ -182,3 +182,29 @@ def test_select(tmp_path):
         ValueError, match="`only` must match the id of a claim; got 'corollary', and the claims are theorem-3.5.smooth"
     ):
         select(found, "corollary")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("a", ["a-b", "a.c", "b-a"]),
+        ("a-*", ["a-b"]),
+        ("a and not c", ["a-b", "b-a"]),
+        ("(a.c or d-1) and not b", ["a.c", "d-1"]),
+        ("not a", ["d-1"]),
+        ("?-?", ["a-b", "b-a", "d-1"]),
+    ],
+)
+def test_expressions_of_patterns(pattern, found):
+    claims = [Claim(id, "s", "", lambda run: None, Path("a.py"), 1) for id in ("a-b", "a.c", "b-a", "d-1")]
+    assert [item.id for item in select(claims, pattern)] == found
+
+
+@pytest.mark.parametrize("pattern", ["a b", "and", "(a", "a or", "not", "", "a (a)", "True"])
+def test_what_is_no_expression_is_refused(pattern):
+    """And nothing in a pattern is executed."""
+    claims = [Claim("a", "s", "", lambda run: None, Path("a.py"), 1)]
+    with pytest.raises(ValueError, match="`only` must"):
+        select(claims, pattern)
+    with pytest.raises(ValueError, match="`only` must"):
+        select(claims, "__import__('os')")

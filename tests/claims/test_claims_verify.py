@@ -399,3 +399,19 @@ def test_a_file_size_limit_ends_the_command_with_code_2_and_resuming_gives_the_s
     again = verify_in_a_process(claims, out, more=["--resume"])
     again.communicate("\n", timeout=60)
     assert again.returncode == 0 and record_of(out) == record_of(tmp_path / "alone")
+
+
+def test_claims_that_were_not_supported_run_first(claims, tmp_path):
+    """The order of running changes, that of the results does not; without an earlier run nothing changes."""
+    orders = []
+    for failed_first in (True, True, False):
+        ran = []
+        found = verify(
+            claims,
+            out=tmp_path / "out",
+            failed_first=failed_first,
+            watch=lambda position, total, item, ran=ran: ran.append(item.id),
+        )
+        orders.append((ran, [item.id for item in found.claims]))
+    (first, a), (second, b), (third, c) = orders
+    assert a == b == c == first == third and second[-1] == "mean" and sorted(second) == sorted(first) and second != first
