@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 import time
 import traceback
@@ -20,6 +21,7 @@ from sdetools.claims.context import BUDGETS, ClaimContext, Missing
 from sdetools.claims.definition import Claim, collect, importing_from_folder_of, install_line, select
 from sdetools.claims.folder import check_folder, disk_full_error, end_run_if_disk_full, open_store
 from sdetools.claims.results import ERROR, NOT_RUN, SUPPORTED, ClaimResult, Results
+from sdetools.claims.side_by_side import Settings, run_side_by_side
 from sdetools.claims.verdict import Outcome, flagged, judge
 
 
@@ -34,6 +36,7 @@ def verify(
     resume: bool = False,
     only: str | None = None,
     failed_first: bool = False,
+    jobs: int = 1,
     ahead: bool = False,
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[int, int, Claim], None] | None = None,
@@ -55,10 +58,12 @@ def verify(
         only: Run only claims whose id matches this pattern, see `select`.
         failed_first: Whether claims that were not supported in the last run of `out`, by its `results.json`, are run first. The results have
             the same order and content.
+        jobs: The number of processes, each of which runs one claim at a time. With several, the threads are divided among them, each claim has
+            a store of its own in `out/jobs`, and a script must call `verify` below `if __name__ == "__main__":`. Not with `executor`.
         ahead: Whether a second process compiles kernels ahead on a first run, by running the claims in reverse order with a few paths. Use it
             only for claims that write no files except in `ClaimContext.folder`, since their functions are called in both processes.
         progress: Called as `progress(done, total)` during a simulation, in paths.
-        watch: Called as `watch(position, total, claim)` before each claim; positions count from 1.
+        watch: Called as `watch(position, total, claim)` before each claim, or with several `jobs` after it; positions count from 1.
 
     Returns:
         The verdicts and measurements of all claims.
@@ -66,28 +71,41 @@ def verify(
     Raises:
         ValueError: For invalid arguments, for everything that `collect` refuses, if another run uses `out`, and if every claim
             raised a `ValueError`; no results and no new store are written then.
-        OSError: If the disk is full. The run ends, since the claim is not at fault, and can be resumed.
+        OSError: If the disk is full, or one of several processes was killed. The run ends, since the claim is not at fault, and can be resumed.
     """
     if budget not in BUDGETS:
         raise ValueError(f"`budget` must be one of {', '.join(BUDGETS)}; got {budget!r}.")
     seed = count("seed", seed, least=0)
     threads = None if threads is None else count("threads", threads)
+    jobs = count("jobs", jobs)
+    if jobs > 1 and executor is not None:
+        raise ValueError(f"`jobs` must be 1 with an `executor`; got {jobs}. Take processes for claims or for their simulations.")
     if resume and out is None:
         raise ValueError("`resume` must go with `out`, the folder with the store of the earlier run; got out=None.")
     folder = None if out is None else check_folder(out)
     claims = select(collect(paths), only)
     supported = _supported(folder) if failed_first and folder is not None else set()
 
+    identity = {"version": __version__, "seed": seed, "budget": budget}
     with end_run_if_disk_full(folder), contextlib.ExitStack() as stack:
         store = None
         if folder is not None:
-            store = open_store(folder, {"version": __version__, "seed": seed, "budget": budget}, resume)
+            store = open_store(folder, identity, resume)
             stack.callback(store.close)
-        if ahead:
+        if ahead and jobs == 1:
             stack.enter_context(compiling_ahead(claims))
         work = folder / "work" if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         found = {}
-        for position, item in enumerate(sorted(claims, key=lambda item: item.id in supported), 1):
+        order = sorted(claims, key=lambda item: item.id in supported)
+        if jobs > 1:
+            stores = None if folder is None else folder / "jobs"
+            if stores is not None and not resume:
+                shutil.rmtree(stores, ignore_errors=True)
+            each = max(1, (threads or os.cpu_count() or 1) // jobs)
+            settings = Settings(budget, seed, each, work, resume, stores, identity)
+            finished = None if watch is None else lambda position, item: watch(position, len(claims), item)
+            found = run_side_by_side(order, settings, jobs, run_claim, finished)
+        for position, item in enumerate(order if jobs == 1 else (), 1):
             if watch is not None:
                 watch(position, len(claims), item)
             context = partial(
@@ -103,8 +121,9 @@ def verify(
         results = Results(__version__, seed, budget, tuple(judged))
         if folder is not None:
             results.write(folder)
-        if store is not None:
+        if store is not None and folder is not None:
             store.finish()
+            shutil.rmtree(folder / "jobs", ignore_errors=True)
     return results
 
 

@@ -36,6 +36,13 @@ STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow",
     metavar="PATTERN",
     help="Only claims whose id contains PATTERN, or matches it with * and ?; also 'a and not b'.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that run claims side by side; they share the threads.",
+)
 @click.option("--failed-first", is_flag=True, help="Run the claims first that the last run in --out did not support.")
 @click.option("--list", "listing", is_flag=True, help="List the claims and stop.")
 @click.option(
@@ -52,6 +59,7 @@ def verify(
     out: str,
     only: str | None,
     failed_first: bool,
+    jobs: int,
     listing: bool,
     ahead: bool,
     seed: int,
@@ -92,6 +100,7 @@ def verify(
             resume=resume,
             only=only,
             failed_first=failed_first,
+            jobs=jobs,
             ahead=ahead,
             progress=progress,
             watch=lambda position, total, claim: name(f"{claim.id} ({position} of {total})"),

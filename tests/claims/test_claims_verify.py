@@ -415,3 +415,47 @@ def test_claims_that_were_not_supported_run_first(claims, tmp_path):
         orders.append((ran, [item.id for item in found.claims]))
     (first, a), (second, b), (third, c) = orders
     assert a == b == c == first == third and second[-1] == "mean" and sorted(second) == sorted(first) and second != first
+
+
+def test_claims_side_by_side_have_the_same_results(claims, tmp_path):
+    """In two processes: the same entries and figures; what claims print does not mix with the table; the stores of claims are removed."""
+    alone = verify(claims, seed=3, out=tmp_path / "alone")
+    seen = []
+    both = verify(
+        claims, seed=3, out=tmp_path / "both", jobs=2, watch=lambda position, total, item: seen.append((position, total, item.id))
+    )
+    assert record_of(tmp_path / "alone") == record_of(tmp_path / "both")
+    assert [item.figures for item in alone.claims] == [item.figures for item in both.claims]
+    assert [position for position, _, _ in seen] == list(range(1, len(both.claims) + 1)) and {t for _, t, _ in seen} == {
+        len(both.claims)
+    }
+    assert sorted(id for *_, id in seen) == sorted(item.id for item in both.claims)
+    assert not (tmp_path / "both" / "jobs").exists()
+
+
+def test_a_killed_process_is_named_and_the_run_resumes(tmp_path):
+    """A claim whose process ends: one sentence, then the same entries as without the accident."""
+    file = tmp_path / "claims.py"
+    file.write_text(
+        "import os\nfrom pathlib import Path\nimport sdetools as st\n"
+        "@st.claim('dies', statement='s')\ndef dies(run):\n"
+        "    oracle = st.NoisyOracle(st.losses.quadratic([[1.0]]), st.noise.gaussian(dim=1))\n"
+        "    r = st.simulate(st.SGD(oracle, st.schedules.constant(0.1)), [1.0], 1.0, observe=['x0'], backend='numpy', **run.options(paths=500))\n"
+        f"    if not Path({str(tmp_path / 'gate')!r}).exists():\n        os._exit(9)\n"
+        "    run.measure('m', r.at('x0'), expected=0.35, tolerance=0.1)\n"
+        "@st.claim('lives', statement='s')\ndef lives(run):\n    run.measure('m', 1.0, at_most=2.0)\n"
+    )
+    with pytest.raises(ChildProcessError, match=r"was killed.*dies.* did not finish.*resume"):
+        verify(file, out=tmp_path / "out", jobs=2)
+    assert (tmp_path / "out" / "jobs" / "dies.sqlite").exists()
+    (tmp_path / "gate").touch()
+    verify(file, out=tmp_path / "out", jobs=2, resume=True)
+    verify(file, out=tmp_path / "alone")
+    assert record_of(tmp_path / "out") == record_of(tmp_path / "alone")
+
+
+def test_jobs_and_an_executor_exclude_each_other(claims):
+    with pytest.raises(ValueError, match="`jobs` must be 1 with an `executor`"):
+        verify(claims, jobs=2, executor=object())
+    with pytest.raises(ValueError, match="`jobs` must be at least 1"):
+        verify(claims, jobs=0)

@@ -1,0 +1,109 @@
+"""Claims side by side, each in one of several processes; every result has the bits that it has alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from sdetools.claims.context import ClaimContext
+from sdetools.claims.definition import Claim, collect
+from sdetools.claims.results import ClaimResult
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a process needs to run a claim.
+
+    Attributes:
+        budget: "quick", "standard" or "full".
+        seed: The seed of the run.
+        threads: The number of threads of a simulation.
+        work: The folder of all claims' files.
+        resume: Whether to continue with the stores of an interrupted run.
+        stores: The folder with a store for each claim; None for none.
+        identity: The settings that determine the results of the run, by name, for the stores.
+    """
+
+    budget: str
+    seed: int
+    threads: int
+    work: Path
+    resume: bool
+    stores: Path | None
+    identity: Mapping[str, Any]
+
+
+def run_side_by_side(
+    claims: Sequence[Claim],
+    settings: Settings,
+    jobs: int,
+    run_claim: Callable[[Claim, Callable[..., ClaimContext]], ClaimResult],
+    finished: Callable[[int, Claim], None] | None = None,
+) -> dict[str, ClaimResult]:
+    """Run claims in `jobs` processes, and return their results by id.
+
+    Args:
+        claims: The claims, in the order in which they are begun.
+        settings: Settings of all claims.
+        jobs: The number of processes.
+        run_claim: The function that runs and judges a claim: `verification.run_claim`.
+        finished: Called as `finished(count, claim)` after each claim, `count` being the number of finished ones.
+
+    Raises:
+        ChildProcessError: If a process was killed, for example for lack of memory. Finished parts of simulations are kept.
+        Exception: What `run_claim` raises, for example for a full disk. No further claims are begun then.
+    """
+    results: dict[str, ClaimResult] = {}
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin)
+    try:
+        futures = {pool.submit(_run, str(item.path), item.id, settings, run_claim): item for item in claims}
+        for future in as_completed(futures):
+            item = futures[future]
+            results[item.id] = future.result()
+            if finished is not None:
+                finished(len(results), item)
+    except BrokenProcessPool as error:
+        open_ = ", ".join(item.id for item in claims if item.id not in results)
+        raise ChildProcessError(
+            f"a process that ran claims was killed, perhaps for lack of memory, and {open_} did not finish. Take fewer `jobs`, or resume."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return results
+
+
+def _begin() -> None:
+    """Send what claims print to standard error, because standard output belongs to the table of verdicts."""
+    sys.stdout = sys.stderr
+
+
+@lru_cache(maxsize=1024)
+def _claims_of(path: str) -> dict[str, Claim]:
+    """Return the claims of a file by id; a process imports each file once."""
+    return {item.id: item for item in collect([path])}
+
+
+def _run(path: str, id: str, settings: Settings, run_claim: Callable[..., ClaimResult]) -> ClaimResult:
+    """Run one claim in this process, with a store of its own."""
+    with contextlib.ExitStack() as stack:
+        store = None
+        if settings.stores is not None:
+            from sdetools.simulation.store import Store
+
+            file = settings.stores / f"{id}.sqlite"
+            identity = json.dumps({**settings.identity, "claim": id}, sort_keys=True)
+            store = stack.enter_context(Store(file, identity, settings.resume and file.exists()))
+        context = partial(
+            ClaimContext, id, budget=settings.budget, seed=settings.seed, threads=settings.threads, store=store, work=settings.work,
+            resume=settings.resume,
+        )  # fmt: skip
+        return run_claim(_claims_of(path)[id], context)
