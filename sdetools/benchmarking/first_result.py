@@ -23,7 +23,8 @@ from sdetools.benchmarking.implementations import clock
 def measure(problem: str, dim: int) -> tuple[float, float]:
     """Return the seconds from the definition of a loss to its first result, for an unseen loss and for the same loss in a second new process.
 
-    The second process finds the compiled kernel on disk. Both seconds are processor times.
+    The first result is that of one step of SGDM on one path, after `import sdetools` and its other imports. The second process finds the
+    compiled kernel on disk. Both seconds are processor times.
 
     Args:
         problem: The name of a problem in `cases.PROBLEMS`, such as "double well".

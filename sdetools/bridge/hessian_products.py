@@ -40,7 +40,8 @@ class Derivatives:
     hides its inputs). Then products are central differences of gradients, in double precision if the network runs in it.
 
     Args:
-        net: The network; it is perturbed during differences and restored afterwards. One in half precision is converted to float32.
+        net: The network; it is perturbed during differences and restored afterwards. One in half precision becomes float32 and stays
+            so.
         objective: The loss of the network on a batch, `objective(net, batch)`.
         batch: A batch on which autograd's second derivatives are compared with differences.
 

@@ -92,7 +92,9 @@ def whole_below(typingctx, x):
 
 
 def polynomial(*coefficients: float) -> Any:
-    """Return a compiled function x -> c_0 + c_1 x + c_2 x^2 + ... by Horner's rule; the coefficients are c_0, c_1, ..., at least one.
+    """Return a function x -> c_0 + c_1 x + c_2 x^2 + ... of one number, by Horner's rule, to be called in functions that Numba compiles.
+
+    The coefficients are c_0, c_1, ..., at least one.
 
     The result has the type of x, float32 or float64, to which the coefficients are rounded.
     """

@@ -233,7 +233,7 @@ class Elements:
 
     @staticmethod
     def named(texts: Sequence[str]) -> list[str]:
-        """Return the variables in `texts`, in order: a text is a variable, "v3", or what `number_of` makes of one, "(1.0 if v3 else 0.0)"."""
+        """Return the variable in each of the `texts`, in order: a text is a variable, "v3", or what `number_of` makes of it, "(1.0 if v3 else 0.0)"."""
         return [t.split(" if ")[1].split(" else ")[0] if " if " in t else t for t in texts]
 
     def _view(self, v: Value, index: tuple[Any, ...]) -> str:

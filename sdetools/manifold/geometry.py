@@ -121,7 +121,7 @@ class Geometry:
         return self.project_tangent(self.loss.third_contracted(self.point, identity))
 
     def slow_drift(self, Sigma: Any, rate: float = 1.0) -> np.ndarray:
-        """Return the drift (rate^2 / 2) d2Phi[Sigma] of `st.SlowSDE` with lambda_t = `rate` and covariance `Sigma`, `(dim,)` or `(dim, paths)`."""
+        """Return the drift (rate^2/2) d2Phi[Sigma] of `st.SlowSDE`, lambda_t = `rate`, in the shape of the points; `Sigma` as in `second_derivative`."""
         return 0.5 * rate**2 * self.second_derivative(Sigma)
 
     def _covariance(self, Sigma: Any) -> np.ndarray:

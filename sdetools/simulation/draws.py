@@ -86,7 +86,7 @@ class Segment:
 
     @property
     def slots(self) -> int:
-        """The number of slots (of 128 random bits) that the rows of one call of the compiled functions take: ceil(drawn / a_slot)."""
+        """The number of slots (of 128 random bits) of one step: ceil(drawn / a_slot), for `drawn` rows of which a slot yields `a_slot`."""
         return -(-self.drawn // self.a_slot)
 
     def address(self, step: int) -> tuple[int, int]:
