@@ -168,7 +168,7 @@ def settled(times: np.ndarray, curve: np.ndarray, fraction: float) -> Any:
     """Return the last time at which each curve exceeds a level; between two times the logarithm of a curve is interpolated linearly.
 
     Args:
-        times: The times, increasing, shape `(times,)`, at least two.
+        times: The times, increasing, shape `(times,)`.
         curve: The curves, shape `(..., times)`, not negative.
         fraction: The level, positive.
 
@@ -184,8 +184,8 @@ def settled(times: np.ndarray, curve: np.ndarray, fraction: float) -> Any:
     inside = above.any(axis=-1) & (last < above.shape[-1] - 1)
     k = np.where(inside, last, 0)
     with np.errstate(all="ignore"):
-        high, low = (np.log(np.take_along_axis(curve, (k + i)[..., None], -1)[..., 0] / fraction) for i in (0, 1))
-        found = times[k] + np.where(np.isinf(low), 1.0, high / (high - low)) * (times[k + 1] - times[k])
+        high, low = (np.log(np.take_along_axis(curve, (k + i * inside)[..., None], -1)[..., 0] / fraction) for i in (0, 1))
+        found = times[k] + np.where(np.isinf(low), 1.0, high / (high - low)) * (times[k + inside] - times[k])
     return np.where(inside, found, np.nan)[()]
 
 

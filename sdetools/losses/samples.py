@@ -188,11 +188,15 @@ class FunctionSamples(FunctionLoss):
 
         Args:
             x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
-            of_model: Whether to differentiate f instead of l; IndexError if the loss was not given by a `model` f.
+            of_model: Whether to differentiate f instead of l; ValueError if the loss was not given by a `model` f.
 
         Returns:
             An array `(n, dim)` for one point, `(n, dim, paths)` for many.
         """
+        if of_model and self.model_function is None:
+            raise ValueError(
+                f"`of_model` must be False for {self.label}, which has no model f; make it by from_function(model=..., data=...)."
+            )
         x, formula = self._point(x), self._graphs.gradients[of_model]
         return formula.of(x) if isinstance(x, Value) else _paths(formula(_rows(x)), x)
 

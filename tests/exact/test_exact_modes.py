@@ -81,6 +81,7 @@ def test_slow_limit_is_the_slow_equation():
 def test_the_settling_time_is_the_last_passage():
     times = np.linspace(0, 3, 4)
     assert settled(times, np.array([1.0, 0.01, 1.0, 0.01]), 0.1) == 2.5
+    assert np.isnan(settled(times[:1], np.ones(1), 0.1)) and np.isnan(settled(times[:1], np.ones((2, 1)), 2.0)).all()
     assert np.isnan(settled(times, np.ones(4), 0.1)) and np.isnan(settled(times, np.zeros(4), 0.1))
 
 

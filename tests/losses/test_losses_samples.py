@@ -230,3 +230,12 @@ def test_too_few_arguments_are_the_users_error():
     """A function with too few parameters raises its own TypeError."""
     with pytest.raises(TypeError, match="positional argument"):
         from_function(value=lambda x, a: a @ x, dim=2, data=(ROWS, np.ones(4)))
+
+
+def test_a_loss_without_a_model_has_no_gradients_of_it():
+    data = np.ones((3, 2)), np.ones(3)
+    plain = st.losses.from_function(value=lambda x, a, y: (a @ x - y) ** 4, data=data, dim=2)
+    with pytest.raises(ValueError, match="`of_model` must be False"):
+        plain.sample_gradients(np.ones(2), of_model=True)
+    squares = st.losses.from_function(model=lambda x, a: a @ x, data=data, dim=2)
+    np.testing.assert_array_equal(squares.sample_gradients(np.ones(2), of_model=True), data[0])
