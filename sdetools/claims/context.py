@@ -1,22 +1,29 @@
-"""The context of a claim: its budget and seed, and the record of its measurements, figures and tables."""
+"""The context of a claim: its budget and seed, and the methods by which it records measurements, figures and tables."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-import numbers
-import re
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
-from sdetools._check import number, positive
+from sdetools._check import count
 from sdetools._moved import RenamedAttribute
-from sdetools.estimates.interval import ConfidenceInterval
+from sdetools.claims.record import (
+    ClaimRecord,
+    Control,
+    Drawing,
+    Measured,
+    Measurement,
+    Table,
+    accepted_range,
+    judged_estimate,
+    slug_of,
+    svg_text,
+)
 
 T = TypeVar("T")
 
@@ -44,88 +51,6 @@ class Missing(Exception):
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)
         self.remedy = remedy
-
-
-@runtime_checkable
-class Measured(Protocol):
-    """The interface of an estimate that can be judged: a `value`, its number `n` of paths (0 for none), and its intervals (`sdetools.Estimate`)."""
-
-    value: float
-    n: int
-
-    def confidence_interval(self, level: float) -> ConfidenceInterval: ...
-
-
-class _DeprecatedEstimate:
-    """Adapter of a user-defined estimate with the deprecated method `interval(confidence)`, which returns a pair."""
-
-    def __init__(self, own: Any) -> None:
-        self._own = own
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_own"], name)
-
-    def confidence_interval(self, level: float) -> ConfidenceInterval:
-        """Return the interval of the adapted estimate at the confidence level `level`."""
-        low, high = map(float, self._own.interval(level))
-        return ConfidenceInterval(low, high, level)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A measured quantity (an `Estimate`, or a float, which is exact) and its closed accepted range `[accept_low, accept_high]`.
-
-    A bound has a range that is infinite on one side. `expected` is the centre of the range, or None for a bound.
-    """
-
-    name: str
-    estimate: Any
-    accept_low: float
-    accept_high: float
-    expected: float | None
-
-    @property
-    def random(self) -> bool:
-        """Whether the estimate depends on draws: False for a float, and for an estimate whose own attribute `random` is False."""
-        return not isinstance(self.estimate, float) and bool(getattr(self.estimate, "random", True))
-
-
-@dataclass
-class Control:
-    """A negative control: a variant of the claim. One of its intervals must be disjoint from its accepted range, or the claim is not supported."""
-
-    name: str
-    measurements: list[Measurement] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure of a claim: its `name`, its file `slug`.svg with the text `svg`, and its caption."""
-
-    name: str
-    slug: str
-    svg: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a claim: its name, the headings `columns`, and `rows`, tuples with one cell per column."""
-
-    name: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-
-
-@dataclass
-class ClaimRecord:
-    """What a claim has recorded, in the order of recording: its measurements, controls, figures, tables and notes (texts)."""
-
-    measurements: list[Measurement] = field(default_factory=list)
-    controls: list[Control] = field(default_factory=list)
-    figures: list[Drawing] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def claim_seed(seed: int, id: str) -> int:
@@ -248,22 +173,60 @@ class ClaimContext:
         """
         target = self.record.measurements if self._control is None else self._control.measurements
         self._check_name("measurement", name, [item.name for item in target])
-        if isinstance(estimate, numbers.Real):
-            estimate = float(estimate)
-        elif callable(getattr(estimate, "interval", None)) and not isinstance(estimate, Measured):
-            warnings.warn(
-                f"`{name}`: `interval(confidence)` of an estimate is now `confidence_interval(level)`.",
-                DeprecationWarning,
-                stacklevel=2,
-            )
-            estimate = _DeprecatedEstimate(estimate)
-        elif not isinstance(estimate, Measured):
-            raise ValueError(
-                f"`{name}` must be measured by an Estimate or a number; got {type(estimate).__name__}. "
-                "Reduce it first, for example with `gap.sup(observable)`."
-            )
-        low, high = _accepted(name, expected, tolerance, relative, at_most, at_least)
+        estimate = judged_estimate(name, estimate)
+        low, high = accepted_range(name, expected, tolerance, relative, at_most, at_least)
         target.append(Measurement(name, estimate, low, high, None if expected is None else float(expected)))
+
+    def decide(
+        self,
+        name: str,
+        estimator: Callable[[int], Measured],
+        expected: float | None = None,
+        tolerance: float | None = None,
+        *,
+        relative: float | None = None,
+        at_most: float | None = None,
+        at_least: float | None = None,
+        looks: int = 4,
+        paths: int | None = None,
+    ) -> None:
+        """Record a quantity as `measure` does, with as many paths as its verdict requires.
+
+        The estimator is called with n, 2n, 4n, ... paths, at most `looks` times, until its interval lies inside the accepted range or outside.
+        The levels allow for the looks: the error rate of each is divided by their number, so that errors are as rare as with one look.
+
+        Args:
+            name: Name, unique within the claim or control.
+            estimator: A function of the number of paths (or seeds) that returns an `Estimate`, such as
+                `lambda n: st.simulate(rule, x0, 1.0, observe=["x"], **run.options(paths=n)).at("x")`.
+            expected: The expected value, the centre of the accepted range.
+            tolerance: Largest absolute difference from `expected`.
+            relative: Instead of `tolerance`: largest difference as a fraction of |expected|.
+            at_most: Upper bound; the range has no lower end.
+            at_least: Lower bound; the range has no upper end.
+            looks: The largest number of calls, which bounds the work: n 2^(looks - 1) paths in the last one.
+            paths: The number n of paths of the first call; by default that of the budget.
+
+        Raises:
+            ValueError: What `measure` raises, or if `looks` or `paths` is not a positive integer.
+
+        Example:
+            >>> import sdetools as st
+            >>> run, asked = ClaimContext("a-claim"), []
+            >>> run.decide("mean", lambda n: asked.append(n) or st.Estimate(1.0, 10 / n**0.5, n), at_most=1.2)
+            >>> asked
+            [20000, 40000]
+        """
+        from sdetools.claims.verdict import ACROSS, judge_measurement
+
+        looks, n = count("looks", looks), count("paths", self.paths if paths is None else paths)
+        target = self.record.measurements if self._control is None else self._control.measurements
+        for look in range(looks):
+            self.measure(name, estimator(n << look), expected, tolerance, relative=relative, at_most=at_most, at_least=at_least)
+            target[-1] = replace(target[-1], looks=looks)
+            if look == looks - 1 or judge_measurement(target[-1]).state != ACROSS:
+                return
+            target.pop()
 
     @contextmanager
     def control(self, name: str) -> Iterator[None]:
@@ -299,7 +262,7 @@ class ClaimContext:
                 f"the figure `{name}` must be a matplotlib Figure, its Axes, or a function that returns one; got {figure!r}."
             )
         taken = {item.slug for item in self.record.figures}
-        self.record.figures.append(Drawing(name, _slug(name, taken), svg_text(figure), caption))
+        self.record.figures.append(Drawing(name, slug_of(name, taken), svg_text(figure), caption))
 
     def table(self, name: str, rows: Sequence[Sequence[Any] | Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
         """Add a table to the report; ValueError for a name that is used twice, rows of wrong length, or no headings.
@@ -336,65 +299,3 @@ class ClaimContext:
             raise ValueError(f"a {kind} must have a name; got {name!r}.")
         if name in taken:
             raise ValueError(f"the name of a {kind} must be unique within the claim `{self.id}`; got {name!r} twice.")
-
-
-def _accepted(
-    name: str,
-    expected: float | None,
-    tolerance: float | None,
-    relative: float | None,
-    at_most: float | None,
-    at_least: float | None,
-) -> tuple[float, float]:
-    """Return the accepted range of the criterion of a measurement."""
-    kinds = [kind for kind, value in (("expected", expected), ("at_most", at_most), ("at_least", at_least)) if value is not None]
-    if len(kinds) != 1:
-        raise ValueError(
-            f"`{name}` must have exactly one criterion; got {' and '.join(kinds) or 'none'}. "
-            "Give `expected` with `tolerance`, or `at_most`, or `at_least`."
-        )
-    if expected is None and (tolerance is not None or relative is not None):
-        raise ValueError(
-            f"the tolerance of `{name}` must go with `expected`; got it with `{kinds[0]}`. Change the bound instead."
-        )
-    if at_most is not None:
-        return -math.inf, number("at_most", at_most)
-    if at_least is not None:
-        return number("at_least", at_least), math.inf
-    centre = number("expected", expected)
-    if (tolerance is None) == (relative is None):
-        raise ValueError(f"`{name}` must have a `tolerance` or a `relative` one; got {'none' if tolerance is None else 'both'}.")
-    if tolerance is not None:
-        width = positive("tolerance", tolerance)
-    else:
-        width = positive("relative", relative) * abs(centre)
-        if width == 0:
-            raise ValueError(
-                f"`relative` must not be used with expected=0, of which every fraction is 0. Give `{name}` a `tolerance`."
-            )
-    return centre - width, centre + width
-
-
-def _slug(name: str, taken: set[str]) -> str:
-    """Return an unused file name of lower-case letters, digits and dashes."""
-    slug = stem = "-".join(re.findall(r"[a-z0-9]+", name.lower()))[:60] or "figure"
-    count = 1
-    while slug in taken:
-        count += 1
-        slug = f"{stem}-{count}"
-    return slug
-
-
-def svg_text(drawn: Any) -> str:
-    """Return the text of an SVG file of `drawn`, a matplotlib figure or its axes; equal figures give equal texts."""
-    import io
-
-    import matplotlib
-
-    out, figure = io.StringIO(), drawn.figure
-    if len(figure.axes) == 1:
-        figure.set_layout_engine("none")  # a single plot needs only the tight bounding box, which takes half the time
-    # Without a date and with fixed ids, equal figures give equal files.
-    with matplotlib.rc_context({"svg.hashsalt": "sdetools", "svg.fonttype": "path"}):
-        figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return out.getvalue()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.claims.context import Drawing, Table
 from sdetools.claims.folder import write_text
+from sdetools.claims.record import Drawing, Table
 from sdetools.estimates.interval import ConfidenceInterval
 from sdetools.studies.result_protocol import Origin, Result
 

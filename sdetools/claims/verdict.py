@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from sdetools.claims.context import ClaimRecord, Control, Measurement
 from sdetools.claims.definition import Claim
+from sdetools.claims.record import ClaimRecord, Control, Measurement
 from sdetools.claims.results import (
     ACROSS,
     CONTRADICTED,
@@ -122,8 +122,8 @@ def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FA
 
     Args:
         item: The measurement.
-        flag: The error rate of the interval that must lie outside the range for "disjoint".
-        support: The error rate of the interval that must lie inside for "inside".
+        flag: The error rate of the interval that must lie outside the range for "disjoint"; divided by the looks at the measurement.
+        support: The error rate of the interval that must lie inside for "inside"; also divided.
     """
     estimate = item.estimate
     if isinstance(estimate, float):
@@ -132,7 +132,7 @@ def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FA
         intervals = [exact, exact]
     else:
         value = float(estimate.value)
-        intervals = [estimate.confidence_interval(1 - rate) for rate in (support, flag)]
+        intervals = [estimate.confidence_interval(1 - rate / item.looks) for rate in (support, flag)]
         paths, diverged = int(estimate.n) or None, int(getattr(estimate, "diverged", 0))
         first = getattr(estimate, "first_divergence", None) if diverged else None
         stderr = float(getattr(estimate, "stderr", math.nan))
@@ -261,7 +261,7 @@ def accepted(item: MeasurementResult) -> str:
     """Return a text of the accepted range of a measurement, such as "[0.9, 1.1]", "at most 0.5" or "at least 2", with four digits.
 
     Example:
-        >>> from sdetools.claims.context import Measurement
+        >>> from sdetools.claims.record import Measurement
         >>> accepted(judge_measurement(Measurement("order", 1.5, 0.9, 1.1, 1.0), 1e-3))
         '[0.9, 1.1]'
     """

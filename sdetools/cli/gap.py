@@ -92,7 +92,7 @@ def gap(ctx: click.Context, **options: Any) -> None:
         study = order_study(**arguments, **work.settings)
     click.echo(study.table())
     if folder is not None:
-        from sdetools.claims.context import svg_text
+        from sdetools.claims.record import svg_text
 
         table = study.data.to_dataframe().reset_index().to_csv(index=False)
         work.write(gap_csv=table, gap_json=study.to_json(), gap_svg=svg_text(study.plot()))

@@ -65,7 +65,7 @@ def slow(ctx: click.Context, **options: Any) -> None:
         study = slow_study(**arguments, **work.settings)
     click.echo(study.table())
     if folder is not None:
-        from sdetools.claims.context import svg_text
+        from sdetools.claims.record import svg_text
 
         drawn = {"manifold_svg": svg_text(study.plot_manifold())} if study.oracle.loss.dim in (2, 3) else {}
         work.write(slow_json=study.to_json(), slow_svg=svg_text(study.plot()), **drawn)

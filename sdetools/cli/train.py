@@ -56,8 +56,8 @@ def train(
     if listing:
         print_table(["setting", "value", "source", "description"], list_settings(settings))
         return
-    from sdetools.claims.context import svg_text
     from sdetools.claims.folder import write_text
+    from sdetools.claims.record import svg_text
     from sdetools.recipes.logs import draw
 
     folder = Path(out or (f"{name}-miniature" if miniature else name))

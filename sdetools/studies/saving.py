@@ -50,7 +50,7 @@ HOMES = {
     "Trial": "bridge.trial",
     "Quantity": "bridge.curvature",
     **dict.fromkeys(("Results", "ClaimResult", "ControlResult", "MeasurementResult"), "claims.results"),
-    **dict.fromkeys(("Drawing", "Table"), "claims.context"),
+    **dict.fromkeys(("Drawing", "Table"), "claims.record"),
     **dict.fromkeys(("DimensionTable", "Cell", "Comparison", "LeftOut"), "benchmarking.dimension_table"),
 }
 """The classes that a file may contain besides results, and their modules."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sdetools.claims import Claim, ClaimContext, Results
-from sdetools.claims.context import svg_text
+from sdetools.claims.record import svg_text
 from sdetools.claims.verdict import Outcome, flagged, judge
 from sdetools.estimates import ConfidenceInterval
 from sdetools.plots import gap_curve, loglog_orders

@@ -365,3 +365,69 @@ def test_an_estimate_with_the_deprecated_method_is_accepted_with_a_warning():
     with pytest.warns(DeprecationWarning, match="confidence_interval"):
         found = verdict(lambda run: run.measure("q", DeprecatedEstimate(), expected=1.0, tolerance=0.2))
     assert found.verdict == "supported" and tuple(found.measurements[0].interval) == (0.9, 1.1)
+
+
+def estimator_of(value, spread, asked):
+    """Return an estimator whose standard error is spread / sqrt(paths), and which notes the numbers of paths."""
+    return lambda n: asked.append(n) or Estimate(value, spread / math.sqrt(n), n)
+
+
+@pytest.mark.parametrize(
+    ("value", "calls", "expected"),
+    [(0.0, 1, "supported"), (0.9, 5, "supported"), (1.0, 5, "inconclusive"), (1.15, 4, "contradicted"), (9.0, 1, "contradicted")],
+)
+def test_a_measurement_takes_as_many_paths_as_its_verdict_requires(value, calls, expected):
+    """Twice as many at each look, at most five: half of the interval must be below 0.1 for 0.9, 3.72 * 10 / sqrt(n), and below 0.15 for 1.15, 3.42 * 10 / sqrt(n)."""
+    asked = []
+    result = verdict(lambda run: run.decide("q", estimator_of(value, 10.0, asked), at_most=1.0, looks=5, paths=10_000))
+    assert result.verdict == expected
+    assert asked[:calls] == [10_000 << k for k in range(calls)] and (len(asked) == calls or expected == "contradicted")
+    assert [item.paths for item in result.measurements] == [10_000 << (calls - 1)]
+
+
+def test_the_levels_of_a_decision_allow_for_its_looks():
+    """Also in a control; the state at the last look is judged at these levels."""
+    asked = []
+
+    def write(run):
+        run.decide("q", estimator_of(0.0, 1.0, asked), at_most=1.0, looks=4)
+        with run.control("c"):
+            run.decide("q", estimator_of(2.0, 1.0, asked), at_most=1.0, looks=8)
+
+    result = verdict(write)
+    assert result.verdict == "supported"
+    (item,) = result.measurements
+    assert (item.interval.level, item.outer.level) == (1 - FALSE_SUPPORT / 4, 1 - FLAG / 4)
+    assert result.controls[0].measurements[0].interval.level == 1 - FALSE_SUPPORT / 8
+
+
+def test_looking_often_does_not_raise_the_error_rates():
+    """Brownian sums at the worst parameter, 5 looks: false supports and flags of 40,000 measurements; with undivided levels there are too many.
+
+    At most 40 false supports and 127 flags are allowed on average, of which the one-sided tests expect a half. 45 or more of mean 20, and 100 or
+    more of mean 63, have probability below 1e-5. The control: one look's level at each look gives more than that.
+    """
+    import numpy as np
+
+    rng, looks, many = np.random.default_rng(8), 5, 40_000
+    n = 2.0 ** np.arange(looks)
+    steps = rng.normal(size=(many, looks)) * np.sqrt(np.diff(n, prepend=0.0))
+    z = np.cumsum(steps, axis=1) / np.sqrt(n)  # means of nested samples in standard errors; the truth is the bound
+
+    def errors(divisor):
+        support, flag = (NormalDist().inv_cdf(1 - rate / divisor / 2) for rate in (FALSE_SUPPORT, FLAG))
+        decided = (z < -support) | (z > flag)
+        first = np.where(decided.any(axis=1), decided.argmax(axis=1), looks - 1)
+        last = z[np.arange(many), first]
+        return int((last < -support).sum()), int((last > flag).sum())
+
+    supports, flags = errors(looks)
+    assert supports < 45 and flags < 100
+    undivided = errors(1)
+    assert undivided[0] >= 45 and undivided[1] >= 100
+
+
+@pytest.mark.parametrize("wrong", [{"looks": 0}, {"paths": 0}, {"at_least": 0.0}])
+def test_wrong_arguments_of_a_decision(wrong):
+    with pytest.raises(ValueError, match="`looks`|`paths`|exactly one criterion"):
+        ClaimContext("a").decide("q", estimator_of(0.0, 1.0, []), at_most=1.0, **wrong)

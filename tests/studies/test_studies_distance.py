@@ -17,7 +17,7 @@ from scipy import stats
 from scipy.special import ndtr, ndtri
 
 import sdetools as st
-from sdetools.claims.context import Measured
+from sdetools.claims.record import Measured
 from sdetools.estimates.resampling import KINDS, Resampling, chosen_knots
 from sdetools.studies.distance import Distance, _ends, distance, unit_directions
 
