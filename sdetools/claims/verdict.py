@@ -25,12 +25,14 @@ from sdetools.claims.results import (
     ControlResult,
     MeasurementResult,
 )
-from sdetools.estimates.interval import ConfidenceInterval, Kind
+from sdetools.estimates.interval import ConfidenceInterval, Kind, quantile
 
 FALSE_SUPPORT = 1e-3
 """The largest probability that a false claim is supported; also the error rate of an interval that is compared with its tolerance."""
 FALSE_CONTRADICTION = 1e-5
 """The largest probability that a true claim is contradicted."""
+TILT = math.log(1.5)
+"""The largest |g| z^3 / 6 at which a normal interval is trusted: a skewness g of the mean changes its tail beyond z by exp(g z^3 / 6)."""
 FLAG = math.sqrt(FALSE_CONTRADICTION)
 """The largest probability of each of the two steps that lead to it."""
 
@@ -143,8 +145,14 @@ def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FA
         state = DISJOINT
     else:
         state = INSIDE if inner.within(item.accept_low, item.accept_high) else ACROSS
-    needed = None
-    if state == ACROSS and paths and inner.finite:
+    why_open, needed = str(getattr(estimate, "why_open", "")), None
+    if item.random and paths and inner.kind is not Kind.CLOPPER_PEARSON:
+        z = quantile(1 - min(support, flag) / item.looks, paths)
+        tilt = abs(float(getattr(estimate, "skewness", 0.0))) * z**3 / 6
+        if tilt > TILT:
+            state, needed = ACROSS, math.ceil(min(paths * (tilt / TILT) ** 2, 1e18))
+            why_open = "the law of its mean is too skewed for a normal interval at this level"
+    if needed is None and state == ACROSS and paths and inner.finite:
         slack = min(abs(value - item.accept_low), abs(value - item.accept_high))
         if slack > 0:
             ratio = max(inner.high - value, value - inner.low) / slack
@@ -163,7 +171,7 @@ def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FA
         paths_needed=needed,
         diverged=diverged,
         first_divergence=None if first is None else str(first),
-        why_open=str(getattr(estimate, "why_open", "")),
+        why_open=why_open,
     )
 
 
@@ -249,6 +257,8 @@ def _undecided(item: MeasurementResult) -> str:
         return f"{item.name} lies {_range(item, item.outer)}, {_outside(item)}, but not again on fresh draws{_again(item, ', where it lies')}"
     if item.outer.disjoint(item.accept_low, item.accept_high):
         return f"{item.name} lies {_range(item, item.outer)}, {_outside(item)}, and was not measured again on fresh draws"
+    if item.interval.finite and item.why_open:
+        return f"{item.name}: {item.why_open}; about {about(item.paths_needed or 0)} paths would do"
     if not item.interval.finite:
         return f"{item.name} has no finite interval{f': {item.why_open}' if item.why_open else ''}"
     advice = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from sdetools import _check
 from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind, binomial_interval, quantile, undetected_probability
 
@@ -43,6 +45,8 @@ class Estimate(HasInterval):
         least: A lower bound of one path's value; -inf if unknown.
         most: An upper bound of one path's value; inf if unknown.
         two_valued: Whether one path's value is either `least` or `most`. The interval is then that of Clopper and Pearson.
+        skewness: The skewness of the law of `value`, as far as groups of paths show it (`skewness_of_mean`); far out in the tails, where
+            verdicts look, a skewed law has other quantiles than the normal one.
 
     Example:
         >>> e = Estimate(0.5, 0.1, 10_000, name="E x")
@@ -67,6 +71,7 @@ class Estimate(HasInterval):
     least: float = field(default=-math.inf, kw_only=True)
     most: float = field(default=math.inf, kw_only=True)
     two_valued: bool = field(default=False, kw_only=True)
+    skewness: float = field(default=0.0, kw_only=True)
 
     @classmethod
     def exact(cls, value: float, name: str = "") -> Estimate:
@@ -208,3 +213,26 @@ class Estimate(HasInterval):
         digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 6
         interval = f"{self.value:.{digits}f} +- {half:.{digits}f}" if digits < 7 else f"{self.value:.4g} +- {half:.2g}"
         return f"{name}{interval} ({100 * self.confidence:g} %, {self.n} paths)"
+
+
+def skewness_of_mean(groups: np.ndarray) -> float:
+    """Return the skewness of the mean of all groups that exceeds two standard errors of its estimate; 0 if it does not, or below 8 groups.
+
+    The mean of G groups has the skewness g / sqrt(G), where g is that of one group, whose estimate has the standard error sqrt(6 / G).
+
+    Args:
+        groups: The means of G groups of equally many paths, `(G,)`; the last group may have fewer.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> skewness_of_mean(rng.normal(size=100)), skewness_of_mean(rng.exponential(size=100)) > 0.05
+        (0.0, True)
+    """
+    count = len(groups)
+    with np.errstate(all="ignore"):  # moments of diverged paths are not finite
+        deviation = groups - np.mean(groups)
+        spread = np.sqrt(np.mean(deviation**2))
+        seen = float(np.mean((deviation / spread) ** 3)) / math.sqrt(count)
+    if count < 8 or not math.isfinite(seen):
+        return 0.0
+    return math.copysign(max(0.0, abs(seen) - 2 * math.sqrt(6) / count), seen) + 0.0

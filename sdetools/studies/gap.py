@@ -110,7 +110,7 @@ class WeakGap(KeptPaths):
         diverged = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
         return Estimate(
             value, stderr, self.paths, self.confidence, name, diverged, self.first_divergence if diverged else -1, 1 + self.controlled,
-            **self.facts.of(t, o),
+            skewness=self.statistics.skewness(t, o), **self.facts.of(t, o),
         )  # fmt: skip
 
     def sup(self, observable: str | int = 0) -> SupEstimate:

@@ -98,7 +98,17 @@ class Simulation(KeptPaths):
         name = f"E[{self.names[o]}] at t={self.times[t]:g}"
         diverged = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
         first = self.first_divergence if diverged else -1
-        return Estimate(value, stderr, self.paths, self.confidence, name, diverged, first, **self.facts.of(t, o))
+        return Estimate(
+            value,
+            stderr,
+            self.paths,
+            self.confidence,
+            name,
+            diverged,
+            first,
+            skewness=self.statistics.skewness(t, o),
+            **self.facts.of(t, o),
+        )
 
     @cached_property
     def data(self) -> xarray.Dataset:

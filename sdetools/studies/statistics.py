@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sdetools.estimates.estimate import skewness_of_mean
 from sdetools.simulation.engine import Sums
 from sdetools.simulation.records import PAIR, SINGLE, Columns
 
@@ -79,6 +80,10 @@ class SingleStatistics:
         """The standard error of the mean, sqrt(variance / paths), `(times, observables)`; NaN for one path."""
         return np.sqrt(self.variance / self.sums.paths)
 
+    def skewness(self, time: int, column: int) -> float:
+        """Return `skewness_of_mean` of the mean of h for the index of a time and of an observable."""
+        return skewness_of_mean(SINGLE.by_name(self.sums.groups[self.sums.counts > 0, time, column])["h"])
+
 
 @dataclass(frozen=True)
 class PairStatistics:
@@ -134,6 +139,11 @@ class PairStatistics:
     def stderr(self) -> np.ndarray:
         """The standard error of the gap, sqrt(variance / paths), `(times, observables)`; NaN where the variance is."""
         return np.sqrt(self.variance / self.sums.paths)
+
+    def skewness(self, time: int, column: int) -> float:
+        """Return `skewness_of_mean` of the mean residual d - a C for the index of a time and of an observable."""
+        groups = PAIR.by_name(self.sums.groups[self.sums.counts > 0, time, column])
+        return skewness_of_mean(groups["d"] - self.slope[time, column] * groups["c"])
 
     def member(self, which: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and the variance over paths of h for one member, `(times, observables)` each.

@@ -431,3 +431,45 @@ def test_looking_often_does_not_raise_the_error_rates():
 def test_wrong_arguments_of_a_decision(wrong):
     with pytest.raises(ValueError, match="`looks`|`paths`|exactly one criterion"):
         ClaimContext("a").decide("q", estimator_of(0.0, 1.0, []), at_most=1.0, **wrong)
+
+
+@dataclass
+class Skewed(Estimate):
+    """An estimate whose law is known to be skewed."""
+
+    skewness: float = 0.0
+
+
+def test_a_skewed_mean_has_no_verdict_but_the_paths_that_it_would_take():
+    """Where exp(g z^3 / 6) exceeds 1.5 at the level of the intervals; neither supported nor contradicted, nor a control that failed."""
+    z = NormalDist().inv_cdf(1 - FALSE_SUPPORT / 2)  # the smaller error rate of one measurement
+    limit = 6 * math.log(1.5) / z**3
+    for value, decided in ((0.0, "supported"), (2.0, "contradicted")):
+        for factor, expected in ((0.99, decided), (-0.99, decided), (1.01, "inconclusive"), (-2.0, "inconclusive")):
+            result = verdict(
+                lambda run, v=value, f=factor: run.measure("q", Skewed(v, 0.01, 10_000, skewness=f * limit), at_most=1.0)
+            )
+            assert result.verdict == expected
+    assert result.measurements[0].paths_needed == pytest.approx(40_000, abs=1)
+    assert "too skewed for a normal interval at this level; about 40,000 paths would do" in result.reason
+
+    def write(run):
+        run.measure("q", 1.0, at_most=2.0)
+        with run.control("c"):
+            run.measure("q", Skewed(2.0, 0.01, 1000, skewness=0.2), at_most=1.0)
+
+    assert verdict(write).verdict == "inconclusive"
+
+
+def test_simulations_pass_their_skewness_on():
+    """One step with a rare, large noise has a skewed mean, alone and in a gap; with normal noise none is seen (seed 0), and an indicator needs none."""
+    plan = st.schedules.constant(1.0)
+    given = dict(x0=[0.0], horizon=1.0, paths=64 * 256, observe=["x0", st.Indicator(lambda x: x[0] > 3)], backend="numpy")
+    for noise, skewed in ((st.noise.two_point(1, probability=1e-3), True), (st.noise.gaussian(1), False)):
+        rule = st.SGD(st.NoisyOracle(st.losses.quadratic([[1.0]]), noise), plan)
+        still = st.SGD(st.NoisyOracle(st.losses.quadratic([[1.0]]), st.noise.none(1)), plan)
+        for found in (st.simulate(rule, **given), st.weak_gap(rule, still, **given, coupled=False)):
+            assert (abs(found.at(0).skewness) > 0.05) == skewed
+    run = ClaimContext("a")
+    run.measure("share", st.simulate(rule, **given).at(1), at_most=0.5)
+    assert judge_measurement(run.record.measurements[0]).state == "inside"

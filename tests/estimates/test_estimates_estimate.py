@@ -14,6 +14,7 @@ from scipy import stats
 
 from sdetools.estimates import Estimate, SupEstimate
 from sdetools.estimates.band import MANY_GROUPS, _markov_noise, multiplier_maxima, multiplier_noise
+from sdetools.estimates.estimate import skewness_of_mean
 from sdetools.estimates.interval import binomial_interval, quantile, undetected_probability
 
 close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
@@ -245,3 +246,26 @@ def test_a_precision_that_no_number_of_paths_reaches_is_refused(stderr, target):
     with pytest.raises(ValueError, match="`stderr` must be one that a number of paths below"):
         Estimate(1.0, stderr, 100).paths_for(target)
     assert Estimate(1.0, 0.1, 100).paths_for(0.01) == 10_000
+
+
+def test_the_skewness_of_a_mean_is_seen_beyond_two_standard_errors():
+    """Groups of n = 256 paths of skewness g: their means have g / 16, the mean of all G has g / (16 sqrt(G)); symmetric laws mostly show none.
+
+    Of 200 symmetric cases one in twenty exceeds two standard errors; 30 or more of mean 10 have probability below 1e-7.
+    """
+    rng = np.random.default_rng(1)
+    for skewness in (31.6, -31.6):
+        p = 1e-3
+        hits = rng.binomial(256, p, (400, 64))
+        groups = np.sign(skewness) * (hits / 256 - p) / math.sqrt(p * (1 - p))
+        found = np.array([skewness_of_mean(g) for g in groups])
+        exact = skewness / 16 / 8
+        # the estimate is lowered by 2 sqrt(6) / 64 = 0.077; its spread over cases is below 0.1, so that the mean of 400 errs below 0.02
+        assert abs(found.mean() - (exact - math.copysign(0.077, exact))) < 0.03 and np.sign(found.mean()) == np.sign(skewness)
+    assert sum(skewness_of_mean(rng.normal(size=64)) != 0 for _ in range(200)) < 30
+    assert (
+        skewness_of_mean(np.ones(64))
+        == skewness_of_mean(np.r_[np.zeros(6), 9.0])
+        == skewness_of_mean(np.r_[np.zeros(63), np.nan])
+        == 0
+    )
