@@ -253,12 +253,12 @@ def _undecided(item: MeasurementResult) -> str:
     """Return why a measurement is inconclusive, with the number of paths that would decide."""
     if not math.isfinite(item.value):
         return f"{item.name} is not a finite number"
+    if item.interval.finite and item.why_open:
+        return f"{item.name}: {item.why_open}; about {about(item.paths_needed or 0)} paths would do"
     if item.again is not None:
         return f"{item.name} lies {_range(item, item.outer)}, {_outside(item)}, but not again on fresh draws{_again(item, ', where it lies')}"
     if item.outer.disjoint(item.accept_low, item.accept_high):
         return f"{item.name} lies {_range(item, item.outer)}, {_outside(item)}, and was not measured again on fresh draws"
-    if item.interval.finite and item.why_open:
-        return f"{item.name}: {item.why_open}; about {about(item.paths_needed or 0)} paths would do"
     if not item.interval.finite:
         return f"{item.name} has no finite interval{f': {item.why_open}' if item.why_open else ''}"
     advice = (
