@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from sdetools.claims import Claim, ClaimContext
-from sdetools.claims.verdict import FALSE_CONTRADICTION, FALSE_SUPPORT, FLAG
+from sdetools.claims.measurement import FALSE_CONTRADICTION, FALSE_SUPPORT, FLAG
 from sdetools.claims.verification import run_claim
 from sdetools.estimates import Estimate
 from sdetools.estimates.interval import binomial_interval, quantile

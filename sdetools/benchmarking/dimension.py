@@ -66,7 +66,7 @@ def dimension_table(
             with an empty one; None for no report.
 
     Returns:
-        The measured table. A cell that would need too much memory is left out and listed in `left_out`.
+        The measured table. A cell that does not fit into memory is left out and listed in `left_out`.
 
     Raises:
         ValueError: If there are no dimensions, or if a dimension or `threads` is not a positive integer or too large.

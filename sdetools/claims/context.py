@@ -217,7 +217,7 @@ class ClaimContext:
             >>> asked
             [20000, 40000]
         """
-        from sdetools.claims.verdict import ACROSS, judge_measurement
+        from sdetools.claims.measurement import ACROSS, judge_measurement
 
         looks, n = count("looks", looks), count("paths", self.paths if paths is None else paths)
         target = self.record.measurements if self._control is None else self._control.measurements

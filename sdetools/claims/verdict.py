@@ -13,7 +13,8 @@ import math
 from dataclasses import dataclass, field, replace
 
 from sdetools.claims.definition import Claim
-from sdetools.claims.record import ClaimRecord, Control, Measurement
+from sdetools.claims.measurement import FALSE_SUPPORT, FLAG, judge_measurement
+from sdetools.claims.record import ClaimRecord, Control
 from sdetools.claims.results import (
     ACROSS,
     CONTRADICTED,
@@ -25,16 +26,7 @@ from sdetools.claims.results import (
     ControlResult,
     MeasurementResult,
 )
-from sdetools.estimates.interval import ConfidenceInterval, Kind, quantile
-
-FALSE_SUPPORT = 1e-3
-"""The largest probability that a false claim is supported; also the error rate of an interval that is compared with its tolerance."""
-FALSE_CONTRADICTION = 1e-5
-"""The largest probability that a true claim is contradicted."""
-TILT = math.log(1.5)
-"""The largest |g| z^3 / 6 at which a normal interval is trusted: a skewness g of the mean changes its tail beyond z by exp(g z^3 / 6)."""
-FLAG = math.sqrt(FALSE_CONTRADICTION)
-"""The largest probability of each of the two steps that lead to it."""
+from sdetools.estimates.interval import ConfidenceInterval
 
 
 @dataclass
@@ -114,64 +106,6 @@ def judge(outcome: Outcome, again: Outcome | None = None) -> ClaimResult:
         notes=tuple(outcome.record.notes),
         traceback=outcome.traceback,
         bad_input=outcome.bad_input,
-    )
-
-
-def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FALSE_SUPPORT) -> MeasurementResult:
-    """Return the result of a measurement: its intervals, compared with its accepted range.
-
-    All are closed, so intervals with a common end are not disjoint. A value that is not finite has infinite intervals.
-
-    Args:
-        item: The measurement.
-        flag: The error rate of the interval that must lie outside the range for "disjoint"; divided by the looks at the measurement.
-        support: The error rate of the interval that must lie inside for "inside"; also divided.
-    """
-    estimate = item.estimate
-    if isinstance(estimate, float):
-        value, paths, diverged, first, stderr = estimate, None, 0, None, 0.0
-        exact = ConfidenceInterval(value, value, 1.0, Kind.EXACT) if math.isfinite(value) else ConfidenceInterval.unknown()
-        intervals = [exact, exact]
-    else:
-        value = float(estimate.value)
-        intervals = [estimate.confidence_interval(1 - rate / item.looks) for rate in (support, flag)]
-        paths, diverged = int(estimate.n) or None, int(getattr(estimate, "diverged", 0))
-        first = getattr(estimate, "first_divergence", None) if diverged else None
-        stderr = float(getattr(estimate, "stderr", math.nan))
-    if not math.isfinite(value):
-        intervals = [ConfidenceInterval.unknown(one.level, one.kind) for one in intervals]
-    inner, outer = intervals
-    if outer.disjoint(item.accept_low, item.accept_high):
-        state = DISJOINT
-    else:
-        state = INSIDE if inner.within(item.accept_low, item.accept_high) else ACROSS
-    why_open, needed = str(getattr(estimate, "why_open", "")), None
-    if item.random and paths and inner.kind is not Kind.CLOPPER_PEARSON:
-        z = quantile(1 - min(support, flag) / item.looks, paths)
-        tilt = abs(float(getattr(estimate, "skewness", 0.0))) * z**3 / 6
-        if tilt > TILT:
-            state, needed = ACROSS, math.ceil(min(paths * (tilt / TILT) ** 2, 1e18))
-            why_open = "the law of its mean is too skewed for a normal interval at this level"
-    if needed is None and state == ACROSS and paths and inner.finite:
-        slack = min(abs(value - item.accept_low), abs(value - item.accept_high))
-        if slack > 0:
-            ratio = max(inner.high - value, value - inner.low) / slack
-            needed = math.ceil(min(paths * ratio**2, 1e18))
-    return MeasurementResult(
-        name=item.name,
-        value=value,
-        interval=inner,
-        outer=outer,
-        stderr=stderr,
-        expected=item.expected,
-        accept_low=item.accept_low,
-        accept_high=item.accept_high,
-        state=state,
-        paths=paths,
-        paths_needed=needed,
-        diverged=diverged,
-        first_divergence=None if first is None else str(first),
-        why_open=why_open,
     )
 
 

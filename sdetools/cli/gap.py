@@ -116,7 +116,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"`ripple` must lie in [0, 1]; got ripple={ripple!r}. Above 1 every second step would climb the loss.")
     loss = st.losses.from_expression(options["loss"], variables=options["variables"])
     noise = noise_of(options, loss.dim)
-    sigma = None if options["sigma"] == "auto" else _check.number("sigma", options["sigma"], "be a number or auto")
+    sigma = None if options["sigma"] == "auto" else _number_or_auto(options["sigma"])
     x0 = _check.point("x0", numbers("x0", options["x0"]), loss.dim)
     observe = list(options["observe"]) or [options["loss"]]
     from sdetools.losses.expression import parse
@@ -189,3 +189,14 @@ def _limit(options: dict[str, Any], oracle: Any, plan: Any) -> Any:
         additive = sde.noise_class in ("none", "additive")
         name = "baoab" if kind == "kinetic" else "ri1" if kind == "gradient-flow" else "sra1" if additive else "euler-maruyama"
     return getattr(st, INTEGRATORS[name])(sde, dt=plan.eta / options["substeps"])
+
+
+def _number_or_auto(text: str) -> float:
+    """Return the value of --sigma that is not "auto", a finite number."""
+    try:
+        value: Any = float(text)
+    except ValueError:
+        value = text
+    from sdetools import _check
+
+    return _check.number("sigma", value, "be a number or auto")

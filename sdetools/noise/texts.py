@@ -77,7 +77,7 @@ def parsed(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants)
 def used_numbers(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the names, a tuple, and the values, an array `(n,)`, of the constants that the expressions contain as symbols.
 
-    Constants that do not occur, or that an exponent has turned into numbers, are left out; the order is that of `constants`.
+    Constants that do not occur, or that an exponent has replaced by numbers, are left out; the order is that of `constants`.
 
     Args:
         texts: The expressions.

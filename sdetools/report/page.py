@@ -42,7 +42,7 @@ def render(results: Results) -> str:
     """
     import jinja2
 
-    from sdetools.claims.verdict import FALSE_CONTRADICTION, FALSE_SUPPORT
+    from sdetools.claims.measurement import FALSE_CONTRADICTION, FALSE_SUPPORT
 
     environment = jinja2.Environment(
         autoescape=True,

@@ -17,7 +17,7 @@ def checksum(groups: Mapping[str, xarray.Dataset]) -> str:
     """Return a hash of the group "/result" of a file and of the groups within it, from which `st.load` makes the result.
 
     Other programs may change the rest of the file, for example add a comment to the root. The hash covers names, dimensions, types, values and
-    attributes as they are read back, and depends neither on the order of groups and variables nor on how text and attributes are held in memory.
+    attributes as they are read back, and depends neither on the order of groups and variables nor on how text and attributes are stored in memory.
 
     Args:
         groups: The file's datasets by the names of their groups, such as "/", "/result" and "/result/pair"; without "/result", the hash is

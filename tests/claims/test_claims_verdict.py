@@ -11,7 +11,8 @@ import pytest
 
 import sdetools as st
 from sdetools.claims import Claim, ClaimContext
-from sdetools.claims.verdict import FALSE_SUPPORT, FLAG, Outcome, flagged, judge, judge_measurement
+from sdetools.claims.measurement import FALSE_SUPPORT, FLAG, judge_measurement
+from sdetools.claims.verdict import Outcome, flagged, judge
 from sdetools.estimates import ConfidenceInterval
 
 

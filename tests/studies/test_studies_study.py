@@ -203,7 +203,7 @@ def test_a_study_consists_of_independent_gaps():
         assert gap.first.name == "SGDM" and gap.second.name == "SGD"
 
 
-def test_learning_rates_are_told_apart_however_small():
+def test_learning_rates_are_distinguished_however_small():
     """Rates that differ by less than 1e-8, and a slope of nothing."""
     oracle = st.NoisyOracle(st.losses.quadratic([[1.0]]), st.noise.gaussian(dim=1), sigma=0.1)
 

@@ -130,7 +130,7 @@ def known_of(stderr):
 def gap_of(controlled=True, statistics=PAIRED):
     """Return a gap of given statistics."""
     known = known_of(np.where(RANDOM, statistics.stderr, 0.0))
-    members = SimpleNamespace(name="first"), SimpleNamespace(name="second")
+    members = SimpleNamespace(name="first", step_time=0.5), SimpleNamespace(name="second", step_time=0.5)
     return WeakGap(*members, TIMES, STEPS, NAMES, statistics, True, controlled, 0.9, known)
 
 
