@@ -516,7 +516,7 @@ FORWARDED = {
     "sdetools/studies/slow_clock.py": "picture",
     "tests/studies/test_studies_extrapolation.py": "weak=",
     "tests/studies/test_studies_multilevel.py": "weak=",
-    "tests/studies/test_studies_results.py": "lost",
+    "tests/studies/test_studies_saving.py": "lost",
 }
 """Earlier names that these files forward or test."""
 
