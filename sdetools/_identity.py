@@ -32,6 +32,11 @@ def function_identity(function: Callable[..., Any]) -> str:
     return f"{_name(function)}#{hashlib.sha256(_content(function, {}).encode()).hexdigest()[:16]}"
 
 
+def of_package(value: Any) -> bool:
+    """Return whether the class of a value, or a class that it extends, belongs to this package."""
+    return any(cls.__module__.partition(".")[0] == "sdetools" for cls in type(value).__mro__)
+
+
 def _name(function: Any) -> str:
     """Return the import path of a callable, or that of its class if it has no name of its own."""
     own = getattr(function, "py_func", function)
@@ -46,8 +51,11 @@ def _content(value: Any, seen: dict[int, Any]) -> str:
         return f"{type(value).__name__} {value!r}"
     if isinstance(value, (ModuleType, type)):
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}"
-    if hasattr(value, "detach"):  # a tensor of torch
-        value = value.detach().cpu().numpy()
+    if type(value).__module__.partition(".")[0] == "torch" and hasattr(
+        value, "detach"
+    ):  # a tensor; open files have a `detach` too
+        value = value.detach().cpu()
+        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
     if isinstance(value, np.ndarray) and value.dtype != object:
         return f"{value.dtype}{value.shape}{hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
     if id(value) in seen:
@@ -70,7 +78,7 @@ def _content(value: Any, seen: dict[int, Any]) -> str:
         read = [] if _is_installed(value) else sorted({n for n in _names(value.__code__) if n in value.__globals__})
         defaults = value.__defaults__, value.__kwdefaults__
         return f"{_name(value)}{_code_text(value.__code__)}{inner(defaults)}{inner(closure)}{inner({n: value.__globals__[n] for n in read})}"
-    if isinstance(identity := getattr(value, "identity", None), str):  # a loss or another object of this package
+    if of_package(value) and isinstance(identity := getattr(value, "identity", None), str):
         return identity
     state = getattr(value, "__dict__", None) or {n: getattr(value, n, None) for n in getattr(type(value), "__slots__", ())}
     call = vars(type(value)).get("__call__")

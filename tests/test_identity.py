@@ -43,6 +43,15 @@ class Slope:
         return self.a + x[0]
 
 
+class Named:
+    """An object of a user whose attribute `identity` says nothing about its content."""
+
+    identity = "the same"
+
+    def __init__(self, a):
+        self.a = a
+
+
 class Slotted:
     __slots__ = ("a",)
 
@@ -93,6 +102,8 @@ MAKERS = {
     "array": lambda a: closed(np.array([a])),
     "objects": lambda a: closed(np.array([a, None], dtype=object)),
     "tensor": lambda a: closed(torch.tensor([float(a)], requires_grad=True)),
+    "tensor in bfloat16": lambda a: closed(torch.tensor([float(a)], dtype=torch.bfloat16)),
+    "object with an identity of its own": lambda a: closed(Named(a)),
     "function": lambda a: closed(closed(a)),
     "object in an object": lambda a: Slope(1, Slope(a)),
     "loss": lambda a: closed(st.losses.quadratic([[float(a)]])),
@@ -113,6 +124,14 @@ def test_the_identity_changes_with_global_variables(function, monkeypatch):
     assert function_identity(function) != before
     monkeypatch.setitem(globals(), "SCALE", 1.0)
     assert function_identity(function) == before
+
+
+def test_an_open_file_is_left_alone(tmp_path):
+    """A function that writes to a file: `detach` of a file, unlike that of a tensor, would close it."""
+    with (tmp_path / "log.txt").open("w") as log:
+        function_identity(lambda x: log.write(f"{x}") and x[0])
+        log.write("still open")
+    assert (tmp_path / "log.txt").read_text() == "still open"
 
 
 def test_functions_of_libraries_differ_by_name():

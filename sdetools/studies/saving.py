@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sdetools._check import shown
+from sdetools._identity import of_package
 from sdetools._version import __version__
 from sdetools.studies.checksum import checksum
 
@@ -266,8 +267,7 @@ def _storable(own: Any, name: str) -> Any:
     """Return the storable form of an object that is computed lazily or is code; ValueError for other data than a file can contain."""
     if hasattr(own, "facts"):
         return own.facts
-    of_package = any(c.__module__.partition(".")[0] == "sdetools" for c in type(own).__mro__)
-    if of_package or callable(own) or hasattr(own, "dim"):
+    if of_package(own) or callable(own) or hasattr(own, "dim"):
         return Described.of(own)
     raise ValueError(_unstorable(name, f"{shown(own)} of the type {type(own).__name__}"))
 
@@ -293,8 +293,9 @@ def _is_plain(own: Any) -> bool:
     """Return whether a value can be stored as JSON."""
     if type(own) in SEQUENCES.values():
         return all(map(_is_plain, own))
-    of_package = isinstance(own, str) and type(own).__module__.startswith("sdetools.")  # an enumeration's text
-    return type(own) in (bool, int, float, str) or of_package or isinstance(own, (np.integer, np.floating, np.bool_, np.str_))
+    if isinstance(own, (np.integer, np.floating, np.bool_, np.str_)) or (isinstance(own, str) and of_package(own)):
+        return True  # of NumPy, or the text of an enumeration of this package
+    return type(own) in (bool, int, float, str)
 
 
 def _to_json(own: Any) -> Any:
