@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -171,8 +171,7 @@ class ClaimContext:
         Raises:
             ValueError: For no criterion or several, no tolerance or two, an invalid number or estimate, and a name that is used twice.
         """
-        target = self.record.measurements if self._control is None else self._control.measurements
-        self._check_name("measurement", name, [item.name for item in target])
+        target = self._free(name)
         estimate = judged_estimate(name, estimate)
         low, high = accepted_range(name, expected, tolerance, relative, at_most, at_least)
         target.append(Measurement(name, estimate, low, high, None if expected is None else float(expected)))
@@ -220,13 +219,14 @@ class ClaimContext:
         from sdetools.claims.measurement import ACROSS, judge_measurement
 
         looks, n = count("looks", looks), count("paths", self.paths if paths is None else paths)
-        target = self.record.measurements if self._control is None else self._control.measurements
+        low, high = accepted_range(name, expected, tolerance, relative, at_most, at_least)
+        target = self._free(name)
         for look in range(looks):
-            self.measure(name, estimator(n << look), expected, tolerance, relative=relative, at_most=at_most, at_least=at_least)
-            target[-1] = replace(target[-1], looks=looks)
-            if look == looks - 1 or judge_measurement(target[-1]).state != ACROSS:
-                return
-            target.pop()
+            estimate = judged_estimate(name, estimator(n << look))
+            item = Measurement(name, estimate, low, high, None if expected is None else float(expected), looks)
+            if judge_measurement(item).state != ACROSS:
+                break
+        target.append(item)
 
     @contextmanager
     def control(self, name: str) -> Iterator[None]:
@@ -292,6 +292,12 @@ class ClaimContext:
     def missing(self, what: str, remedy: str = "") -> None:
         """Raise `Missing`: the claim ends with the verdict `not run`, because `what` is missing; `remedy` is the command that installs it."""
         raise Missing(what, remedy)
+
+    def _free(self, name: str) -> list[Measurement]:
+        """Return the list of measurements, those of the open control or of the claim, in which no measurement has this name yet."""
+        target = self.record.measurements if self._control is None else self._control.measurements
+        self._check_name("measurement", name, [item.name for item in target])
+        return target
 
     def _check_name(self, kind: str, name: str, taken: Sequence[str]) -> None:
         """Refuse an empty name and one that is used already."""

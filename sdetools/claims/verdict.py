@@ -65,11 +65,19 @@ def flagged(outcome: Outcome) -> tuple[str, ...]:
     They are those whose interval at level 1 - `FLAG` / m lies outside its accepted range, m being the number of random measurements. None
     are returned for a claim that did not finish, or that a number without draws contradicts already.
     """
-    if outcome.verdict is not None:
-        return ()
-    judged = [(item, judge_measurement(item, outcome.flag)) for item in outcome.record.measurements]
-    outside = [item for item, result in judged if result.state == DISJOINT]
-    return tuple(item.name for item in outside) if all(item.random for item in outside) else ()
+    return _flagged(outcome, _judged(outcome))
+
+
+def _judged(outcome: Outcome) -> tuple[MeasurementResult, ...]:
+    """Return the results of the measurements of a claim's first run."""
+    return tuple(judge_measurement(item, outcome.flag) for item in outcome.record.measurements)
+
+
+def _flagged(outcome: Outcome, results: tuple[MeasurementResult, ...]) -> tuple[str, ...]:
+    """Return what `flagged` does, from the results of the measurements."""
+    outside = [item for item, result in zip(outcome.record.measurements, results, strict=True) if result.state == DISJOINT]
+    once = outcome.verdict is not None or not all(item.random for item in outside)
+    return () if once else tuple(item.name for item in outside)
 
 
 def judge(outcome: Outcome, again: Outcome | None = None) -> ClaimResult:
@@ -79,11 +87,9 @@ def judge(outcome: Outcome, again: Outcome | None = None) -> ClaimResult:
         outcome: The outcome of the claim.
         again: Its outcome on fresh draws, if measurements are `flagged`; without it such a claim is inconclusive.
     """
-    measurements = tuple(judge_measurement(item, outcome.flag) for item in outcome.record.measurements)
-    controls = tuple(judge_control(item) for item in outcome.record.controls)
-    names = flagged(outcome)
-    if names:
-        measurements = tuple(_repeated(item, len(names), again) if item.name in names else item for item in measurements)
+    measurements, controls = _judged(outcome), tuple(map(judge_control, outcome.record.controls))
+    names = _flagged(outcome, measurements)
+    measurements = tuple(_repeated(item, len(names), again) if item.name in names else item for item in measurements)
     # Several quantities of one simulation share its diverged paths: count them once.
     counted = {(item.paths, item.diverged, item.first_divergence) for item in measurements if item.diverged}
     diverged = sum(count for _, count, _ in counted)

@@ -61,7 +61,8 @@ def verify(
         jobs: The number of processes, each of which runs one claim at a time. With several, the threads are divided among them, each claim has
             a store of its own in `out/jobs`, and a script must call `verify` below `if __name__ == "__main__":`. Not with `executor`.
         ahead: Whether a second process compiles kernels ahead on a first run, by running the claims in reverse order with a few paths. Use it
-            only for claims that write no files except in `ClaimContext.folder`, since their functions are called in both processes.
+            only for claims that write no files except in `ClaimContext.folder`, since their functions are called in both processes. Without effect
+            with several `jobs`, which compile side by side.
         progress: Called as `progress(done, total)` during a simulation, in paths.
         watch: Called as `watch(position, total, claim)` before each claim, or with several `jobs` after it; positions count from 1.
 
@@ -95,35 +96,39 @@ def verify(
         if ahead and jobs == 1:
             stack.enter_context(compiling_ahead(claims))
         work = folder / "work" if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        found = {}
         order = sorted(claims, key=lambda item: item.id in supported)
+        stores = None if folder is None else folder / "jobs"
+        if stores is not None and not resume:
+            shutil.rmtree(stores, ignore_errors=True)
+        found = {}
         if jobs > 1:
-            stores = None if folder is None else folder / "jobs"
-            if stores is not None and not resume:
-                shutil.rmtree(stores, ignore_errors=True)
             each = max(1, (threads or os.cpu_count() or 1) // jobs)
             settings = Settings(budget, seed, each, work, resume, stores, identity)
             finished = None if watch is None else lambda position, item: watch(position, len(claims), item)
             found = run_side_by_side(order, settings, jobs, run_claim, finished)
-        for position, item in enumerate(order if jobs == 1 else (), 1):
-            if watch is not None:
-                watch(position, len(claims), item)
-            context = partial(
-                ClaimContext, item.id, budget=budget, seed=seed, executor=executor, threads=threads, store=store, work=work,
-                resume=resume, progress=progress,
-            )  # fmt: skip
-            found[item.id] = run_claim(item, context)
+        else:
+            for position, item in enumerate(order, 1):
+                if watch is not None:
+                    watch(position, len(claims), item)
+                context = partial(
+                    ClaimContext, item.id, budget=budget, seed=seed, executor=executor, threads=threads, store=store, work=work,
+                    resume=resume, progress=progress,
+                )  # fmt: skip
+                found[item.id] = run_claim(item, context)
         judged = [found[item.id] for item in claims]
         if all(claim.bad_input for claim in judged):
             if store is not None:
                 store.discard()
+            if stores is not None:
+                shutil.rmtree(stores, ignore_errors=True)
             raise ValueError(judged[0].reason.removeprefix("ValueError: "))
         results = Results(__version__, seed, budget, tuple(judged))
         if folder is not None:
             results.write(folder)
-        if store is not None and folder is not None:
+        if store is not None:
             store.finish()
-            shutil.rmtree(folder / "jobs", ignore_errors=True)
+        if stores is not None:
+            shutil.rmtree(stores, ignore_errors=True)
     return results
 
 

@@ -41,8 +41,8 @@ def both(folder, old, new):
 def test_noise_alone_is_silent_and_a_shift_is_named(tmp_path):
     """300 pairs of runs with 200 values each: at most 2 % are not silent on average.
 
-    15 or more of mean 6 have probability below 2e-3; the seed is fixed. In each a value shifted by six standard errors of the difference
-    is named (1.7 below the shift lies the threshold: four in a hundred are not).
+    15 or more of mean 6 have probability below 2e-3; the seed is fixed. In each, a value shifted by six standard errors of the difference is named, unless noise
+    takes it below the threshold, which lies 2.1 lower: 1.8 in a hundred, 5.3 of 300, of which 18 or more have probability below 2e-5.
     """
     rng = np.random.default_rng(3)
     loud = missed = 0
@@ -54,7 +54,7 @@ def test_noise_alone_is_silent_and_a_shift_is_named(tmp_path):
         runs[1][0]["measurements"][7]["value"] += 6 * 2**0.5
         missed += ("a", "7") not in [(d.claim, d.what) for d in both(tmp_path, *runs).moved]
     assert found.values == 200 and 3.8 < found.threshold < 4.1 and FALSE_ALARM == 0.02
-    assert loud < 15 and missed < 25
+    assert loud < 15 and missed < 18
 
 
 def test_the_same_run_with_one_value_moved_by_six_standard_errors_of_its_own(tmp_path):

@@ -463,7 +463,11 @@ def test_a_skewed_mean_has_no_verdict_but_the_paths_that_it_would_take():
 
 
 def test_simulations_pass_their_skewness_on():
-    """One step with a rare, large noise has a skewed mean, alone and in a gap; with normal noise none is seen (seed 0), and an indicator needs none."""
+    """One step with a rare, large noise has a skewed mean, alone and in a gap; with normal noise none is seen, and an indicator needs none.
+
+    The exact skewness is 31.6 / 128 = 0.247, less two standard errors 0.17. A normal mean would have to lie 3.3 standard errors away to show
+    0.05, with probability 1e-3; the seed is that of the library, 0.
+    """
     plan = st.schedules.constant(1.0)
     given = dict(x0=[0.0], horizon=1.0, paths=64 * 256, observe=["x0", st.Indicator(lambda x: x[0] > 3)], backend="numpy")
     for noise, skewed in ((st.noise.two_point(1, probability=1e-3), True), (st.noise.gaussian(1), False)):
@@ -474,3 +478,14 @@ def test_simulations_pass_their_skewness_on():
     run = ClaimContext("a")
     run.measure("share", st.simulate(rule, **given).at(1), at_most=0.5)
     assert judge_measurement(run.record.measurements[0]).state == "inside"
+
+
+def test_a_decision_checks_its_criterion_before_it_measures():
+    """A wrong criterion or a name that is used costs no paths."""
+    asked = []
+    run = ClaimContext("a")
+    run.measure("q", 1.0, at_most=2.0)
+    for name, criterion in (("q", {"at_most": 1.0}), ("r", {}), ("r", {"expected": 1.0})):
+        with pytest.raises(ValueError):
+            run.decide(name, estimator_of(0.0, 1.0, asked), **criterion)
+    assert asked == [] and [item.name for item in run.record.measurements] == ["q"]

@@ -249,19 +249,17 @@ def test_a_precision_that_no_number_of_paths_reaches_is_refused(stderr, target):
 
 
 def test_the_skewness_of_a_mean_is_seen_beyond_two_standard_errors():
-    """Groups of n = 256 paths of skewness g: their means have g / 16, the mean of all G has g / (16 sqrt(G)); symmetric laws mostly show none.
+    """Exactly for G groups of which k are 1 and the others 0: (1 - 2 p) / sqrt(p (1 - p) G), p = k / G, less 2 sqrt(6) / G towards 0.
 
     Of 200 symmetric cases one in twenty exceeds two standard errors; 30 or more of mean 10 have probability below 1e-7.
     """
     rng = np.random.default_rng(1)
-    for skewness in (31.6, -31.6):
-        p = 1e-3
-        hits = rng.binomial(256, p, (400, 64))
-        groups = np.sign(skewness) * (hits / 256 - p) / math.sqrt(p * (1 - p))
-        found = np.array([skewness_of_mean(g) for g in groups])
-        exact = skewness / 16 / 8
-        # the estimate is lowered by 2 sqrt(6) / 64 = 0.077; its spread over cases is below 0.1, so that the mean of 400 errs below 0.02
-        assert abs(found.mean() - (exact - math.copysign(0.077, exact))) < 0.03 and np.sign(found.mean()) == np.sign(skewness)
+    for count, ones in ((64, 1), (64, 5), (64, 63), (256, 3), (8, 1)):
+        p = ones / count
+        skewness = (1 - 2 * p) / math.sqrt(p * (1 - p) * count)
+        expected = math.copysign(max(0.0, abs(skewness) - 2 * math.sqrt(6) / count), skewness)
+        found = skewness_of_mean(7.0 + 3.0 * (np.arange(count) < ones))
+        assert math.isclose(found, expected, rel_tol=1e-9) and abs(found) > 0.01
     assert sum(skewness_of_mean(rng.normal(size=64)) != 0 for _ in range(200)) < 30
     assert (
         skewness_of_mean(np.ones(64))
