@@ -153,12 +153,12 @@ def measure_against_exact(
 
 
 def gap_tolerance(h: str, paths: int) -> float:
-    """Return ten standard errors of a relative gap: six for a band at a whole run's level, four for the largest error of many gaps."""
+    """Return ten standard errors of a relative gap: six for a band, more than a verdict's level requires, four for the largest error of many gaps."""
     return 10 * SPREAD[h] / math.sqrt(paths)
 
 
 def order_tolerance(h: str, paths: int, etas: Sequence[float]) -> float:
-    """Return eight standard errors of a fitted order: five for its interval at a whole run's level, three for its sampling error."""
+    """Return eight standard errors of a fitted order: five for its interval, more than a verdict's level requires, three for its sampling error."""
     logs = np.log(etas)
     return 8 * SPREAD[h] / math.sqrt(paths) / float(np.linalg.norm(logs - logs.mean()))
 

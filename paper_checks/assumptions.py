@@ -331,7 +331,7 @@ def initial_momentum(run):
             run.measure(f"the fit beside plain least squares, {h}, p={p}", found.value, own, tolerance=ROUNDING)
             for eta, expected in zip(etas, truth, strict=True):
                 gap = study.sup(h, eta)
-                # six standard errors for an interval at the level of a whole run, four for its sampling error
+                # six standard errors for an interval, more than the level of a verdict requires, four for its sampling error
                 run.measure(f"gap of {h} at eta={eta:g}, p={p}", gap, expected, tolerance=10 * gap.stderr)
             limit = st.exact.local_orders(etas[-2:], truth[-2:])[0]
             run.measure(f"local order of the exact gap of {h} at eta=2^-8, p={p}", limit, expected=1 - p, tolerance=0.25)

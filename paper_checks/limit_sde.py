@@ -329,7 +329,7 @@ def skewed(run):
         found = run_at.at("x**3")
         measured.append(Estimate(found.value - target, found.stderr, found.n, name=found.name))
         expected = third_moment(eta, kappa) - target
-        # ten standard errors: six for the interval at the level of a whole run, four for its sampling error
+        # ten standard errors: six for the interval, more than the level of a verdict requires, four for its sampling error
         run.measure(f"gap of x^3 at eta = {eta:g}", measured[-1], expected, tolerance=10 * CUBIC / math.sqrt(paths))
     for value, order, name in ((kappa, 0.5, "skewed"), (0.0, 1.0, "not skewed")):
         gaps = [abs(third_moment(eta, value) - target) for eta in DEEP]

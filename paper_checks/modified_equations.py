@@ -155,7 +155,7 @@ def modified_equations(run):
 
     found = st.order_study(pair, ETAS, X0, HORIZON, observe=[LOSS], **run.options(paths=paths))
     exact = sups(st.exact.gap(g.first, g.second, X0, int(g.steps[-1]), LOSS, record=g.steps) for g in found.gaps)
-    # ten standard errors: six for a band at the level of a whole run, four for the largest error of five gaps
+    # ten standard errors: six for a band, more than the level of a verdict requires, four for the largest error of five gaps
     run.measure(
         "SGD: farthest from the exact gap", largest_relative_error(found.estimates(LOSS), exact), at_most=10 * SPREAD / paths**0.5
     )

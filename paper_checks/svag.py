@@ -97,7 +97,7 @@ def svag_to_sde(run):
         options = run.options(paths=run.scale(quick=10 * run.paths, standard=run.paths, full=run.paths))
         found = st.simulate(run_at(l), START, HORIZON, observe=[*SPREAD], times=[HORIZON], stream=i, **options)
         for h, spread in SPREAD.items():
-            # ten standard errors: six for an interval at the level of a whole run, four for its sampling error
+            # ten standard errors: six for an interval, more than the level of a verdict requires, four for its sampling error
             near = 10 * spread / math.sqrt(options["paths"])
             run.measure(f"gap of {h}, l = {l}", shifted(found.at(h), aim[h]), exact[h] - aim[h], tolerance=near)
         if l == 4:

@@ -59,7 +59,7 @@ def interval_plot(
         axes.annotate(typeset(name), (edge, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom", ha="center")
     axes.set(xlabel=typeset(xlabel), xlim=(0.0, None), ylim=(-0.6, max(1, len(rows)) - 0.4))
     if region is None:
-        axes.set(yticks=range(len(rows)), yticklabels=list(rows))
+        axes.set(yticks=range(len(rows)), yticklabels=[*map(typeset, rows)])
     else:
         axes.set(yticks=[])
         axes.legend(frameon=False, fontsize=8)

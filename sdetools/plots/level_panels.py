@@ -59,7 +59,7 @@ def level_panels(
         (panels[3], "cost in steps", cost, "each level"),
     ):
         axes.set_yscale("log", nonpositive="mask")
-        axes.plot(level, values, "o-", color=COLOURS[0], label=typeset(key), **look)
+        axes.plot(level, values, "o-", color=COLOURS[0], label=key, **look)
         if axes is panels[3]:
             axes.axhline(totals[0], color=COLOURS[2], linewidth=1.4, label="all levels and the pilot")
             axes.axhline(totals[1], color=COLOURS[3], linewidth=1.4, linestyle="--", label="plain Monte Carlo, same error")

@@ -139,7 +139,7 @@ def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray
     names = list(loss.names)
     axes.set(xlabel=typeset(names[0]), ylabel=typeset(names[1]))
     if dim == 3:
-        axes.set_zlabel(names[2])
+        axes.set_zlabel(typeset(names[2]))
     axes.legend(fontsize=8, frameon=False, loc="best")
     return axes
 

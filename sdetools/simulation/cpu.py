@@ -221,13 +221,13 @@ class Writer:
         The attribute `most` becomes the largest number of rows of S, temporary ones included, that the loops made so far need.
         """
         made = Loops(outputs, self.at, self.draws, self.names, self.rows, self.L, self.tables)
-        self.most, self.by_tiles = max(getattr(self, "most", 0), made.rows), made.by_tiles
+        self.most = max(getattr(self, "most", 0), made.rows)
         return made
 
-    def lines(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value]) -> tuple[list[str], list[str]]:
-        """Return two lists of source lines: those that make the draws of `inputs`, and those that compute `outputs`, pairs (first row of S, value).
+    def with_draws(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value]) -> tuple[list[str], Loops]:
+        """Return the source lines that make the draws of `inputs`, and the loops that compute `outputs`, pairs (first row of S, value).
 
-        Draws that `outputs` do not read, and those that the loops make themselves tile by tile, have no lines in the first list.
+        Draws that `outputs` do not read, and those that the loops make themselves tile by tile, have no lines of their own.
         """
         made = self.loops(outputs)
         fills = []
@@ -240,7 +240,7 @@ class Writer:
                 continue
             *words, bits, rows = self.fills[v.key]
             fills += [*words, *([bits] if read[1] else []), *([rows] if read[0] else [])]
-        return fills, made.lines
+        return fills, made
 
     def _steps(self) -> list[str]:
         """Return the lines that advance a block from step `first_step` to `until_step`.
@@ -251,10 +251,10 @@ class Writer:
         loop = "for k in range(first_step, until_step):"
         for step in self.functions.steps:
             inputs = [v for s, own in enumerate(self.functions.draws) for v in own if noise.every(s) == step.every]
-            fills, lines = self.lines([(self.at[t.key], v) for t, v in step.outputs], inputs)
-            if self.by_tiles and not fills and len(self.functions.steps) == 1:
-                opening, *tile = lines
-                return [opening, *indent([loop, *indent(out), *tile])]
+            fills, made = self.with_draws([(self.at[t.key], v) for t, v in step.outputs], inputs)
+            lines = made.lines
+            if made.by_tiles and not fills and len(self.functions.steps) == 1:
+                return [lines[0], *indent([loop, *indent(out), *lines[1:]])]
             if step.every == 1:
                 out += [*fills, *lines]
             else:
@@ -311,7 +311,7 @@ class Writer:
         """The source text of the whole kernel, a Python module: `cpu_template.TEMPLATE`, filled with the lines of the start, the steps and the records."""
         program, L = self.program, self.L
         self.most = self.rows
-        starts, start = self.lines([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
+        starts, start = self.with_draws([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
         step, record, snapshot = self._steps(), self._record(), self._snapshot()
         spans = self._spans()
         count = self.tables.function("count_diverged")
@@ -341,7 +341,7 @@ class Writer:
             blocks=LEAF // L,
             last=LEAF - L,
             every=f"every = {self.tables.size(max(program.every))}" if max(program.every) > 1 else "pass",
-            start=_block([*starts, *start], 8),
+            start=_block([*starts, *start.lines], 8),
             snapshot=_block(snapshot, 20),
             fetch=_block(self._copied(False), 20),
             record=_block(record, 20),

@@ -100,12 +100,12 @@ def moment(times: np.ndarray, time: float | None) -> int:
 
     Args:
         times: The recorded times, `(times,)`.
-        time: The time t, which may differ from a recorded one by 1e-9 of the last recorded time; None for that one.
+        time: The time t, which may differ from a recorded one by 1e-9 of the last recorded time, and by 1e-9 max(1, |t|); None for the last.
     """
     if time is None:
         return len(times) - 1
     found = int(np.argmin(np.abs(times - time)))
-    if not abs(times[found] - time) <= 1e-9 * np.abs(times).max():
+    if not abs(times[found] - time) <= 1e-9 * min(max(1.0, abs(time)), np.abs(times).max()):
         raise ValueError(
             f"`time` must be a recorded time; got {time!r}, and the nearest is {times[found]:.10g}. Ask for it by times=."
         )

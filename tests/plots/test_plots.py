@@ -118,6 +118,7 @@ BAD = "$x^{$"
         lambda: plots.path_plot([BAD, "b"], walk("xyz") * 2),
         lambda: plots.manifold_plot(LOSS, {BAD: np.ones((2, 3, 2))}, np.stack([T[1:], 1 / T[1:]]), np.array([1.2, 0.7])),
         lambda: plots.interval_plot({BAD: (1.0, 0.5, 2.0)}, BAD, edges={BAD: 1.5}, region=(BAD, 0.2)),
+        lambda: plots.interval_plot({BAD: (1.0, 0.5, 2.0)}, BAD),
         lambda: plots.tolerance_plot([BAD], np.array([[0.0], [-1.0], [1.0]])),
         lambda: plots.level_panels(BAD, (T + 1, T[:2] + 1), (T, T[:2]), T + 1, T + 1, (3.0, 9.0), eps=0.1),
         lambda: plots.roofline_panels({BAD: np.arange(1.0, 11.0).reshape(5, 2)}),

@@ -154,3 +154,7 @@ def test_times_of_a_short_run_are_distinguished():
     assert moment(times, 2e-10) == 2 and moment(times, 2e-10 * (1 + 1e-12)) == 2 and moment(times, None) == 4
     with pytest.raises(ValueError, match="must be a recorded time"):
         moment(times, 1.5e-10)
+    long = np.array([0.0, 1e-7, 1e4])
+    assert moment(long, 1e-7 + 1e-10) == 1
+    with pytest.raises(ValueError, match="must be a recorded time"):  # 1e-9 of the last time is no excuse for early ones
+        moment(long, 2e-7)
