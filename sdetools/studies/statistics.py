@@ -142,8 +142,8 @@ class PairStatistics:
 
     def skewness(self, time: int, column: int) -> float:
         """Return `skewness_of_mean` of the mean residual d - a C for the index of a time and of an observable."""
-        groups = PAIR.by_name(self.sums.groups[self.sums.counts > 0, time, column])
-        return skewness_of_mean(groups["d"] - self.slope[time, column] * groups["c"])
+        counts = self.sums.counts[self.sums.counts > 0]
+        return skewness_of_mean(self.residuals(column, slice(time, time + 1))[:, 0] / counts)
 
     def member(self, which: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and the variance over paths of h for one member, `(times, observables)` each.
@@ -165,18 +165,19 @@ class PairStatistics:
         with np.errstate(all="ignore"):
             return independent / coupled, independent / self.variance
 
-    def residuals(self, column: int) -> np.ndarray:
+    def residuals(self, column: int, times: slice = slice(None)) -> np.ndarray:
         """Return the sums over each group of paths of the residual d - a C about its mean, `(groups, times)`, for the bootstrap.
 
         Here d = h(x) - h(z), C is the control variate and a its regression coefficient. Groups without paths are omitted.
 
         Args:
             column: The index of the observable or functional, from 0.
+            times: The indices of the recorded times that are wanted; all by default.
         """
         used = self.sums.counts > 0
-        groups = PAIR.by_name(self.sums.groups[used, :, column])
+        groups = PAIR.by_name(self.sums.groups[used, times, column])
         with np.errstate(all="ignore"):
-            deviation = (groups["d"] - self.total["d"][:, column]) - self.slope[:, column] * (
-                groups["c"] - self.total["c"][:, column]
+            deviation = (groups["d"] - self.total["d"][times, column]) - self.slope[times, column] * (
+                groups["c"] - self.total["c"][times, column]
             )
             return self.sums.counts[used][:, None] * deviation

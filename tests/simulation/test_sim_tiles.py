@@ -116,3 +116,22 @@ def test_the_step_of_divergence_is_that_of_the_reference():
         )
     assert slow.diverged > 0 and 0 < slow.first_divergence < 40
     assert (fast.diverged, fast.first_divergence) == (slow.diverged, slow.first_divergence)
+
+
+class Steps:
+    """A functional that counts steps: one scalar beside the loop over tiles, which must not be counted once for each tile."""
+
+    name = identity = "steps"
+
+    def increment(self, before, after):
+        """Return 1 for each step."""
+        return 1.0
+
+
+@pytest.mark.parametrize("functional", [Steps(), st.PathLength()])
+def test_what_is_computed_beside_the_tiles_is_computed_once_a_step(functional):
+    """A count, which is exact, and a sum over all coordinates, against the reference."""
+    fast, slow = (run((sgdm(),), backend, functionals=functional) for backend in ("numba", "numpy"))
+    np.testing.assert_allclose(fast.final, slow.final, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(fast.statistics.mean[:, 2], slow.statistics.mean[:, 2], rtol=1e-11)
+    assert not isinstance(functional, Steps) or fast.statistics.mean[:, 2].tolist() == fast.steps.tolist()
