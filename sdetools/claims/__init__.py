@@ -10,6 +10,7 @@ from __future__ import annotations
 from sdetools._moved import forward, forward_modules
 from sdetools.claims.context import BUDGETS, Budget, ClaimContext, Missing
 from sdetools.claims.definition import Claim, claim, collect, select
+from sdetools.claims.packs import pack
 from sdetools.claims.results import ClaimResult, ControlResult, MeasurementResult, Results
 from sdetools.claims.verification import verify
 
@@ -25,6 +26,7 @@ __all__ = [
     "Results",
     "claim",
     "collect",
+    "pack",
     "select",
     "verify",
 ]

@@ -7,12 +7,13 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
 
 from sdetools.claims.context import ClaimContext
 from sdetools.claims.definition import Claim, collect
@@ -48,8 +49,9 @@ def run_side_by_side(
     jobs: int,
     run_claim: Callable[[Claim, Callable[..., ClaimContext]], ClaimResult],
     finished: Callable[[int, Claim], None] | None = None,
-) -> dict[str, ClaimResult]:
-    """Run claims in `jobs` processes, and return their results by id.
+    limit: float | None = None,
+) -> dict[str, ClaimResult | None]:
+    """Run claims in `jobs` processes, and return their results by id, None for those that exceed `limit`.
 
     Args:
         claims: The claims, in the order in which they are begun.
@@ -57,27 +59,40 @@ def run_side_by_side(
         jobs: The number of processes.
         run_claim: The function that runs and judges a claim: `verification.run_claim`.
         finished: Called as `finished(count, claim)` after each claim, `count` being the number of finished ones.
+        limit: The largest number of seconds that a claim may take; then its process is ended, and a new one runs the next claim. None for no
+            limit.
 
     Raises:
-        ChildProcessError: If a process was killed, for example for lack of memory. Finished parts of simulations are kept.
-        Exception: What `run_claim` raises, for example for a full disk. No further claims are begun then.
+        ChildProcessError: If a process was killed, for example for lack of memory. The other claims are run first. Finished parts of simulations
+            are kept.
+        Exception: What `run_claim` raises, for example for a full disk. All processes are ended then.
     """
-    results: dict[str, ClaimResult] = {}
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin)
+    results: dict[str, ClaimResult | None] = {}
+    killed = []
+    pool = ProcessPool(jobs, initializer=_begin, context=multiprocessing.get_context("spawn"))
     try:
-        futures = {pool.submit(_run, str(item.path), item.id, settings, run_claim): item for item in claims}
-        for future in as_completed(futures):
-            item = futures[future]
-            results[item.id] = future.result()
+        futures: dict[Future[ClaimResult], tuple[int, Claim]] = {
+            pool.schedule(_run, (str(item.path), item.id, settings, run_claim), timeout=limit): (number, item)
+            for number, item in enumerate(claims)
+        }
+        for count, future in enumerate(as_completed(futures), 1):
+            number, item = futures[future]
+            try:
+                results[item.id] = future.result()
+            except TimeoutError:
+                results[item.id] = None
+            except ProcessExpired:
+                killed.append((number, item.id))
             if finished is not None:
-                finished(len(results), item)
-    except BrokenProcessPool as error:
-        open_ = ", ".join(item.id for item in claims if item.id not in results)
-        raise ChildProcessError(
-            f"a process that ran claims was killed, perhaps for lack of memory, and {open_} did not finish. Take fewer `jobs`, or resume."
-        ) from error
+                finished(count, item)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.stop()
+        pool.join()
+    if killed:
+        raise ChildProcessError(
+            "a process that ran claims was killed, perhaps for lack of memory, and "
+            f"{', '.join(id for _, id in sorted(killed))} did not finish. Take fewer `jobs`, or resume."
+        )
     return results
 
 

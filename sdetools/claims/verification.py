@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -14,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdetools._check import count
+from sdetools._check import count, number
 from sdetools._version import __version__
 from sdetools.claims.ahead import compiling_ahead
-from sdetools.claims.context import BUDGETS, ClaimContext, Missing
+from sdetools.claims.context import BUDGETS, ClaimContext, Missing, claim_seed
 from sdetools.claims.definition import Claim, collect, importing_from_folder_of, install_line, select
 from sdetools.claims.folder import check_folder, disk_full_error, end_run_if_disk_full, open_store
+from sdetools.claims.record import ClaimRecord
 from sdetools.claims.results import ERROR, NOT_RUN, SUPPORTED, ClaimResult, Results
 from sdetools.claims.side_by_side import Settings, run_side_by_side
 from sdetools.claims.verdict import Outcome, flagged, judge
@@ -37,6 +39,7 @@ def verify(
     only: str | None = None,
     failed_first: bool = False,
     jobs: int = 1,
+    limit: float | None = None,
     ahead: bool = False,
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[int, int, Claim], None] | None = None,
@@ -60,9 +63,11 @@ def verify(
             the same order and content.
         jobs: The number of processes, each of which runs one claim at a time. With several, the threads are divided among them, each claim has
             a store of its own in `out/jobs`, and a script must call `verify` below `if __name__ == "__main__":`. Not with `executor`.
+        limit: The largest number of seconds that a claim may take. A claim that takes longer is ended and gets the verdict `error`. Claims then
+            run in processes as with `jobs`, even if that is 1. None for no limit.
         ahead: Whether a second process compiles kernels ahead on a first run, by running the claims in reverse order with a few paths. Use it
             only for claims that write no files except in `ClaimContext.folder`, since their functions are called in both processes. Without effect
-            with several `jobs`, which compile side by side.
+            with several `jobs`, which compile side by side, or a `limit`.
         progress: Called as `progress(done, total)` during a simulation, in paths.
         watch: Called as `watch(position, total, claim)` before each claim, or with several `jobs` after it; positions count from 1.
 
@@ -81,6 +86,13 @@ def verify(
     jobs = count("jobs", jobs)
     if jobs > 1 and executor is not None:
         raise ValueError(f"`jobs` must be 1 with an `executor`; got {jobs}. Take processes for claims or for their simulations.")
+    limit = None if limit is None else number("limit", limit)
+    if limit is not None and not 0 < limit < math.inf:
+        raise ValueError(f"`limit` must be a positive number of seconds, or None; got {limit!r}.")
+    if limit is not None and executor is not None:
+        raise ValueError(
+            f"`limit` must be None with an `executor`; got {limit!r}. Claims with a limit run in processes of their own."
+        )
     if resume and out is None:
         raise ValueError("`resume` must go with `out`, the folder with the store of the earlier run; got out=None.")
     folder = None if out is None else check_folder(out)
@@ -93,19 +105,21 @@ def verify(
         if folder is not None:
             store = open_store(folder, identity, resume)
             stack.callback(store.close)
-        if ahead and jobs == 1:
+        apart = jobs > 1 or limit is not None
+        if ahead and not apart:
             stack.enter_context(compiling_ahead(claims))
         work = folder / "work" if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         order = sorted(claims, key=lambda item: item.id in supported)
         stores = None if folder is None else folder / "jobs"
         if stores is not None and not resume:
             shutil.rmtree(stores, ignore_errors=True)
-        found = {}
-        if jobs > 1:
+        found: dict[str, ClaimResult] = {}
+        if apart:
             each = max(1, (threads or os.cpu_count() or 1) // jobs)
             settings = Settings(budget, seed, each, work, resume, stores, identity)
             finished = None if watch is None else lambda position, item: watch(position, len(claims), item)
-            found = run_side_by_side(order, settings, jobs, run_claim, finished)
+            ended = run_side_by_side(order, settings, jobs, run_claim, finished, limit)
+            found = {item.id: ended[item.id] or _ended(item, seed, limit) for item in order}
         else:
             for position, item in enumerate(order, 1):
                 if watch is not None:
@@ -139,6 +153,12 @@ def _supported(folder: Path) -> set[str]:
         return {item["id"] for item in found["claims"] if item["verdict"] == SUPPORTED}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
+
+
+def _ended(item: Claim, seed: int, limit: float | None) -> ClaimResult:
+    """Return the result of a claim that took longer than `limit` seconds in a run with the seed `seed`."""
+    reason = f"TimeoutError: did not end within {limit:g} s, its `limit`. Take a larger limit, or a smaller budget."
+    return judge(Outcome(item, ClaimRecord(), claim_seed(seed, item.id), limit or 0.0, ERROR, reason))
 
 
 def run_claim(item: Claim, context: Callable[..., ClaimContext]) -> ClaimResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +20,13 @@ STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow",
 
 @main.command(short_help="Run claims and report which are supported.")
 @click.argument("paths", nargs=-1, type=click.Path())
+@click.option(
+    "--pack",
+    "packs",
+    metavar="NAME",
+    multiple=True,
+    help="Also the claims of an installed pack, a package with an entry point `sdetools.claims`; may be repeated.",
+)
 @click.option(
     "--budget",
     type=click.Choice(["quick", "standard", "full"]),
@@ -43,6 +51,12 @@ STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow",
     show_default=True,
     help="Processes that run claims side by side; they share the threads.",
 )
+@click.option(
+    "--limit",
+    type=float,
+    metavar="SECONDS",
+    help="End a claim that takes longer, as an error of that claim; each claim then runs in a process apart.",
+)
 @click.option("--failed-first", is_flag=True, help="Run the claims first that the last run in --out did not support.")
 @click.option("--list", "listing", is_flag=True, help="List the claims and stop.")
 @click.option(
@@ -55,11 +69,13 @@ STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow",
 def verify(
     ctx: click.Context,
     paths: tuple[str, ...],
+    packs: tuple[str, ...],
     budget: str,
     out: str,
     only: str | None,
-    failed_first: bool,
     jobs: int,
+    limit: float | None,
+    failed_first: bool,
     listing: bool,
     ahead: bool,
     seed: int,
@@ -69,7 +85,7 @@ def verify(
 ) -> None:
     """Run claims and report which are supported.
 
-    PATHS are files or folders with functions marked @st.claim; the default is the current folder. Prints a table of verdicts and writes
+    PATHS are files or folders with functions marked @st.claim; the default, without a --pack, is the current folder. Prints a table of verdicts and writes
     report.html, results.json and the figures. The exit code is 0 if no claim is contradicted or raises an error, 1 otherwise, 2 for invalid
     input.
 
@@ -77,10 +93,10 @@ def verify(
     Example:
       sdetools verify paper_checks --budget standard --out report --only "theorem-3.5*"
     """
-    from sdetools.claims import collect, select, verify as run
+    from sdetools.claims import collect, pack, select, verify as run
     from sdetools.claims.folder import end_run_if_disk_full
 
-    wanted = paths or (".",)
+    wanted = [*map(Path, paths), *map(pack, packs)] or [Path()]
     if listing:
         print_table(
             ["id", "source", "statement"],
@@ -101,6 +117,7 @@ def verify(
             only=only,
             failed_first=failed_first,
             jobs=jobs,
+            limit=limit,
             ahead=ahead,
             progress=progress,
             watch=lambda position, total, claim: name(f"{claim.id} ({position} of {total})"),

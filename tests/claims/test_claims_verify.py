@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -452,6 +454,34 @@ def test_a_killed_process_is_named_and_the_run_resumes(tmp_path):
     verify(file, out=tmp_path / "out", jobs=2, resume=True)
     verify(file, out=tmp_path / "alone")
     assert record_of(tmp_path / "out") == record_of(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_claim_that_never_ends_is_an_error_of_that_claim_alone(jobs, tmp_path):
+    """The claims before and after it have the entries that they have without it; a limit that no claim exceeds changes nothing."""
+    file = tmp_path / "claims.py"
+    measured = "@st.claim({0!r}, statement='s')\ndef f{1}(run):\n    run.measure('m', run.seed % 2, at_most=2.0)\n"
+    file.write_text(
+        "import sdetools as st\n"
+        + measured.format("first", 1)
+        + "@st.claim('never', statement='s')\ndef f2(run):\n    while True:\n        pass\n"
+        + measured.format("last", 3)
+    )
+    ended = verify(file, out=tmp_path / "out", jobs=jobs, limit=4.0)
+    never = ended.claims[1]
+    assert (never.id, never.verdict, never.seconds, never.measurements) == ("never", "error", 4.0, ())
+    assert "did not end within 4 s" in never.reason and ended.exit_code == 1
+    alone = verify(file, only="not never", limit=600)
+    assert [replace(c, seconds=0.0) for c in ended.claims[::2]] == [replace(c, seconds=0.0) for c in alone.claims]
+    assert [c.verdict for c in alone.claims] == ["supported"] * 2
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, math.inf, math.nan, "60"])
+def test_a_limit_is_a_positive_number_of_seconds(claims, limit):
+    with pytest.raises(ValueError, match="`limit` must be"):
+        verify(claims, limit=limit)
+    with pytest.raises(ValueError, match="`limit` must be None with an `executor`"):
+        verify(claims, limit=1.0, executor=object())
 
 
 def test_jobs_and_an_executor_exclude_each_other(claims):
