@@ -215,24 +215,28 @@ class Estimate(HasInterval):
         return f"{name}{interval} ({100 * self.confidence:g} %, {self.n} paths)"
 
 
-def skewness_of_mean(groups: np.ndarray) -> float:
-    """Return the skewness of the mean of all groups that exceeds two standard errors of its estimate; 0 if it does not, or below 8 groups.
+def skewness_of_mean(groups: np.ndarray, counts: np.ndarray | None = None) -> float:
+    """Return the skewness of the mean of all paths that exceeds two standard errors of its estimate; 0 if it does not, or below 8 groups.
 
-    The mean of G groups has the skewness g / sqrt(G), where g is that of one group, whose estimate has the standard error sqrt(6 / G).
+    With S_g the sum of the deviations of the n_g paths of group g from the mean, it is sum S_g^3 / (sum S_g^2)^{3/2}: sums of independent
+    paths have moments about the mean that add up to third order, so groups may differ in size. The standard error is
+    sqrt(6 sum n_g^3) / (sum n_g)^{3/2}, for G equal groups sqrt(6) / G.
 
     Args:
-        groups: The means of G groups of equally many paths, `(G,)`; the last group may have fewer.
+        groups: The means of the groups, `(G,)`.
+        counts: The numbers n_g of their paths, `(G,)`; None for equal ones.
 
     Example:
         >>> rng = np.random.default_rng(0)
         >>> skewness_of_mean(rng.normal(size=100)), skewness_of_mean(rng.exponential(size=100)) > 0.05
         (0.0, True)
     """
-    count = len(groups)
+    sizes = np.ones(len(groups)) if counts is None else np.asarray(counts, dtype=float)
+    total = sizes.sum()
     with np.errstate(all="ignore"):  # moments of diverged paths are not finite
-        deviation = groups - np.mean(groups)
-        spread = np.sqrt(np.mean(deviation**2))
-        seen = float(np.mean((deviation / spread) ** 3)) / math.sqrt(count)
-    if count < 8 or not math.isfinite(seen):
+        deviation = sizes * (groups - np.sum(sizes * groups) / total)
+        seen = float(np.sum(deviation**3) / np.sum(deviation**2) ** 1.5)
+    if len(groups) < 8 or not math.isfinite(seen):
         return 0.0
-    return math.copysign(max(0.0, abs(seen) - 2 * math.sqrt(6) / count), seen) + 0.0
+    error = math.sqrt(6 * float(np.sum(sizes**3)) / total**3)
+    return math.copysign(max(0.0, abs(seen) - 2 * error), seen) + 0.0

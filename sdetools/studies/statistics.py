@@ -82,7 +82,8 @@ class SingleStatistics:
 
     def skewness(self, time: int, column: int) -> float:
         """Return `skewness_of_mean` of the mean of h for the index of a time and of an observable."""
-        return skewness_of_mean(SINGLE.by_name(self.sums.groups[self.sums.counts > 0, time, column])["h"])
+        used = self.sums.counts > 0
+        return skewness_of_mean(SINGLE.by_name(self.sums.groups[used, time, column])["h"], self.sums.counts[used])
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class PairStatistics:
     def skewness(self, time: int, column: int) -> float:
         """Return `skewness_of_mean` of the mean residual d - a C for the index of a time and of an observable."""
         counts = self.sums.counts[self.sums.counts > 0]
-        return skewness_of_mean(self.residuals(column, slice(time, time + 1))[:, 0] / counts)
+        return skewness_of_mean(self.residuals(column, slice(time, time + 1))[:, 0] / counts, counts)
 
     def member(self, which: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and the variance over paths of h for one member, `(times, observables)` each.

@@ -267,3 +267,17 @@ def test_the_skewness_of_a_mean_is_seen_beyond_two_standard_errors():
         == skewness_of_mean(np.r_[np.zeros(63), np.nan])
         == 0
     )
+
+
+def test_the_skewness_of_a_mean_allows_for_groups_of_unequal_size():
+    """Of 200 symmetric cases with a small last group one in twenty exceeds two standard errors; 30 or more have probability below 1e-7.
+
+    Negative control: taken for equal, many look skewed, for the mean of the small group is far from the others.
+    """
+    rng, counts = np.random.default_rng(2), np.r_[np.full(78, 256), 8]
+    cases = rng.normal(size=(200, 79)) / np.sqrt(counts)
+    assert sum(skewness_of_mean(means, counts) != 0 for means in cases) < 30
+    assert sum(skewness_of_mean(means) != 0 for means in cases) > 60
+    # one group of two paths whose sum is 7 above the mean, and seven of one path, each 1 below it
+    sums, sizes = np.r_[7.0, -np.ones(7)], np.r_[2, np.ones(7)]
+    assert math.isclose(skewness_of_mean(2 + sums / sizes, sizes), 336 / 56**1.5 - 2 * math.sqrt(90) / 27)
