@@ -2,12 +2,13 @@
 
     python benchmarks/verdicts.py [--judgements 10000000] [--runs 10000]
 
-A judgement is a mean of n paths of a law, drawn with its exact joint law of mean and standard error (counts of the values of discrete laws;
-normal means with chi-squared variances), and compared with an upper bound, as `sdetools verify` does. At the bound itself a claim is both
-the worst true and the worst false one:
+A judgement is a mean of n paths of a law, in groups of 256 paths, drawn with the exact joint law of the groups' means and of the standard error
+(counts of the values of discrete laws; normal means and chi-squared variances), and compared with an upper bound, as `sdetools verify` does. At
+the bound itself a claim is both the worst true and the worst false one:
 
     support        the interval at level 1 - 1e-3 lies below the bound: at most 1e-3, and 5e-4 for a symmetric law, as the test is one-sided
     flag           the interval at level 1 - sqrt(1e-5) lies above it: at most 3.2e-3; its square is the rate of a false contradiction
+    no verdict     the groups show that the mean is too skewed for a normal interval
     power          standard errors between truth and bound at which 9 of 10 claims are supported
 
 A value beyond its limit by more than 4 binomial standard errors is marked. The second table runs whole claims, with five measurements and a
@@ -26,66 +27,85 @@ from pathlib import Path
 import numpy as np
 
 from sdetools.claims import Claim, ClaimContext
-from sdetools.claims.measurement import FALSE_CONTRADICTION, FALSE_SUPPORT, FLAG
+from sdetools.claims.measurement import FALSE_CONTRADICTION, FALSE_SUPPORT, FLAG, TILT
 from sdetools.claims.verification import run_claim
 from sdetools.estimates import Estimate
+from sdetools.estimates.estimate import skewness_of_mean
 from sdetools.estimates.interval import binomial_interval, quantile
 
-CHUNK = 500_000
+CHUNK = 20_000
 N = 20_000
 """Paths of a quick claim."""
 
-Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
+SIZES = np.array([256] * (N // 256) + [N % 256])
+"""Numbers of paths of the groups from whose means the skewness is estimated."""
+
+Sums = tuple[np.ndarray, np.ndarray]
+Draw = Callable[[np.random.Generator, int], Sums]
 
 
-def normal(n: int, rng: np.random.Generator, many: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return means of n standard normals and their standard errors."""
-    return rng.normal(size=many) / math.sqrt(n), np.sqrt(rng.chisquare(n - 1, many) / (n - 1) / n)
+def normal(sizes: np.ndarray, rng: np.random.Generator, many: int) -> Sums:
+    """Return sums over groups of standard normals, `(many, groups)`, and the sums of their squared deviations from all their mean, `(many,)`."""
+    sums = rng.normal(size=(many, len(sizes))) * np.sqrt(sizes)
+    between = (sums**2 / sizes).sum(1) - sums.sum(1) ** 2 / sizes.sum()
+    within = sizes.sum() - len(sizes)
+    return sums, between + (rng.chisquare(within, many) if within else 0.0)
 
 
-def discrete(
-    values: np.ndarray, weights: np.ndarray, n: int, rng: np.random.Generator, many: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return means of n draws from a discrete law of mean 0 and their standard errors, from counts."""
-    shares = rng.multinomial(n, weights, many) / n
-    mean = shares @ values
-    return mean, np.sqrt(np.maximum(shares @ values**2 - mean**2, 0.0) / (n - 1))
+def two_point(p: float, sizes: np.ndarray, rng: np.random.Generator, many: int) -> Sums:
+    """Return the same for a law of mean 0 and variance 1 whose larger value has probability p; its skewness is (1 - 2 p) / sqrt(p (1 - p))."""
+    s, n = math.sqrt(p * (1 - p)), sizes.sum()
+    hits = rng.binomial(sizes, p, (many, len(sizes)))
+    share = hits.sum(1) / n
+    return (hits - p * sizes) / s, n * share * (1 - share) / s**2
 
 
-def two_point(p: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return a law of mean 0 and variance 1 whose larger value has probability p; its skewness is (1 - 2 p) / sqrt(p (1 - p))."""
-    s = math.sqrt(p * (1 - p))
-    return np.array([(1 - p) / s, -p / s]), np.array([p, 1 - p])
+def three_point(p: float, sizes: np.ndarray, rng: np.random.Generator, many: int) -> Sums:
+    """Return the same for a symmetric law of variance 1 whose two outer values have probability p together; its kurtosis is 1 / p."""
+    outer = rng.binomial(sizes, p, (many, len(sizes)))
+    sums = (2 * rng.binomial(outer, 0.5) - outer) * p**-0.5
+    return sums, outer.sum(1) / p - sums.sum(1) ** 2 / sizes.sum()
 
 
-def three_point(p: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return a symmetric law of variance 1 whose two outer values have probability p together; its kurtosis is 1 / p."""
-    return np.array([p**-0.5, 0.0, -(p**-0.5)]), np.array([p / 2, 1 - p, p / 2])
-
-
-LAWS: dict[str, tuple[int, Draw]] = {
-    "normal": (N, partial(normal, N)),
-    "skewness 2.7": (N, partial(discrete, *two_point(0.1), N)),
-    "skewness 9.8": (N, partial(discrete, *two_point(0.01), N)),
-    "skewness 31": (N, partial(discrete, *two_point(0.001), N)),
-    "kurtosis 100": (N, partial(discrete, *three_point(0.01), N)),
-    "kurtosis 1,000": (N, partial(discrete, *three_point(0.001), N)),
-    "12 normal seeds": (12, partial(normal, 12)),
+LAWS: dict[str, tuple[np.ndarray, Draw]] = {
+    "normal": (SIZES, normal),
+    "skewness 2.7": (SIZES, partial(two_point, 0.1)),
+    "skewness 9.8": (SIZES, partial(two_point, 0.01)),
+    "skewness 31": (SIZES, partial(two_point, 0.001)),
+    "kurtosis 100": (SIZES, partial(three_point, 0.01)),
+    "kurtosis 1,000": (SIZES, partial(three_point, 0.001)),
+    "12 normal seeds": (np.ones(12), normal),
 }
 
 
-def rates(n: int, draw: Draw, judgements: int, seed: int) -> tuple[float, float, float, float]:
-    """Return the rates of support and of flags at the bound, for the law and for its mirror image (the larger), and the power."""
-    rng, support, flag, margins = np.random.default_rng(seed), np.zeros(2), np.zeros(2), []
+def skewness(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return `skewness_of_mean` of many sets of groups at once; the first ones are compared with it."""
+    if len(sizes) < 50:  # seeds have no groups
+        return np.zeros(len(sums))
+    n = sizes.sum()
+    deviation = sums - sums.sum(1, keepdims=True) * (sizes / n)
+    seen = (deviation**3).sum(1) / (deviation**2).sum(1) ** 1.5
+    found = np.sign(seen) * np.maximum(0.0, np.abs(seen) - 2 * math.sqrt(6 * (sizes**3).sum() / n**3))
+    assert np.allclose(found[:50], [skewness_of_mean(row / sizes, sizes) for row in sums[:50]])
+    return found
+
+
+def rates(sizes: np.ndarray, draw: Draw, judgements: int, seed: int) -> tuple[float, float, float, float, float]:
+    """Return the rates of support and of flags at the bound, for the law and for its mirror image (the larger), of no verdict, and the power."""
+    rng, n = np.random.default_rng(seed), int(sizes.sum())
+    support, flag, none, total, margins = np.zeros(2), np.zeros(2), 0, 0, []
     inner, outer = quantile(1 - FALSE_SUPPORT, n), quantile(1 - FLAG, n)
-    for _ in range(max(1, judgements // CHUNK)):
-        mean, stderr = draw(rng, CHUNK)
-        with np.errstate(all="ignore"):
-            support += [(mean + inner * stderr < 0).sum(), (mean - inner * stderr > 0).sum()]
-            flag += [(mean - outer * stderr > 0).sum(), (mean + outer * stderr < 0).sum()]
-        margins.append(np.quantile(mean + inner * stderr, 0.9) * math.sqrt(n))
-    total = max(1, judgements // CHUNK) * CHUNK
-    return support.max() / total, flag.max() / total, float(np.mean(margins)), total
+    while total < judgements:
+        sums, squares = draw(sizes, rng, min(CHUNK, judgements - total))
+        mean, stderr = sums.sum(1) / n, np.sqrt(squares / (n - 1) / n)
+        judged = (
+            np.abs(skewness(sums, sizes)) * inner**3 / 6 <= TILT
+        )  # `inner` is the larger of the two, as in `judge_measurement`
+        support += [(judged & (mean + inner * stderr < 0)).sum(), (judged & (mean - inner * stderr > 0)).sum()]
+        flag += [(judged & (mean - outer * stderr > 0)).sum(), (judged & (mean + outer * stderr < 0)).sum()]
+        none, total = none + int((~judged).sum()), total + len(mean)
+        margins.append(np.quantile(np.where(judged, mean + inner * stderr, np.inf), 0.9, method="higher") * math.sqrt(n))
+    return support.max() / total, flag.max() / total, none / total, float(np.mean(margins)), total
 
 
 def indicator(p: float, judgements: int, seed: int) -> tuple[float, float, float, float]:
@@ -123,14 +143,16 @@ def whole_runs(runs: int, shift: float) -> dict[str, int]:
 
 def lines(judgements: int, runs: int) -> Iterator[str]:
     """Yield the lines of both tables."""
-    yield f"| law of a path, {judgements:,} judgements each | false support | flag | false contradiction | power |"
-    yield "|---|---|---|---|---|"
-    for seed, (name, (n, draw)) in enumerate(LAWS.items()):
-        support, flag, power, total = rates(n, draw, judgements, seed)
-        yield f"| {name} | {marked(support, FALSE_SUPPORT, total)} | {marked(flag, FLAG, total)} | {flag**2:.1e} | {power:.2f} |"
+    yield f"| law of a path, {judgements:,} judgements each | false support | flag | false contradiction | no verdict | power |"
+    yield "|---|---|---|---|---|---|"
+    for seed, (name, (sizes, draw)) in enumerate(LAWS.items()):
+        support, flag, none, power, total = rates(sizes, draw, judgements, seed)
+        yield (
+            f"| {name} | {marked(support, FALSE_SUPPORT, total)} | {marked(flag, FLAG, total)} | {flag**2:.1e} | {none:.2g} | {power:.2f} |"
+        )
     for seed, p in enumerate((1e-2, 1e-3, 1e-4)):
         support, flag, power, total = indicator(p, judgements, 100 + seed)
-        yield f"| event of probability {p:g} | {marked(support, FALSE_SUPPORT, total)} | {marked(flag, FLAG, total)} | {flag**2:.1e} | {power:.2f} |"
+        yield f"| event of probability {p:g} | {marked(support, FALSE_SUPPORT, total)} | {marked(flag, FLAG, total)} | {flag**2:.1e} | 0 | {power:.2f} |"
     yield ""
     yield f"| whole claims, {runs:,} each | supported | inconclusive | contradicted |"
     yield "|---|---|---|---|"
