@@ -185,18 +185,19 @@ def seconds(value: float) -> str:
 def _number(value: float, spread: float = 0.0) -> str:
     """Return a number as text with a minus sign and powers of ten, rounded to two digits of its spread, or to six digits without a spread.
 
-    >>> _number(-0.0123456, 0.0002), _number(1.5), _number(2.5e-7)
-    ('−0.01235', '1.5', '2.5·10⁻⁷')
+    >>> _number(-0.0123456, 0.0002), _number(1.5), _number(2.5e-7), _number(0.0, 1e-13)
+    ('−0.01235', '1.5', '2.5·10⁻⁷', '0')
     """
     if math.isnan(value):
         return "not a number"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
     digits = 6
     if 0 < spread < math.inf:
-        size = abs(value) if value else spread
-        digits = min(12, max(2, math.floor(math.log10(size)) - math.floor(math.log10(spread / 2)) + 2))
-    if value and not 1e-4 <= abs(value) < 1e6:
+        digits = min(12, max(2, math.floor(math.log10(abs(value))) - math.floor(math.log10(spread / 2)) + 2))
+    if not 1e-4 <= abs(value) < 1e6:
         mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
         if not 0 < spread < math.inf:
             mantissa = mantissa.rstrip("0").rstrip(".")
