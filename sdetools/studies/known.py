@@ -186,8 +186,19 @@ class Known:
             with np.errstate(invalid="ignore"):
                 close = (self._spread > floor) & (self._spread < SMALL[self._dtype] * self._sizes)
             if close.any():
-                floor = floor * self._amplification
+                early = 1 + int(np.flatnonzero(close.any(axis=1))[-1])
+                floor = np.concatenate([floor[:early] * self._up_to(early)._amplification, floor[early:]])
         return floor
+
+    def _up_to(self, n: int) -> Known:
+        """Return what is known of the first `n` recorded times alone, from a run that ends there: later steps cost as much and change nothing."""
+        program = self.program
+        if n == len(program.record):
+            return self
+        end = max(int(program.record[n - 1]), *program.every)
+        own = Known(replace(program, steps=end, record=program.record[:n], control=None), self.statistics)
+        own.__dict__["_sizes"] = self._sizes
+        return own
 
     @cached_property
     def _amplification(self) -> np.ndarray:
