@@ -6,6 +6,7 @@ argument, and `hint` the last sentence of the message, a remedy (empty for none)
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 import operator
@@ -33,8 +34,10 @@ def shown(value: Any) -> str:
         >>> shown(10**100)[:12], len(shown(10**100)), shown(0.5)
         ('100000000000', 80, '0.5')
     """
+    long = isinstance(value, np.ndarray) and value.size > LONGEST_TEXT  # takes milliseconds to write out in full
     try:
-        text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(value).split()))
+        with np.printoptions(threshold=LONGEST_TEXT) if long else contextlib.nullcontext():
+            text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(value).split()))
     except ValueError:  # Python refuses to write out an integer of thousands of digits
         text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 4] + " ..."
