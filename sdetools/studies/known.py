@@ -272,7 +272,8 @@ class Known:
         with np.errstate(invalid="ignore"):
             flat = self.drawn & (self._spread <= self.rounding)
         if (undecided := flat & ~self._exhaustive[:, None]).any():
-            flat &= ~undecided | self._constant(undecided.any(axis=0))
+            early = 1 + int(np.flatnonzero(undecided.any(axis=1))[-1])
+            flat[:early] &= ~undecided[:early] | self._up_to(early)._constant(undecided.any(axis=0))
         return self.drawn & ~flat
 
     @property
