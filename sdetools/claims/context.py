@@ -188,7 +188,7 @@ class ClaimContext:
         at_least: float | None = None,
         looks: int = 4,
         paths: int | None = None,
-    ) -> None:
+    ) -> Any:
         """Record a quantity as `measure` does, with as many paths as its verdict requires.
 
         The estimator is called with n, 2n, 4n, ... paths, at most `looks` times, until its interval lies inside the accepted range or outside.
@@ -206,15 +206,18 @@ class ClaimContext:
             looks: The largest number of calls, which bounds the work: n 2^(looks - 1) paths in the last one.
             paths: The number n of paths of the first call; by default that of the budget.
 
+        Returns:
+            The estimate that is judged, that of the last call.
+
         Raises:
             ValueError: What `measure` raises, or if `looks` or `paths` is not a positive integer.
 
         Example:
             >>> import sdetools as st
             >>> run, asked = ClaimContext("a-claim"), []
-            >>> run.decide("mean", lambda n: asked.append(n) or st.Estimate(1.0, 10 / n**0.5, n), at_most=1.2)
-            >>> asked
-            [20000, 40000]
+            >>> found = run.decide("mean", lambda n: asked.append(n) or st.Estimate(1.0, 10 / n**0.5, n), at_most=1.2)
+            >>> asked, found.n
+            ([20000, 40000], 40000)
         """
         from sdetools.claims.measurement import ACROSS, judge_measurement
 
@@ -227,6 +230,7 @@ class ClaimContext:
             if judge_measurement(item).state != ACROSS:
                 break
         target.append(item)
+        return estimate
 
     @contextmanager
     def control(self, name: str) -> Iterator[None]:

@@ -462,6 +462,13 @@ def test_a_skewed_mean_has_no_verdict_but_the_paths_that_it_would_take():
     assert verdict(write).verdict == "inconclusive"
 
 
+def test_decide_returns_the_estimate_of_the_last_look():
+    asked = []
+    run = ClaimContext("a")
+    found = run.decide("q", estimator_of(0.0, 400.0, asked), at_most=10.0, paths=10_000)
+    assert found.n == asked[-1] > 10_000 and run.record.measurements[0].estimate is found
+
+
 def test_simulations_pass_their_skewness_on():
     """One step with a rare, large noise has a skewed mean, alone and in a gap; with normal noise none is seen, and an indicator needs none.
 
