@@ -14,6 +14,8 @@ FALSE_CONTRADICTION = 1e-5
 """The largest probability that a true claim is contradicted."""
 TILT = math.log(1.5)
 """The largest |g| z^3 / 6 at which a normal interval is trusted: a skewness g of the mean changes its tail beyond z by exp(g z^3 / 6)."""
+FEWEST = 12
+"""The least number of values, such as seeds, of which Student's t interval is trusted; it assumes that they are normal."""
 FLAG = math.sqrt(FALSE_CONTRADICTION)
 """The largest probability of each of the two steps that lead to it."""
 
@@ -21,7 +23,8 @@ FLAG = math.sqrt(FALSE_CONTRADICTION)
 def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FALSE_SUPPORT) -> MeasurementResult:
     """Return the result of a measurement: its intervals, compared with its accepted range.
 
-    All are closed, so intervals with a common end are not disjoint. A value that is not finite has infinite intervals.
+    All are closed, so intervals with a common end are not disjoint. A value that is not finite has infinite intervals. There is no verdict
+    where the mean is too skewed (`TILT`) or has fewer than `FEWEST` values.
 
     Args:
         item: The measurement.
@@ -53,6 +56,9 @@ def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FA
         if tilt > TILT:
             state, needed = ACROSS, math.ceil(min(paths * (tilt / TILT) ** 2, 1e18))
             why_open = "the law of its mean is too skewed for a normal interval at this level"
+    if item.random and paths and paths < FEWEST and inner.kind is Kind.POINTWISE:
+        state, needed = ACROSS, FEWEST
+        why_open = f"Student's t interval of {paths} values has no verdict, since it relies on their being normal"
     if needed is None and state == ACROSS and paths and inner.finite:
         slack = min(abs(value - item.accept_low), abs(value - item.accept_high))
         if slack > 0:

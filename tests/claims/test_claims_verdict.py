@@ -462,6 +462,23 @@ def test_a_skewed_mean_has_no_verdict_but_the_paths_that_it_would_take():
     assert verdict(write).verdict == "inconclusive"
 
 
+@pytest.mark.parametrize(("n", "state"), [(11, "inconclusive"), (12, "supported")])
+def test_fewer_than_twelve_values_have_no_verdict(n, state):
+    """Student's t interval relies on normal values. Exact numbers and counts, whose intervals rely on nothing, need none."""
+    result = verdict(lambda run: run.measure("q", st.Estimate(0.0, 0.01, n), at_most=1.0))
+    assert result.verdict == state
+    outside = verdict(lambda run: run.measure("q", st.Estimate(9.0, 0.01, n), at_most=1.0))
+    assert outside.verdict == ("inconclusive" if n < 12 else "contradicted")
+    if n < 12:
+        assert "Student's t interval of 11 values has no verdict" in result.reason and result.measurements[0].paths_needed == 12
+
+    def exact(run):
+        run.measure("share", st.Estimate(0.0, 0.0, 8, least=0.0, most=1.0, two_valued=True), at_most=0.9)
+        run.measure("number", st.Estimate.exact(0.5), at_most=0.9)
+
+    assert verdict(exact).verdict == "supported"
+
+
 def test_decide_returns_the_estimate_of_the_last_look():
     asked = []
     run = ClaimContext("a")
