@@ -172,10 +172,10 @@ def exponent(etas: Sequence[float], times: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def scaling_function() -> Any:
-    """Return the exact log of (1 - beta) T as a spline in log r, for r from 0.08 to 6; the grids of `sweep` lie between 0.1 and 4.2."""
+    """Return the exact log of (1 - beta) T as a spline in log r, for r from 0.03 to 12; the grids of `sweep` lie between 0.036 and 12."""
     from scipy.interpolate import CubicSpline
 
-    logs = np.linspace(math.log(0.08), math.log(6), 26)
+    logs = np.linspace(math.log(0.03), math.log(12), 36)
     return CubicSpline(logs, [math.log(settling_time(math.exp(u), FRACTION)) for u in logs])
 
 
@@ -186,15 +186,20 @@ def best_restoring_rate() -> float:
     return float(np.exp(logs[np.argmin(logs / 3 + scaling_function()(logs))]))
 
 
+def shortest(times: np.ndarray) -> int:
+    """Return the index of the shortest of the times `(mus, rows)`, where nan means that a run has not settled."""
+    return int(np.argmin(np.nan_to_num(times[:, 0], nan=np.inf)))
+
+
 def optimum(mus: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Return (log of the best 1 - beta, log of its T) from times `(mus, rows)` by a parabola in log(1 - beta).
 
     The result is nan where the grid has no interior minimum.
     """
-    k = int(np.argmin(times[:, 0]))
-    if not (np.isfinite(times).all() and WINDOW <= k < len(mus) - WINDOW):
+    k = shortest(times)
+    near = slice(max(0, k - WINDOW), k + WINDOW + 1)
+    if not (np.isfinite(times[near]).all() and WINDOW <= k < len(mus) - WINDOW):
         return np.full((2, times.shape[1]), np.nan)
-    near = slice(k - WINDOW, k + WINDOW + 1)
     a, b, c = np.polyfit(np.log(mus[near] / mus[k]), np.log(times[near]), 2)
     return np.stack([math.log(mus[k]) - b / (2 * a), c - b * b / (4 * a)])
 
@@ -220,18 +225,29 @@ class Sweep:
 
 
 def sweep(run: Any, problem: Problem, eta: float, stream: int, paths: int, half: int = 3) -> Sweep:
-    """Measure T over a grid of 1 - beta around the theoretical optimum.
+    """Measure T over a grid of 1 - beta around the theoretical optimum, of up to two more points where its minimum lies near an end.
 
     If the theory is wrong, the grid has no interior minimum.
     """
     centre = round(math.log(problem.damping(eta, best_restoring_rate())) / math.log(RATIO))
-    mus = RATIO ** np.arange(centre - half, centre + half + 1.0)
-    theory = np.exp(scaling_function()(np.log(problem.restoring_rate(eta, mus)))) / mus
-    times = [
-        settling(problem.run(run, eta, mu, math.ceil(1.7 * t), stream=stream + i, paths=paths))
-        for i, (mu, t) in enumerate(zip(mus, theory, strict=True))
-    ]
-    return Sweep(eta, mus, np.stack(times), theory)
+
+    def at(place: int) -> tuple[float, float, np.ndarray]:
+        mu = RATIO ** float(centre + place)
+        theory = math.exp(scaling_function()(math.log(problem.restoring_rate(eta, mu)))) / mu
+        return mu, theory, settling(problem.run(run, eta, mu, math.ceil(1.7 * theory), stream=stream + 10 + place, paths=paths))
+
+    low, high = -half, half
+    rows = [at(place) for place in range(low, high + 1)]
+    for _ in range(2):
+        k = shortest(np.stack([times for *_, times in rows]))
+        if k < WINDOW:
+            low -= 1
+            rows.insert(0, at(low))
+        elif k >= len(rows) - WINDOW:
+            high += 1
+            rows.append(at(high))
+    mus, theory, measured = (np.array(column) for column in zip(*rows, strict=True))
+    return Sweep(eta, mus, measured, theory)
 
 
 def across_steps(run: Any, problem: Problem, eta: float, mu: float) -> float:
