@@ -25,6 +25,9 @@ SPREAD = {"x": 0.8, "x**2": 6.0, LIPSCHITZ: 1.4, HOELDER: 0.8}
 pilot run on the quadratic, for 1 - beta from 0.01 to 0.5 and eta from 2^-4 to 2^-12. They set the resolution of a number of paths.
 """
 
+EIGHT = 8.0
+"""Standard errors in a tolerance: 3.5 for the band of a gap at its maximum, at a verdict's level, and 4.5 for the largest error of 30 gaps."""
+
 
 def pair(oracle: st.NoisyOracle, plan: st.Plan) -> tuple[st.SGDM, st.SGD]:
     """Return SGDM and SGD on the averaged schedule."""
@@ -139,28 +142,27 @@ def largest_relative_error(measured: Sequence[Estimate], exact: Sequence[float])
 def measure_against_exact(
     run: Any, name: str, found: OrderStudy, paths: int, spread: Mapping[str, float]
 ) -> dict[str, np.ndarray]:
-    """Compare simulated gaps with the exact ones at the same steps, to ten standard errors.
+    """Compare simulated gaps with the exact ones at the same steps, to eight standard errors, as in `gap_tolerance`.
 
-    Six standard errors are for a band and four for the largest error.
     `spread` is the standard error of the largest gap under each test function, for one path and relative to the gap.
     """
     curves = {}
     for h in spread:
         curves[h] = sups(st.exact.gap(g.first, g.second, START, int(g.steps[-1]), h, record=g.steps) for g in found.gaps)
         off = largest_relative_error(found.estimates(h), curves[h])
-        run.measure(f"{name}, {h}: farthest from the exact gap", off, at_most=10 * spread[h] / math.sqrt(paths))
+        run.measure(f"{name}, {h}: farthest from the exact gap", off, at_most=EIGHT * spread[h] / math.sqrt(paths))
     return curves
 
 
 def gap_tolerance(h: str, paths: int) -> float:
-    """Return ten standard errors of a relative gap: six for a band, more than a verdict's level requires, four for the largest error of many gaps."""
-    return 10 * SPREAD[h] / math.sqrt(paths)
+    """Return eight standard errors of a relative gap: see `EIGHT`."""
+    return EIGHT * SPREAD[h] / math.sqrt(paths)
 
 
 def order_tolerance(h: str, paths: int, etas: Sequence[float]) -> float:
-    """Return eight standard errors of a fitted order: five for its interval, more than a verdict's level requires, three for its sampling error."""
+    """Return six standard errors of a fitted order if all gaps had that of the noisiest one, which are ten of a measured order or more."""
     logs = np.log(etas)
-    return 8 * SPREAD[h] / math.sqrt(paths) / float(np.linalg.norm(logs - logs.mean()))
+    return 6 * SPREAD[h] / math.sqrt(paths) / float(np.linalg.norm(logs - logs.mean()))
 
 
 def limit(local: Sequence[float], grid: float = 1e-3) -> tuple[float, float]:

@@ -16,6 +16,8 @@ from _plain import ROUNDING, averaged, draws, follow, memory, moments, path, rel
 import sdetools as st
 
 HORIZON, START = 1.0, [1.5]
+RESOLUTION = 0.05
+"""Relative tolerance of a simulated distance. Any factor of its formula that is forgotten, c^2, beta^2 or 1 + beta, changes it by 25 % or more."""
 WELLS = st.losses.from_expression("x**2/2 + cos(2*x)/2")
 LIPSCHITZ = 3.0  # |L''| = |1 - 2 cos 2x|
 
@@ -188,7 +190,7 @@ def measure_distance(run: object, eta: float, beta: float) -> None:
 @st.claim(
     "auxiliary-process-strong-gap",
     statement=r"At $\sigma = \eta^{-1/2}$, $E|x_k - y_k|^2 = c_k^2\, E|m_k|^2 \approx \frac{\beta^2}{1+\beta} "
-    r"\frac{\eta}{1-\beta}$: the pathwise distance is of order one half in $\eta/(1-\beta)$.",
+    r"\frac{\eta}{1-\beta}$: for small $\eta/(1-\beta)$ the pathwise distance is of order one half in it.",
     source="Proof of Theorem 3.5",
 )
 def strong_gap(run):
@@ -201,11 +203,14 @@ def strong_gap(run):
     for beta in betas:
         measure_distance(run, etas[0], beta)
         for eta in etas:
-            dynamics = distance(eta, beta)
-            found = st.simulate(dynamics, START, HORIZON, observe=["x**2"], **run.options(times=[HORIZON])).at("x**2")
-            measured[beta, eta], exact[beta, eta] = found, mean_square(eta, beta)
-            # no half width in a run exceeds 5 standard errors, so ten of them cover a true value and its interval
-            run.measure(f"E |x - y|^2, beta={beta}, eta={eta:g}", found, exact[beta, eta], tolerance=10 * found.stderr)
+            exact[beta, eta] = mean_square(eta, beta)
+
+            def simulated(paths, beta=beta, eta=eta):
+                options = run.options(paths=paths, observe=["x**2"], times=[HORIZON])
+                return st.simulate(distance(eta, beta), START, HORIZON, **options).at("x**2")
+
+            name = f"E |x - y|^2, beta={beta}, eta={eta:g}"
+            measured[beta, eta] = run.decide(name, simulated, exact[beta, eta], relative=RESOLUTION)
     for beta in betas:
         # E |m|^2 exceeds the noise's contribution by E |grad L|^2 and by its effect on x, both a fraction eta / (1 - beta) of it
         fine = [2.0**-k for k in (13, 14)]
@@ -223,7 +228,7 @@ def strong_gap(run):
         beta, eta = betas[-1], etas[-1]
         found = measured[beta, eta]
         c = eta * beta / (1 - beta)
-        run.measure("E |x - y|^2", found, expected=exact[beta, eta] / c**2, tolerance=10 * found.stderr)
+        run.measure("E |x - y|^2", found, expected=exact[beta, eta] / c**2, relative=RESOLUTION)
     run.figure(
         "strong gap",
         lambda: plot_strong_gap(measured, exact),

@@ -137,7 +137,7 @@ def measure_rule(run, cls, kappa, numbers):
 @st.claim(
     "hard-instance",
     statement=r"On least squares with samples $e_1$ or $\sqrt{2/\kappa}\,e_2$, one a step, SGDM at its best rate and $\beta$ contracts "
-    r"$E|w|^2$ at most twice as fast as SGD at its best rate, $1-\rho = O(1/\kappa)$, while AccSGD and Nesterov's method reach "
+    r"$E|w|^2$ at most twice as fast as SGD at its best rate, $1-\rho = O(1/\kappa)$ as $\kappa \to \infty$, while AccSGD and Nesterov's method reach "
     r"$1-\rho \sim \kappa^{-1/2}$.",
     source="R. Kidambi, P. Netrapalli, P. Jain, S. Kakade (2018), the hard instance for heavy ball",
 )
@@ -167,11 +167,14 @@ def hard_instance(run):
         measure_rule(run, cls, CHECKED, rates[cls][at][1])
         found = float(st.exact.expectation(moved, loss)[0])
         run.measure(f"{cls.__name__}: E L after {STEPS} steps by the library", found, expected, relative=ROUNDING)
-        options = run.options(paths=run.scale(quick=20 * run.paths, standard=2 * run.paths, full=run.paths))
-        found = st.simulate(one, [1.0, 1.0], horizon, observe={"L": loss}, times=[horizon], stream=i, **options).at("L")
-        run.measure(
-            f"{cls.__name__}: E L after {STEPS} steps beside its exact value", found, expected, tolerance=10 * found.stderr
-        )
+
+        def simulated(paths, one=one, loss=loss, horizon=horizon, i=i):
+            options = run.options(paths=paths, observe={"L": loss}, times=[horizon], stream=i)
+            return st.simulate(one, [1.0, 1.0], horizon, **options).at("L")
+
+        # 5 %, where the four rules differ by 50 % or more; the moments are exact, and batches are compared one by one
+        paths = run.scale(quick=20 * run.paths, standard=2 * run.paths, full=run.paths)
+        run.decide(f"{cls.__name__}: E L after {STEPS} steps, simulated", simulated, expected, relative=0.05, paths=paths)
     run.table(
         "best rates",
         [(kappa, *(rates[cls][k][0] for cls in GRIDS)) for k, kappa in enumerate(KAPPAS)],

@@ -367,7 +367,7 @@ def local_order(steps, found):
 
 @st.claim(
     "integrators-keep-their-orders",
-    statement=r"On a nonlinear SDE Milstein's and Heun's schemes have strong order 1.",
+    statement=r"On a nonlinear SDE Milstein's and Heun's schemes have strong order 1 as $h \to 0$.",
     source="P. Kloeden, E. Platen (1992); W. Ruemelin (1982)",
 )
 def strong_orders(run):

@@ -200,7 +200,7 @@ def growing(eta: float) -> float:
 
 @st.claim(
     "lemma-2.4-remainder",
-    statement=r"On a double well the lemma's remainder is of order $\eta^3$ for fixed $\sigma$. For $\sigma = \eta^{-1/2}$ it is "
+    statement=r"As $\eta \to 0$ on a double well, the lemma's remainder is of order $\eta^3$ for fixed $\sigma$. For $\sigma = \eta^{-1/2}$ it is "
     r"$(\frac{L''''}{8} - \frac{L''' L'}{2})\,\eta^2$ to leading order, as large as the curvature term, and of order "
     r"$\eta^{3/2}$ when the noise is skewed; the noise term is of order $\eta$.",
     source="Lemma 2.4",

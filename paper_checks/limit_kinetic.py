@@ -122,7 +122,7 @@ def coefficients_off(kind):
 @st.claim(
     "alpha-1-kinetic",
     statement=r"At $\alpha = 1$, $1-\beta = \lambda\eta$, SGDM tends to the kinetic equation $\mathrm dX = -M\,\mathrm dt$, "
-    r"$\mathrm dM = \lambda((\nabla L - M)\,\mathrm dt + \Sigma^{1/2}\mathrm dW)$ with order 1, and not to the SDE of SGD.",
+    r"$\mathrm dM = \lambda((\nabla L - M)\,\mathrm dt + \Sigma^{1/2}\mathrm dW)$ with order 1 as $\eta \to 0$, and not to the SDE of SGD.",
     source="Section 6; the regime not covered by Theorem 3.5",
 )
 def alpha_1(run):
@@ -159,7 +159,7 @@ def leading(h):
 @st.claim(
     "alpha-above-1-hamiltonian",
     statement=r"For $\alpha > 1$, on the clock $\tau = k\,\eta^{(1+\alpha)/2}$, SGDM tends to $X'' = -\lambda\nabla L(X)$, without "
-    r"friction or noise, at the slow rate $\eta^{(\alpha-1)/2}$.",
+    r"friction or noise, at the slow rate $\eta^{(\alpha-1)/2}$ as $\eta \to 0$.",
     source="The regime beyond Theorem 3.5",
 )
 def alpha_above_1(run):

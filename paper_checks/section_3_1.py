@@ -13,7 +13,9 @@ and the turbulence of the path decreases as well. In two dimensions, with s^2 = 
 Starting from x_0 = k eta c puts the mean endpoint at the origin, so E |x_k|^2 / 2 is the endpoint's variance in one coordinate.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from math import erf, exp, pi, sqrt
 
 import numpy as np
@@ -27,7 +29,10 @@ R = (1 - BETA) / (1 + BETA)
 HORIZON = STEPS * ETA
 SPREAD = "(x0**2 + x1**2) / 2"
 DIRECTION = np.array([0.6, 0.8])
-Z = 10  # no half width in a run exceeds 5 standard errors, so ten of them cover a true value and its interval
+RESOLUTION = 0.02
+"""Relative tolerance of a variance of single steps, whose two values differ by a factor of 19."""
+TURBULENCE = 0.01
+"""Relative tolerance of the turbulence of a path: a third of the least effect of momentum, 3 % of the length at |c| = 4."""
 
 
 def linear(size: float):
@@ -49,11 +54,16 @@ def sgdm(size: float, at_rest: bool = True) -> st.SGDM:
     return st.SGDM(oracle, plan, momentum=(size * DIRECTION * at_rest, R * np.eye(2) * at_rest))
 
 
-def walk(run, dynamics: st.Dynamics, size: float, seed: int = 0) -> st.studies.Simulation:
-    """Simulate a dynamics with the functionals that measure turbulence."""
+def walk(run, dynamics: st.Dynamics, size: float, stream: int = 0) -> Callable[[int], st.studies.Simulation]:
+    """Return the simulation of a dynamics, with the functionals that measure turbulence, as a function of its number of paths."""
     turbulence = [st.SquaredIncrements(0), st.PathLength(), st.LossVariation(dynamics.oracle.loss)]
-    options = run.options(seed=run.seed + seed, functionals=turbulence, times=[HORIZON])
-    return st.simulate(dynamics, linear(size)[1], HORIZON, observe=["x0", SPREAD], **options)
+
+    @lru_cache
+    def simulated(paths: int) -> st.studies.Simulation:
+        options = run.options(paths=paths, stream=stream, functionals=turbulence, times=[HORIZON])
+        return st.simulate(dynamics, linear(size)[1], HORIZON, observe=["x0", SPREAD], **options)
+
+    return simulated
 
 
 def scaled(estimate: st.Estimate, unit: float, shift: float = 0.0) -> st.Estimate:
@@ -113,19 +123,17 @@ def one_step(run):
     run.measure("variance of a step / eta^2 by the library, SGDM", closed.one_step_sgdm / ETA**2, R, tolerance=ROUNDING)
 
     def variance(dynamics):
-        """Return the mean over all steps of (x_{k+1} - x_k)^2, minus the square of its mean eta c."""
-        total = walk(run, dynamics, size).at("squared increments of x0")
-        return scaled(total, STEPS * ETA**2, shift=(size * DIRECTION[0]) ** 2)
+        """Return the mean over all steps of (x_{k+1} - x_k)^2, minus the square of its mean eta c, as a function of the paths."""
+        walked = walk(run, dynamics, size)
+        shift = (size * DIRECTION[0]) ** 2
+        return lambda paths: scaled(walked(paths).at("squared increments of x0"), STEPS * ETA**2, shift=shift)
 
     for name, dynamics, exact in (("SGD", sgd(size), 1.0), ("SGDM", sgdm(size), R)):
-        found = variance(dynamics)
-        run.measure(f"variance of a step / eta^2, {name}", found, expected=exact, tolerance=Z * found.stderr)
-    with run.control("m_0 = 0 in place of the draw at rest"):
-        found = variance(sgdm(size, at_rest=False))
-        run.measure("variance of a step / eta^2, SGDM", found, expected=R, tolerance=Z * found.stderr)
+        found = run.decide(f"variance of a step / eta^2, {name}", variance(dynamics), expected=exact, relative=RESOLUTION)
     with run.control("SGDM's step as loud as SGD's"):
-        found = variance(sgdm(size))
         run.measure("variance of a step / eta^2, SGDM", found, expected=1.0, tolerance=(1 - R) / 2)
+    with run.control("m_0 = 0 in place of the draw at rest"):
+        run.decide("variance of a step / eta^2, SGDM", variance(sgdm(size, at_rest=False)), expected=R, relative=RESOLUTION)
 
 
 @st.claim(
@@ -151,7 +159,7 @@ def endpoint(run):
     run.measure("variance by the library's closed form, SGDM", warmup.endpoint_sgdm, second, relative=ROUNDING)
     ends = {}
     for name, dynamics, exact in (("SGD", sgd(size), first), ("SGDM", sgdm(size), second)):
-        end = ends[name] = walk(run, dynamics, size)
+        end = walk(run, dynamics, size)
         recursion = st.exact.moments(dynamics, linear(size)[1], STEPS).covariance[-1]
         run.measure(f"variance by moment recursion, {name}", recursion[0, 0], expected=exact, tolerance=1e-12)
         middle = st.exact.moments(dynamics, linear(size)[1], STEPS, record=[7])
@@ -159,19 +167,22 @@ def endpoint(run):
         run.measure(f"variance after 7 steps by moment recursion, {name}", middle.covariance[0, 1, 1], drawn, tolerance=1e-12)
         away = relative_distance(middle.mean[0], (STEPS - 7) * ETA * size * DIRECTION)
         run.measure(f"mean after 7 steps by moment recursion, {name}", away, at_most=ROUNDING)
-        run.measure(f"variance of the endpoint, {name}", end.at(SPREAD), expected=exact, tolerance=correction / 2)
-        mean = end.at("x0")
-        run.measure(f"mean of the endpoint, {name}", mean, expected=0.0, tolerance=Z * mean.stderr)
+        # a quarter of the correction, so that a correction of half its size or of twice it is detected
+        ends[name] = run.decide(
+            f"variance of the endpoint, {name}", lambda n, end=end: end(n).at(SPREAD), expected=exact, tolerance=correction / 4
+        )
+        # a twentieth of a standard deviation; the mean is the start's, k eta c = 4, minus k eta times the mean gradient
+        run.decide(f"mean of the endpoint, {name}", lambda n, end=end: end(n).at("x0"), expected=0.0, tolerance=sqrt(exact) / 20)
 
     with run.control("the correction left out"):
-        run.measure("variance of the endpoint, SGDM", ends["SGDM"].at(SPREAD), first, tolerance=correction / 2)
+        run.measure("variance of the endpoint, SGDM", ends["SGDM"], first, tolerance=correction / 4)
     with run.control("the steps taken for independent"):
-        run.measure("variance of the endpoint, SGDM", ends["SGDM"].at(SPREAD), STEPS * R * ETA**2, tolerance=correction / 2)
+        run.measure("variance of the endpoint, SGDM", ends["SGDM"], STEPS * R * ETA**2, tolerance=correction / 4)
 
     # SGDM and SGD on the same gradients: the difference itself, along the whole path
     gap = st.weak_gap(sgdm(0.0), sgd(0.0), [0.0, 0.0], HORIZON, observe=[SPREAD], **run.options(times="all"))
     largest, bound = gap.sup(SPREAD), 2 * ETA**2 / (1 - BETA)
-    run.measure("largest difference of the variances", largest, expected=correction, tolerance=correction / 2)
+    run.measure("largest difference of the variances", largest, expected=correction, tolerance=correction / 4)
     run.measure("largest difference of the variances, within the bound", largest, at_most=bound)
     with run.control("a quarter of the bound"):
         run.measure("largest difference of the variances", largest, at_most=bound / 4)
@@ -223,22 +234,25 @@ def turbulence(run):
     seen = {name: {} for name in formulas}
     for size in sizes:
         # independent draws, for a ratio of independent means
-        plain, momentum = walk(run, sgd(size), size), walk(run, sgdm(size), size, seed=1)
+        plain, momentum = walk(run, sgd(size), size), walk(run, sgdm(size), size, stream=1)
         for name, formula in formulas.items():
             if size == 0 and name == "loss variation":
                 continue  # a flat loss does not vary
             exact = formula(size, 1.0) * STEPS * ETA, formula(size, R) * STEPS * ETA
-            quotient = seen[name][size] = ratio(momentum.at(name), plain.at(name))
-            run.measure(f"{name}, SGD, |c|={size}", plain.at(name), expected=exact[0], tolerance=Z * plain.at(name).stderr)
-            run.measure(f"{name}, SGDM, |c|={size}", momentum.at(name), expected=exact[1], tolerance=Z * momentum.at(name).stderr)
-            run.measure(
-                f"{name}, SGDM over SGD, |c|={size}", quotient, expected=exact[1] / exact[0], tolerance=Z * quotient.stderr
+            parts = [lambda n, own=own, name=name: own(n).at(name) for own in (plain, momentum)]
+            for method, part, value in zip(("SGD", "SGDM"), parts, exact, strict=True):
+                run.decide(f"{name}, {method}, |c|={size}", part, expected=value, relative=TURBULENCE)
+            seen[name][size] = run.decide(
+                f"{name}, SGDM over SGD, |c|={size}",
+                lambda n, parts=parts: ratio(parts[1](n), parts[0](n)),
+                expected=exact[1] / exact[0],
+                relative=TURBULENCE,
             )
     length = seen["path length"]
     with run.control("the length shrinks like the variance of a step"):
-        run.measure("path length, SGDM over SGD, c=0", length[0.0], expected=R, tolerance=Z * length[0.0].stderr)
+        run.measure("path length, SGDM over SGD, c=0", length[0.0], expected=R, relative=TURBULENCE)
     with run.control("c does not matter"):
-        run.measure("path length, SGDM over SGD, |c|=1", length[1.0], expected=sqrt(R), tolerance=Z * length[1.0].stderr)
+        run.measure("path length, SGDM over SGD, |c|=1", length[1.0], expected=sqrt(R), relative=TURBULENCE)
     run.figure(
         "turbulence",
         lambda: plot_turbulence(seen, formulas),

@@ -90,7 +90,7 @@ def measure_curves(run, alpha, found, tests):
 
 @st.claim(
     "theorem-3.5-constant",
-    statement=r"For a constant schedule with $1-\beta = \lambda\eta^\alpha$ and $\sigma = \eta^{-1/2}$ the weak gap between SGDM "
+    statement=r"As $\eta \to 0$ at a constant schedule with $1-\beta = \lambda\eta^\alpha$ and $\sigma = \eta^{-1/2}$ the weak gap between SGDM "
     r"and SGD has order $(1-\alpha)/2$ for Lipschitz $h$, so that the theorem's rate is attained, and twice this order, $1-\alpha$, "
     r"for smooth $h$.",
     source="Theorem 3.5",
@@ -121,7 +121,7 @@ def theorem_3_5_constant(run):
 @st.claim(
     "definition-3.4-needs-lipschitz-h",
     statement=r"Definition 3.4 admits every $h$ of polynomial growth, a class too large for Theorem 3.5: for $h = |x-x_0|^{1/2}$ "
-    r"the gap between SGDM and SGD is only of order $(1-\alpha)/4$. After one step it is $0.562\,\eta^{1/4}$ at $\beta = 0.9$.",
+    r"the gap between SGDM and SGD is only of order $(1-\alpha)/4$ as $\eta \to 0$. After one step it is $0.562\,\eta^{1/4}$ at $\beta = 0.9$.",
     source="Definition 3.4, Theorem 3.5",
 )
 def definition_3_4_needs_lipschitz_h(run):

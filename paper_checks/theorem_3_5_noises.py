@@ -231,7 +231,7 @@ def drift(eta):
 @st.claim(
     "theorem-3.5-any-law-of-noise",
     statement=r"For discrete, bounded, skewed and heavy-tailed noise on a quadratic the weak gaps between SGDM and SGD in "
-    r"$x$, $x^2$ and $|x - x_0|$ agree with their exact curves and have the orders of Gaussian noise.",
+    r"$x$, $x^2$ and $|x - x_0|$ agree with their exact curves and have the orders of Gaussian noise as $\eta \to 0$.",
     source="Theorem 3.5, Assumption 3.3",
 )
 def theorem_3_5_any_law_of_noise(run):
@@ -272,7 +272,7 @@ def theorem_3_5_any_law_of_noise(run):
 @st.claim(
     "theorem-3.5-state-dependent-noise",
     statement=r"On the double well $(x^2-1)^2/4$ with noise root $1 + 0.3 \sin x$ the weak gap between SGDM and SGD vanishes "
-    r"at least at the theorem's rate for smooth $h$. For $h = |x - x_0|$ it tends to that of pure noise, of order $1/2$.",
+    r"at least at the theorem's rate for smooth $h$. For $h = |x - x_0|$ it tends to that of pure noise, of order $1/2$ as $\eta \to 0$.",
     source="Theorem 3.5",
 )
 def theorem_3_5_state_dependent_noise(run):

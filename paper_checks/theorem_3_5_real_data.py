@@ -130,7 +130,7 @@ def measure_noise(run, train, part):
 @st.claim(
     "theorem-3.5-real-data",
     statement=r"In logistic regression on real data with minibatch noise the gaps of training and test loss between SGDM and "
-    r"SGD at the same learning rate vanish at least as fast as $\eta^{1/2}$: at a fixed batch size, $\sigma = 1$, and with SVAG, "
+    r"SGD at the same learning rate vanish at least as fast as $\eta^{1/2}$ as $\eta \to 0$: at a fixed batch size, $\sigma = 1$, and with SVAG, "
     r"$\sigma = \eta^{-1/2}$.",
     source="Theorem 3.5, section 6",
 )
