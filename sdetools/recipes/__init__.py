@@ -169,28 +169,49 @@ def optimiser(method: str, params: Any, lr: float, settings: Any, **options: Any
     return named(settings.form)(params, lr=lr, momentum=settings.momentum, **options)
 
 
-def best(runs: Mapping[Key, TrainingRun], score: str) -> Key:
-    """Return the key of the best run; the first one among equals. A run that diverged, or whose score is None, is the worst.
+def diverged(run: TrainingRun) -> bool:
+    """Return whether a run diverged, as its last row of the log shows: see `row_diverged`."""
+    return row_diverged(run.final)
+
+
+def row_diverged(row: Mapping[str, Any]) -> bool:
+    """Return whether a row of a log belongs to a diverged network: it says so, or one of its numbers is None, because it was not finite."""
+    return bool(row.get("diverged")) or None in row.values()
+
+
+def best(runs: Mapping[Key, TrainingRun], score: str, of: Callable[[TrainingRun], float | None] | None = None) -> Key:
+    """Return the key of the best run; the first one among equals. A run that diverged is never chosen.
 
     Args:
-        runs: Training runs, by their keys; at least one, else ValueError.
+        runs: Training runs, by their keys.
         score: The logged number that is compared at the end of each run: the smallest is best if the name ends in "loss", else the largest.
+        of: The number to be compared, as a function of a run; by default `score` in the last row of its log.
+
+    Raises:
+        ValueError: If no run is left, because all diverged.
     """
     sign = -1 if score.endswith("loss") else 1
+    scores = {key: run.final.get(score) if of is None else of(run) for key, run in runs.items() if not diverged(run)}
+    found = {key: sign * value for key, value in scores.items() if value is not None}
+    if not found:
+        raise ValueError(
+            f"a search must have a run that does not diverge; all {len(runs)} did, such as {next(iter(runs.values())).name}. Try smaller "
+            "learning rates, such as --set grid=... or --set lr=...; finished runs are not repeated."
+        )
+    return max(found, key=found.__getitem__)
 
-    def signed_score(key: Key) -> float:
-        end = runs[key].final
-        return -np.inf if end.get("diverged") or end[score] is None else sign * end[score]
 
-    return max(runs, key=signed_score)
+def finals(runs: Sequence[TrainingRun], name: str = "test_accuracy", last: int = 1, of_diverged: float = np.nan) -> np.ndarray:
+    """Return the numbers called `name` at the end of the runs, times 100: percentages `(runs,)`, in the order of `runs`.
 
-
-def finals(runs: Sequence[TrainingRun], name: str = "test_accuracy") -> np.ndarray:
-    """Return the numbers called `name` in the last rows of the runs' logs, times 100: percentages `(runs,)`, in the order of `runs`.
-
-    A number that is missing, or None because it is not finite, counts as 0.
+    Args:
+        runs: The training runs.
+        name: The logged number.
+        last: The number of evaluations at the end of a run whose median is taken.
+        of_diverged: The percentage that counts for a run that diverged, such as chance level. By default NaN: its weights classify nothing, and
+            the class that NaN is mapped to has an accuracy without meaning.
     """
-    return np.array([100 * (run.final.get(name) or 0.0) for run in runs])
+    return np.array([of_diverged if diverged(run) else 100 * float(np.median(run.curve(name)[1][-last:])) for run in runs])
 
 
 def _value(key: str, text: str, kind: Any) -> Any:
@@ -229,22 +250,37 @@ def identity_of(name: str, settings: Any) -> str:
 
 
 def spread(values: np.ndarray) -> str:
-    """Return the mean and the standard deviation of `values` `(n,)` as text, such as "93.21 (0.15)"; only the mean for a single value."""
-    if len(values) < 2:
-        return f"{values.mean():.2f}"
-    return f"{values.mean():.2f} ({values.std(ddof=1):.2f})"
+    """Return the mean and the standard deviation of `values` `(n,)` as text, such as "93.21 (0.15)"; only the mean for a single value.
+
+    NaN stands for a run that diverged. Such runs are counted, and the mean is that of the others: "2 of 5 diverged, others 93.21 (0.15)".
+
+    Example:
+        >>> spread(np.array([93.0, 94.0])), spread(np.array([93.0, np.nan])), spread(np.array([np.nan]))
+        ('93.50 (0.71)', '1 of 2 diverged, others 93.00', '1 of 1 diverged')
+    """
+    kept = values[np.isfinite(values)]
+    text = f"{kept.mean():.2f} ({kept.std(ddof=1):.2f})" if len(kept) > 1 else f"{kept[0]:.2f}" if len(kept) else ""
+    if len(kept) == len(values):
+        return text
+    return f"{len(values) - len(kept)} of {len(values)} diverged{', others ' if text else ''}{text}"
 
 
 def mean_over_seeds(values: np.ndarray, name: str = "") -> Estimate:
     """Return the mean of `values` `(seeds,)` with its standard error, for Student's t interval; the error of a single value is infinite.
 
-    `name` is the name of the estimate, for printing.
+    `name` is the name of the estimate, for printing. If a value is NaN, because its run diverged, the mean is NaN too.
     """
     error = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else np.inf
     return Estimate(float(values.mean()), error, len(values), name=name)
 
 
 def difference(values: np.ndarray) -> str:
-    """Return the mean of paired differences `(seeds,)` as text with its 95 % t interval, "0.30 [0.10, 0.50]"; [-inf, inf] for a single value."""
+    """Return the mean of paired differences `(seeds,)` as text with its 95 % t interval, "0.30 [0.10, 0.50]"; [-inf, inf] for a single value.
+
+    The difference of a pair with a run that diverged is NaN. Then the mean is unknown, because that of the other pairs would be biased.
+    """
+    unknown = int(np.isnan(values).sum())
+    if unknown:
+        return f"unknown, {unknown} of {len(values)} pairs diverged"
     found = mean_over_seeds(values)
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

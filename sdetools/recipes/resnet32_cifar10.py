@@ -18,7 +18,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sdetools.recipes import RecipeOutcome, check_choice, check_positive, difference, finals, optimiser, spread, vision
+from sdetools.recipes import (
+    RecipeOutcome,
+    check_choice,
+    check_positive,
+    difference,
+    finals,
+    optimiser,
+    row_diverged,
+    spread,
+    vision,
+)
 from sdetools.recipes.datasets import accuracy
 from sdetools.recipes.training import Job, Trainer, TrainingTask
 
@@ -176,15 +186,19 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
 def curves(runs: Sequence[Any]) -> np.ndarray:
     """Return the test accuracies of training runs in percent, `(runs, evaluations)`, with one column per evaluation during a run.
 
-    A run with fewer evaluations, because it diverged, repeats its last value; a value that is not finite counts as 0.
+    Evaluations of a network that had diverged are NaN, up to the end.
     """
-    found = [[100 * (value or 0.0) for value in run.curve("test_accuracy")[1]] for run in runs]
+    found = [
+        [np.nan if row_diverged(row) else 100 * row["test_accuracy"] for row in run.log if "test_accuracy" in row] for run in runs
+    ]
     longest = max(map(len, found))
-    return np.array([curve + [curve[-1]] * (longest - len(curve)) for curve in found])
+    return np.array([curve + [np.nan] * (longest - len(curve)) for curve in found])
 
 
 def distances(found: Mapping[tuple[int, str], Sequence[Any]], l: int) -> np.ndarray:
     """Return the mean over a run of |test accuracy of SGD - test accuracy of SGDM| in percentage points, for each seed, `(seeds,)`.
+
+    It is NaN where a run diverged.
 
     Args:
         found: The training runs, lists over seeds by the keys (l, method).
@@ -192,7 +206,7 @@ def distances(found: Mapping[tuple[int, str], Sequence[Any]], l: int) -> np.ndar
     """
     both = [curves(found[l, method]) for method in ("SGD", "SGDM")]
     length = max(c.shape[1] for c in both)
-    one, other = (np.pad(c, ((0, 0), (0, length - c.shape[1])), mode="edge") for c in both)
+    one, other = (np.pad(c, ((0, 0), (0, length - c.shape[1])), constant_values=np.nan) for c in both)
     return np.abs(one - other).mean(axis=1)
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from sdetools.bridge.batches import Batches
 from sdetools.bridge.torch_optimisers import convert
-from sdetools.recipes import RecipeOutcome, best, check_choice, check_positive, difference, optimiser, spread, text
+from sdetools.recipes import RecipeOutcome, best, check_choice, check_positive, difference, diverged, optimiser, spread, text
 from sdetools.recipes.datasets import accuracy, batch_piece
 from sdetools.recipes.training import Job, Trainer, TrainingTask
 
@@ -264,16 +264,17 @@ def evaluated(net: torch.nn.Module, data: text.Prompts, device: str, name: str =
     return accuracy(lambda rows: net(*rows), batches, name)
 
 
-def at_best(runs: Sequence[Any]) -> np.ndarray:
+def at_best(runs: Sequence[Any], of_diverged: float = np.nan) -> np.ndarray:
     """Return the test accuracy of each run at its first best development accuracy, in percent, `(runs,)`.
 
-    A run without an evaluation counts as 0.
+    A run that diverged counts as `of_diverged`, also where it was evaluated before.
     """
-    out = []
-    for run in runs:
-        rows = [row for row in run.log if row.get("dev_accuracy") is not None]
-        out.append(100 * max(rows, key=lambda row: row["dev_accuracy"])["test_accuracy"] if rows else 0.0)
-    return np.array(out)
+    return np.array([of_diverged if diverged(run) else 100 * best_row(run)["test_accuracy"] for run in runs])
+
+
+def best_row(run: Any) -> dict[str, Any]:
+    """Return the first row of the log of a run with its largest development accuracy."""
+    return max((row for row in run.log if row.get("dev_accuracy") is not None), key=lambda row: row["dev_accuracy"])
 
 
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:

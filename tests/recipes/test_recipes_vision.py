@@ -200,20 +200,40 @@ def test_listed_settings_can_be_passed_back(name):
     assert {row[2] for row in rows} == {"[paper]", "[likely]", ""} | ({"[code]"} if name == "roberta-few-shot" else set())
 
 
-def test_diverged_runs_rank_last_and_tables_and_figures_are_made(tmp_path):
-    """At a learning rate of 1e6 SGD diverges within the first steps: its curve is constant from there, and table and figure are made."""
+def test_a_diverged_run_is_named_and_counted_and_has_no_accuracy(tmp_path):
+    """At a learning rate of 1e6 SGD diverges within the first steps. Its weights are NaN; the share of class 0, 0.1 here, must not be reported."""
     pytest.importorskip("mlxtend")
     given = ["seeds=2", "l=1", "epochs=0.2", "lr=1e6", "evaluations=4", "norm=group", "blocks=1"]
     outcome = resnet32_cifar10.main(recipes.settings_of(resnet32_cifar10, True, given), Trainer(tmp_path, "wild"))
     runs = outcome.runs[1, "SGD"]
-    assert any(run.final.get("diverged") for run in runs)
-    assert outcome.rows[0][0] == 1 and np.isfinite(resnet32_cifar10.distances(outcome.runs, 1)).all()
+    assert all(recipes.diverged(run) for run in runs)
+    assert np.isnan(recipes.finals(runs)).all() and recipes.finals(runs, of_diverged=10.0).tolist() == [10.0, 10.0]
+    assert np.isnan(resnet32_cifar10.curves(runs)).all() and np.isnan(resnet32_cifar10.distances(outcome.runs, 1)).all()
+    l, sgd, _, gap, distance = outcome.rows[0]
+    assert (l, sgd) == (1, "2 of 2 diverged") and gap == distance == "unknown, 2 of 2 pairs diverged"
     assert outcome.figure().axes
 
+
+def test_a_search_never_chooses_a_diverged_run(tmp_path):
     def run(**final):
-        return TrainingRun("a", {"test_accuracy": 0.5, "test_loss": 1.0} | final, [], tmp_path)
+        row = {"step": 1, "test_accuracy": 0.5, "test_loss": 1.0} | final
+        return TrainingRun("a", row, [row], tmp_path)
 
     tried = {"a": run(), "b": run(test_accuracy=0.6, test_loss=2.0), "c": run(test_accuracy=0.9, test_loss=0.1, diverged=True)}
-    tried["d"] = run(test_accuracy=None, test_loss=None)
+    tried["d"] = run(test_accuracy=0.95, test_loss=None)  # a finite loss before the last step, and NaN after it
     assert recipes.best(tried, "test_accuracy") == "b" and recipes.best(tried, "test_loss") == "a"
-    assert recipes.finals([tried["b"], tried["d"]]).tolist() == [60, 0]
+    assert [recipes.diverged(one) for one in tried.values()] == [False, False, True, True]
+    ends = recipes.finals(list(tried.values()))
+    assert ends[:2].tolist() == [50, 60] and np.isnan(ends[2:]).all()
+    assert recipes.spread(ends) == "2 of 4 diverged, others 55.00 (7.07)"
+    assert recipes.difference(ends - 50) == "unknown, 2 of 4 pairs diverged"
+    assert np.isnan(recipes.mean_over_seeds(ends).value)
+    with pytest.raises(ValueError, match="a search must have a run that does not diverge; all 2 did"):
+        recipes.best({key: tried[key] for key in "cd"}, "test_accuracy")
+
+
+def test_the_end_of_a_run_is_the_median_of_its_last_evaluations(tmp_path):
+    log = [{"step": k, "test_accuracy": value} for k, value in enumerate((0.1, 0.7, 0.2, 0.9, 0.4, 0.6))]
+    run = TrainingRun("a", log[-1], log, tmp_path)
+    assert recipes.finals([run]).tolist() == [60] and recipes.finals([run], last=5).tolist() == [60]
+    assert recipes.finals([run], last=3).tolist() == [60] and recipes.finals([run], last=2).tolist() == [50]
