@@ -50,7 +50,7 @@ def network(name: str) -> tuple[Any, Any, Any]:
     import torch
     from torch import nn
 
-    from sdetools.recipes.vision import SmallResNet
+    from sdetools.recipes.networks import SmallResNet
 
     makers: dict[str, Callable[[], nn.Module]] = {
         "softmax": lambda: nn.Linear(64, 10),

@@ -3,7 +3,8 @@
 At l = 1 the test accuracy of SGDM is higher; as l grows, the test curves approach each other. SVAG takes two batches per step, which multiplies the
 covariance of the gradient by l, and takes l times as many steps at lr / l.
 
-Marks beside the values: [paper] stated in the paper; [likely] inferred or customary, not the paper's value.
+Marks beside the values: [paper] stated in the paper; [code] used in public code for SVAG (github.com/sadhikamalladi/svag);
+[likely] inferred or customary.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sdetools.recipes import (
     check_positive,
     difference,
     finals,
+    networks,
     optimiser,
     row_diverged,
     spread,
@@ -53,8 +55,10 @@ class Settings:
         seeds: The number of runs for each method and each l; their seeds are `first_seed`, `first_seed` + 1, ...
         blocks: The number of residual blocks in each of three stages; 5 is ResNet-32.
         width: The number of channels of the first stage.
+        activation: "before" for a pre-activation network, whose convolutions follow a normalisation and a rectifier; "after" for K. He et al. 2016.
         norm: "batch" or "group" normalisation, with gains and offsets if `affine`.
         frozen_last: Whether the last layer stays at its initial values.
+        eps: The number that is added to a variance in normalisations.
         evaluations: The number of evaluations during a run.
         pieces: The number of equal parts of a batch, which pass through the network one after the other.
         precision: "float32", "bfloat16" (autocast) or "float64".
@@ -77,33 +81,43 @@ class Settings:
     """Form of momentum that lr refers to: sgdm (Def. 2.3), heavy-ball (Eq. (1)) or nesterov; not stated in the paper. SGD gets the
     effective learning rate."""
     momentum: float = 0.9  # [paper]
-    epochs: float = 160  # [likely]
+    epochs: float = 160  # [code]
     decays: tuple[float, ...] = (80, 120)  # [paper]
     decay: float = 0.1  # [paper]
-    weight_decay: float = 5e-4  # [likely]
-    augment: bool = True  # [likely]
+    weight_decay: float = 5e-4  # [code]
+    augment: bool = True  # [code]
+    """Random crops of the images with a black border of 4 pixels; those of CIFAR-10 are flipped too."""
     l: tuple[int, ...] = (1, 2, 4, 8, 16)
     seeds: int = 3
     first_seed: int = 10
     blocks: int = 5
     width: int = 16
-    norm: str = "batch"
-    affine: bool = False  # as in public code for SVAG
-    frozen_last: bool = True  # as in public code for SVAG
+    activation: str = "before"  # [code]
+    """Normalisation and rectifier before each convolution, or after it."""
+    norm: str = "batch"  # [code]: its variant is group
+    affine: bool = False  # [code]
+    """Whether normalisations have gains and offsets."""
+    frozen_last: bool = True  # [code]
+    """Whether the last layer stays at its initial values."""
+    eps: float = 1e-12  # [code]: it has 0, which torch refuses today
+    """Number that is added to a variance in normalisations."""
     evaluations: int = 40
     """Number of evaluations during a run."""
     pieces: int = 1
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        check_positive(self, "batch", "lr", "epochs", "shrink", "l", "seeds", "blocks", "width", "evaluations", "pieces")
+        check_positive(self, "batch", "lr", "epochs", "shrink", "l", "seeds", "blocks", "width", "eps", "evaluations", "pieces")
         check_choice(self, "source", vision.SOURCES)
         check_choice(self, "form", ("sgdm", "heavy-ball", "nesterov"))
+        check_choice(self, "activation", NETWORKS)
 
 
+NETWORKS = {"before": networks.PreResNet, "after": networks.SmallResNet}
+"""The networks by the place of their activations."""
 MINIATURE = {
     "source": "mnist-5k", "shrink": 2, "batch": 64, "lr": 4.0, "epochs": 2, "decays": (1.0, 1.5), "augment": False, "affine": True,
-    "l": (1, 2, 4, 8), "seeds": 5, "blocks": 1, "width": 8, "frozen_last": False, "evaluations": 8,
+    "l": (1, 2, 4, 8), "seeds": 5, "blocks": 1, "width": 8, "frozen_last": False, "eps": 1e-5, "evaluations": 8,
 }  # fmt: skip
 """ResNet-8 on 4,000 digits of 14 x 14 pixels: minutes on two cores. lr was chosen among 2, 4, 8 and 32 with seeds 0 and 1 at l = 1."""
 
@@ -129,17 +143,13 @@ def task(settings: Settings, method: str, l: int, seed: int, device: str) -> Tra
         device: The device to which batches are moved, such as "cpu".
     """
     train, test = read_images(settings)
-    model = vision.SmallResNet(
-        settings.blocks,
-        settings.width,
-        train.images.shape[1],
-        train.classes,
-        settings.norm,
-        settings.affine,
-        settings.frozen_last,
-    )
+    model = NETWORKS[settings.activation](
+        settings.blocks, settings.width, train.images.shape[1], train.classes, settings.norm, settings.affine, settings.frozen_last, settings.eps
+    )  # fmt: skip
     params = [p for p in model.parameters() if p.requires_grad]
-    batches = vision.ImageBatches(train, settings.batch, seed, settings.augment, flip=settings.source == "cifar10")
+    cifar = settings.source == "cifar10"
+    moments = vision.CIFAR10_MOMENTS if cifar else None  # [code]
+    batches = vision.ImageBatches(train, settings.batch, seed, settings.augment, flip=cifar, moments=moments)
     per_epoch = batches.batches.per_epoch
     steps = round(settings.epochs * per_epoch)
 

@@ -1,18 +1,17 @@
-"""Image classification: readers of data set files, augmentation as a function of (seed, batch) and residual networks for small images."""
+"""Image classification: readers of data set files, and augmentation as a function of (seed, batch). Networks are in `networks`."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from sdetools.bridge.batches import Batches
@@ -190,6 +189,8 @@ def mnist_5k() -> tuple[LabelledImages, LabelledImages]:
     return everything.subset(torch.as_tensor(~test)), everything.subset(torch.as_tensor(test))
 
 
+CIFAR10_MOMENTS = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+"""Mean and standard deviation of each channel by which public code for SVAG normalises CIFAR-10; the latter are means over images."""
 SOURCES: dict[str, Callable[[str], tuple[LabelledImages, LabelledImages]]] = {
     "cifar10": cifar10,
     "idx": idx,
@@ -206,19 +207,28 @@ class ImageBatches:
         size: The batch size.
         seed: The seed of shuffles and augmentation.
         augment: Apply random crops of the padded images and, if `flip` is set, random flips.
-        pad: The width of the border of zeros that is added on each side before a crop, in pixels.
+        pad: The width of the black border that is added on each side before a crop, in pixels.
         flip: Whether augmentation flips images left to right with probability 1/2.
+        moments: The mean and the standard deviation of each channel that normalise the images; None for those of the training images.
     """
 
     def __init__(
-        self, images: LabelledImages, size: int, seed: int, augment: bool = False, pad: int = 4, flip: bool = True
+        self,
+        images: LabelledImages,
+        size: int,
+        seed: int,
+        augment: bool = False,
+        pad: int = 4,
+        flip: bool = True,
+        moments: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         self.batches = Batches((torch.arange(len(images)),), size)
         self.images, self.seed, self.augment, self.pad, self.flip = images, seed, augment, pad, flip
-        self.mean, self.std = images.moments()
+        own = images.moments() if moments is None else [torch.tensor(part)[None, :, None, None] for part in moments]
+        self.mean, self.std = own
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Return uint8 images `(n, channels, height, width)` as float32, normalised by mean and standard deviation of the training images."""
+        """Return uint8 images `(n, channels, height, width)` as float32, with their channels normalised by mean and standard deviation."""
         return (images.float() / 255 - self.mean) / self.std
 
     def at(self, number: int, piece: int = 0, pieces: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -231,9 +241,10 @@ class ImageBatches:
             ValueError: If `pieces` does not divide the batch size.
         """
         (index,) = self.batches.at(self.seed, number)
-        images = self.normalise(self.images.images[index])
+        images = self.images.images[index]
         if self.augment:
             images = self._augmented(images, torch.Generator().manual_seed((self.seed * 7_368_787 + number) % (1 << 63)))
+        images = self.normalise(images)
         return batch_piece(images, piece, pieces), batch_piece(self.images.labels[index], piece, pieces)
 
     def evaluation_batches(self, images: LabelledImages, size: int = 500) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -245,7 +256,7 @@ class ImageBatches:
             yield self.normalise(images.images[at : at + size]), images.labels[at : at + size]
 
     def _augmented(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return normalised images `(n, channels, height, width)` in the same shape, cropped at random offsets from the padded images.
+        """Return images `(n, channels, height, width)` in the same shape, cropped at random offsets from the images with a black border.
 
         If `flip` is set, each is flipped left to right with probability 1/2. All draws come from `generator`.
         """
@@ -258,82 +269,3 @@ class ImageBatches:
             flipped = torch.rand(n, generator=generator) < 0.5
             out = torch.where(flipped[:, None, None, None], out.flip(3), out)
         return out.contiguous()
-
-
-class _Block(nn.Module):
-    """Residual block of two 3x3 convolutions; the shortcut subsamples pixels and pads channels with zeros.
-
-    Args:
-        inner: The number of channels of the input.
-        outer: The number of channels of the output, at least `inner`.
-        stride: The stride of the first convolution, by which height and width are divided.
-        norm: A function that returns a normalisation layer for a number of channels.
-    """
-
-    def __init__(self, inner: int, outer: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
-        super().__init__()
-        self.first, self.norm1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False), norm(outer)
-        self.second, self.norm2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False), norm(outer)
-        self.stride, self.extra_channels = stride, outer - inner
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the output `(n, outer, height / stride, width / stride)` for an input `(n, inner, height, width)`."""
-        y = self.norm2(self.second(F.relu(self.norm1(self.first(x)))))
-        shortcut = F.pad(
-            x[:, :, :: self.stride, :: self.stride],
-            (0, 0, 0, 0, self.extra_channels // 2, self.extra_channels - self.extra_channels // 2),
-        )
-        return F.relu(y + shortcut)
-
-
-class SmallResNet(nn.Module):
-    """Residual network of K. He et al. 2016 for small images such as 32x32, with 6 * `blocks` + 2 layers.
-
-    It has three stages of `blocks` residual blocks each. Each stage after the first halves height and width and doubles the channels.
-
-    Args:
-        blocks: The number of blocks of a stage; 5 is ResNet-32.
-        width: The number of channels of the first stage.
-        channels: The number of channels of an image.
-        classes: The number of classes.
-        norm: "batch" for batch normalisation or "group" for group normalisation with 8 groups (fewer if there are fewer channels).
-        affine: Whether normalisations have gains and offsets.
-        frozen_last: Keep the last layer at its initial values.
-
-    Raises:
-        ValueError: If `norm` is unknown.
-
-    Example:
-        >>> sum(p.numel() for p in SmallResNet(blocks=5).parameters())
-        464154
-    """
-
-    def __init__(
-        self, blocks: int = 5, width: int = 16, channels: int = 3, classes: int = 10, norm: str = "batch", affine: bool = True,
-        frozen_last: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        if norm not in ("batch", "group"):
-            raise ValueError(f"`norm` must be batch or group; got {norm!r}.")
-
-        def make_norm(n: int) -> nn.Module:
-            return nn.BatchNorm2d(n, affine=affine) if norm == "batch" else nn.GroupNorm(min(8, n), n, affine=affine)
-
-        self.first, self.norm = nn.Conv2d(channels, width, 3, 1, 1, bias=False), make_norm(width)
-        stages, inner = [], width
-        for stage in range(3):
-            for block in range(blocks):
-                outer = width << stage
-                stages.append(_Block(inner, outer, 2 if stage and not block else 1, make_norm))
-                inner = outer
-        self.blocks, self.last = nn.Sequential(*stages), nn.Linear(inner, classes)
-        for subset in self.modules():
-            if isinstance(subset, nn.Conv2d):
-                nn.init.kaiming_normal_(subset.weight, nonlinearity="relu")
-        if frozen_last:
-            self.last.requires_grad_(False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits `(n, classes)` of normalised images `(n, channels, height, width)`."""
-        x = self.blocks(F.relu(self.norm(self.first(x))))
-        return self.last(x.mean((2, 3)))

@@ -114,6 +114,25 @@ def test_augmentation_is_a_function_of_seed_and_number_and_shifts_by_at_most_the
         augmented.at(0, 0, 4)
 
 
+def test_cifar_images_are_cropped_flipped_and_then_normalised_as_in_the_reference():
+    """The border is black before the normalisation: -mean / std after it. Constants of the transforms in github.com/sadhikamalladi/svag."""
+    pixels = torch.full((8, 3, 32, 32), 255, dtype=torch.uint8)
+    images = vision.LabelledImages(pixels, torch.arange(8), 10)
+    batch, _ = vision.ImageBatches(images, 8, seed=1, augment=True, moments=vision.CIFAR10_MOMENTS).at(0)
+    for c, (mean, std) in enumerate(zip((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))):
+        assert sorted(set(batch[:, c].flatten().tolist())) == pytest.approx([-mean / std, (1 - mean) / std], rel=1e-6)
+
+
+def test_the_recipe_takes_the_references_constants_for_cifar_only(tmp_path):
+    write_cifar(tmp_path)
+    settings = recipes.settings_of(resnet32_cifar10, False, [f"data={tmp_path}", "augment=false"])
+    batch, labels = resnet32_cifar10.task(settings, "SGD", 1, 10, "cpu").batch(0, 0, 1)
+    train, _ = vision.cifar10(tmp_path)
+    mean, std = (torch.tensor(part)[:, None, None] for part in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
+    (index,) = [i for i in range(len(train)) if torch.allclose((train.images[i] / 255 - mean) / std, batch[0], atol=1e-5)]
+    assert train.labels[index] == labels[0]
+
+
 def test_settings_from_the_command_line():
     made = recipes.settings_of(resnet32_cifar10, True, ["l=1,3", "decays=0.5", "affine=false", "lr=0.5", "form=heavy-ball"])
     assert (made.l, made.decays, made.affine, made.lr, made.form) == ((1, 3), (0.5,), False, 0.5, "heavy-ball")
@@ -138,6 +157,8 @@ def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
     write_cifar(tmp_path, per_batch=210)
     settings = recipes.settings_of(resnet32_cifar10, False, [f"data={tmp_path}", "seeds=1", "l=2", "epochs=0.5", "evaluations=1"])
     assert settings.blocks == 5 and settings.batch == 512
+    model = resnet32_cifar10.task(settings, "SGD", 2, 10, "cpu").model
+    assert sum(p.numel() for p in model.parameters()) == 464_698  # that of the reference
     outcome = resnet32_cifar10.main(settings, Trainer(tmp_path / "out", "full"))
     run = outcome.runs[2, "SGDM"][0]
     assert run.final["step"] == 2 * 1 and np.isfinite(run.final["test_loss"])
@@ -197,7 +218,8 @@ def test_listed_settings_can_be_passed_back(name):
         rows = recipes.listing(settings)
         assert [row[0] for row in rows] == [field.name for field in dataclasses.fields(settings)]
         assert recipes.settings_of(module, False, [f"{row[0]}={row[1]}" for row in rows]) == settings
-    assert {row[2] for row in rows} == {"[paper]", "[likely]", ""} | ({"[code]"} if name == "roberta-few-shot" else set())
+    marks = {"resnet50-imagenet": {"[likely]"}, "resnet32-cifar10": {"[code]"}, "roberta-few-shot": {"[code]", "[likely]"}}
+    assert {row[2] for row in rows} == {"[paper]", ""} | marks[name]
 
 
 def test_a_diverged_run_is_named_and_counted_and_has_no_accuracy(tmp_path):
