@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 from _training import difference, miniature, scaled, seeds
 
 import sdetools as st
@@ -104,7 +105,7 @@ def table_1(run):
         outcome = recipe.main(own, trainer)
         slow = None
         if run.budget != "quick":
-            rate = 0.1 * outcome.chosen[task, "SGDM"][1]
+            rate = 0.1 * outcome.chosen[task, "SGDM", np.inf][0][1]
             wrong = {
                 seed: Job(f"control-subset{seed}", partial(recipe.task, own, task, "SGD", own.batch[0], rate, seed, "cpu"), seed)
                 for seed in own.subsets
@@ -113,7 +114,7 @@ def table_1(run):
     run.table("Test accuracies", outcome.rows, outcome.columns)
     run.figure("Test accuracy, zero-shot and fine-tuned", outcome.figure, "Means and standard deviations over subsets.")
     zero = 100 * outcome.runs["zero-shot"][task]["test_accuracy"]
-    sgd, sgdm = (recipe.at_best(outcome.runs[task, method]) for method in ("SGD", "SGDM"))
+    sgd, sgdm = (recipe.at_best(outcome.runs[task, method, np.inf]) for method in ("SGD", "SGDM"))
     run.measure("SGD's gain over zero-shot, points", mean(sgd - zero), at_least=20.0)
     run.measure("SGDM - SGD beside SGD's gain", mean((sgdm - sgd) / (sgd.mean() - zero)), expected=0.0, tolerance=alike)
     with run.control("no fine-tuning in the place of SGD"):

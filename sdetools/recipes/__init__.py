@@ -20,6 +20,7 @@ import inspect
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -263,6 +264,17 @@ def spread(values: np.ndarray) -> str:
     if len(kept) == len(values):
         return text
     return f"{len(values) - len(kept)} of {len(values)} diverged{', others ' if text else ''}{text}"
+
+
+def counted(texts: Sequence[str]) -> str:
+    """Return different texts with their numbers, the most frequent first, "8, 0.01 (3); 4, 0.02 (2)"; only the text if all are equal.
+
+    Example:
+        >>> counted(["b", "a", "b"]), counted(["a", "a"])
+        ('b (2); a (1)', 'a')
+    """
+    found = Counter(texts).most_common()
+    return "; ".join(text if len(found) == 1 else f"{text} ({n})" for text, n in found)
 
 
 def mean_over_seeds(values: np.ndarray, name: str = "") -> Estimate:

@@ -1,6 +1,7 @@
 """Table 1: SGD and SGDM fine-tune RoBERTa-large with prompts on a few hundred examples per class. Their test accuracies agree.
 
-Marks beside the values: [paper] stated in the paper; [code] used in public code of the few-shot setting; [likely] customary or inferred.
+Marks beside the values: [paper] stated in the paper; [code] used in public code of the few-shot setting (github.com/princeton-nlp/LM-BFF and LM-Kernel-FT);
+[likely] customary or inferred.
 """
 
 from __future__ import annotations
@@ -18,14 +19,26 @@ from torch.nn import functional as F
 
 from sdetools.bridge.batches import Batches
 from sdetools.bridge.torch_optimisers import convert
-from sdetools.recipes import RecipeOutcome, best, check_choice, check_positive, difference, diverged, optimiser, spread, text
+from sdetools.recipes import (
+    RecipeOutcome,
+    best,
+    check_choice,
+    check_positive,
+    counted,
+    difference,
+    diverged,
+    optimiser,
+    prompting,
+    spread,
+    text,
+)
 from sdetools.recipes.datasets import accuracy, batch_piece
 from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment; `tasks`, `subsets`, `batch` and `lr` (the names in `GRID`) only select the runs.
+    """Settings of the experiment; those in `GRID` only select the runs.
 
     Attributes:
         data: The folder of the tasks' files, or of a folder per task.
@@ -45,7 +58,8 @@ class Settings:
         momentum: The momentum of SGDM.
         steps: The number of steps of a run; the learning rate decreases linearly to 0.
         weight_decay: The coefficient of the L2 penalty.
-        clip: The maximal 2-norm of a gradient; None for no clipping.
+        clip: The maximal 2-norms of a gradient, each for a row of the table; inf for no clipping.
+        search: "subset" for a search on each subset, "shared" for one on a subset of its own.
         evaluations: The number of evaluations during a run; the result is the test accuracy at the best development accuracy.
         length: The maximal number of tokens of a prompt; None for the task's own.
         frozen: The number of lowest layers that are not trained, together with the embeddings; 0 trains everything.
@@ -56,7 +70,7 @@ class Settings:
         ValueError: If a value is out of range, or if `template` or `words` are given for several tasks.
     """
 
-    GRID: ClassVar[tuple[str, ...]] = ("tasks", "subsets", "batch", "lr")
+    GRID: ClassVar[tuple[str, ...]] = ("tasks", "subsets", "batch", "lr", "clip", "search")
 
     data: str = "data"
     """Folder with the tasks' files, or with a folder per task: SST-2, sst-5, SNLI, trec, MNLI."""
@@ -74,22 +88,25 @@ class Settings:
     dev: int | None = None
     """Number of development examples per class; none for k."""
     fewer: bool = False
-    """Whether every class may have fewer examples; TREC's smallest classes always may."""
+    """Whether every class may have fewer examples; TREC's three smallest classes always may: one has 86, all for training."""
     subsets: tuple[int, ...] = (13, 21, 42, 87, 100)  # [code]
     """Seeds of the subsets."""
     test_examples: int = 1000  # [code]
+    """Maximal number of test examples; those of SST-2, SNLI and MNLI are from their development sets."""
     batch: tuple[int, ...] = (2, 4, 8)  # [likely]
     lr: tuple[float, ...] = (1e-4, 5e-4, 1e-3, 5e-3, 1e-2)  # [likely]
     """Learning rates of SGD, and effective learning rates of SGDM; the best pair (batch size, learning rate) is searched for each."""
     form: str = "sgdm"
     """Form of momentum: sgdm (Def. 2.3), heavy-ball (Eq. (1)) or nesterov; the learning rate is converted."""
     momentum: float = 0.9  # [paper]
-    steps: int = 1000  # [likely]
+    steps: int = 1000  # [code]
     weight_decay: float = 0.0  # [code]
-    clip: float | None = None
-    """Maximal 2-norm of a gradient; none for no clipping. Public code clips at 1.0 by default, which alone makes SGD act like SGDM."""
-    evaluations: int = 10
-    """Number of evaluations during a run; the test accuracy is that at the best development accuracy [code]."""
+    clip: tuple[float, ...] = (1.0, np.inf)  # [code]: 1.0 by default; without clipping to compare
+    """Maximal 2-norms of a gradient, each for a row of the table; inf for no clipping. Clipping alone may make SGD and SGDM alike."""
+    search: str = "subset"  # [code]
+    """Subset for a search of batch size and learning rate on each subset, or shared for one search on another subset."""
+    evaluations: int = 10  # [code]
+    """Number of evaluations during a run; the test accuracy is that at the best development accuracy."""
     length: int | None = None
     """Maximal number of tokens; none for the task's own."""
     frozen: int = 0
@@ -103,25 +120,24 @@ class Settings:
         check_choice(self, "form", ("sgdm", "heavy-ball", "nesterov"))
         if (self.words or self.template) and len(self.tasks) > 1:
             raise ValueError("`words` and `template` must be for a single task; select it with --set tasks=...")
-        for name in ("tasks", "subsets", "batch", "lr"):
+        check_choice(self, "search", ("subset", "shared"))
+        for name in ("tasks", "subsets", "batch", "lr", "clip"):
             if not getattr(self, name):
                 raise ValueError(f"`{name}` must not be empty; got none.")
 
 
 MINIATURE = {
     "model": "minilm", "tasks": ("reuters",), "k": 64, "test_examples": 400, "batch": (8,), "lr": (0.01, 0.02, 0.04), "steps": 100,
-    "evaluations": 2, "length": 20, "frozen": 4,
+    "clip": (np.inf,), "search": "shared", "evaluations": 2, "length": 20, "frozen": 4,
 }  # fmt: skip
 """A pretrained encoder of 22.7 million parameters whose upper third is trained on news by topic: minutes on two cores."""
 SEARCH_SUBSET = 1
-"""Seed of the subset for the search, distinct from those of the runs."""
+"""Seed of the subset for a shared search, distinct from those of the runs."""
 
 
 @dataclass(frozen=True)
 class Study:
     """The data and the pretrained model of one text task, which all its runs share.
-
-    A prompt is a sentence in a template with one masked token; the class is the most likely of the label words in its place.
 
     Attributes:
         settings: The settings of the experiment.
@@ -137,23 +153,23 @@ class Study:
     words: tuple[str, ...]
     ids: list[int]
     model: Any
-    encode: Callable[[list[text.Example]], text.Prompts]
+    encode: Callable[[list[text.Example]], prompting.Prompts]
     pool: list[text.Example]
-    test: text.Prompts
+    test: prompting.Prompts
 
-    def fresh(self) -> text.Prompted:
+    def fresh(self) -> prompting.Prompted:
         """Return a new copy of the pretrained network with logits `(n, classes)`, with its lowest `settings.frozen` layers frozen.
 
         If any layers are frozen, the embeddings are frozen too.
         """
-        net = text.Prompted(copy.deepcopy(self.model), self.ids)
+        net = prompting.Prompted(copy.deepcopy(self.model), self.ids)
         if self.settings.frozen:
             base = net.model.base_model
             for part in (base.embeddings, *base.encoder.layer[: self.settings.frozen]):
                 part.requires_grad_(False)
         return net
 
-    def subset(self, seed: int, fewer: Callable[[int, str], None] = lambda n, sentence: None) -> list[text.Prompts]:
+    def subset(self, seed: int, fewer: Callable[[int, str], None] = lambda n, sentence: None) -> list[prompting.Prompts]:
         """Draw a subset of the pool and return its tokenised prompts: a list of two, for training and for development.
 
         Args:
@@ -162,7 +178,7 @@ class Study:
                 reported.
 
         Raises:
-            ValueError: If a class has fewer than two examples.
+            ValueError: If a class has no examples, or none is left for development.
         """
         own = self.settings
         return [self.encode(part) for part in text.subset(self.pool, self.words, own.k, own.dev or own.k, seed, fewer)]
@@ -170,13 +186,10 @@ class Study:
 
 @lru_cache(maxsize=1)
 def pretrained(place: str, random: bool) -> tuple[Any, Any]:
-    """Return the masked language model and the tokeniser in the folder `place`, which all tasks share; they are read once in each process.
-
-    `place` may also be "minilm". `random` gives random weights, equal in all processes. See `text.pretrained` for errors.
-    """
+    """Return `prompting.pretrained(place, random)`, read once in each process; random weights are equal in all processes."""
     with torch.random.fork_rng():
         torch.manual_seed(0)  # random weights must be equal in all processes
-        return text.pretrained(place, random)
+        return prompting.pretrained(place, random)
 
 
 @lru_cache(maxsize=8)
@@ -196,22 +209,24 @@ def study(settings: Settings, name: str) -> Study:
     if len(words) != len(own.words):
         raise ValueError(f"`words` must be one per class, {len(own.words)} for {name}; got {len(words)}.")
     model, tokenizer = pretrained(settings.model, settings.random_weights)
-    ids = text.word_ids(tokenizer, words)
+    ids = prompting.word_ids(tokenizer, words)
     max_length = model.config.max_position_embeddings - 2  # RoBERTa reserves two positions
     if (settings.length or 0) > max_length:
         raise ValueError(f"`length` must be at most the model's maximum, {max_length}; got {settings.length}.")
     pool, rest = own.read(name, settings.data)
     encode = partial(
-        text.prompts,
+        prompting.prompts,
         template=settings.template or own.template,
         tokenizer=tokenizer,
         length=settings.length or min(max_length, own.length),
+        limit=own.limit,
     )
-    order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(0))[: settings.test_examples].tolist()
-    return Study(settings, tuple(words), ids, model, encode, pool, encode([rest[i] for i in order]))
+    return Study(settings, tuple(words), ids, model, encode, pool, encode(text.part_for_test(rest, settings.test_examples)))
 
 
-def task(settings: Settings, name: str, method: str, size: int, lr: float, seed: int, device: str) -> TrainingTask:
+def task(
+    settings: Settings, name: str, method: str, size: int, lr: float, seed: int, device: str, clip: float = np.inf
+) -> TrainingTask:
     """Return everything that defines one run: the network, its optimiser, the batches, the schedule and the evaluation.
 
     The evaluation gives the accuracy and loss on development and test prompts.
@@ -224,6 +239,7 @@ def task(settings: Settings, name: str, method: str, size: int, lr: float, seed:
         lr: The learning rate of SGD, or the effective learning rate of SGDM.
         seed: The seed of the subset and the shuffles.
         device: The device to which batches are moved, such as "cuda".
+        clip: The maximal 2-norm of a gradient; inf for no clipping.
     """
     own = study(settings, name)
     train, dev = own.subset(seed)
@@ -244,11 +260,11 @@ def task(settings: Settings, name: str, method: str, size: int, lr: float, seed:
         model, optimiser(method, params, rate, settings, weight_decay=settings.weight_decay), settings.steps, batch, loss_of,
         evaluate=lambda net: evaluated(net, dev, device, "dev") | evaluated(net, own.test, device),
         factor=lambda k: 1 - k / settings.steps,  # [code]
-        every=max(1, settings.steps // settings.evaluations), pieces=settings.pieces, clip=settings.clip, precision=settings.precision,
+        every=max(1, settings.steps // settings.evaluations), pieces=settings.pieces, clip=clip if np.isfinite(clip) else None, precision=settings.precision,
     )  # fmt: skip
 
 
-def evaluated(net: torch.nn.Module, data: text.Prompts, device: str, name: str = "test", size: int = 50) -> dict[str, float]:
+def evaluated(net: torch.nn.Module, data: prompting.Prompts, device: str, name: str = "test", size: int = 50) -> dict[str, float]:
     """Return the mean cross-entropy and the accuracy of a network on prompts: a dict with the keys `{name}_loss` and `{name}_accuracy`.
 
     Args:
@@ -274,48 +290,61 @@ def at_best(runs: Sequence[Any], of_diverged: float = np.nan) -> np.ndarray:
 
 def best_row(run: Any) -> dict[str, Any]:
     """Return the first row of the log of a run with its largest development accuracy."""
-    return max((row for row in run.log if row.get("dev_accuracy") is not None), key=lambda row: row["dev_accuracy"])
+    return max((row for row in run.log if "dev_accuracy" in row), key=lambda row: row["dev_accuracy"])
 
 
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     """Evaluate zero-shot, search batch size and learning rate of each method, train with the best ones, and return table, figure and runs.
 
-    `trainer` executes the runs, and reads those that are finished. The runs have the keys (task, method), with a list over subsets each; the key
-    "zero-shot" gives the numbers before training by task. The chosen pairs (batch size, learning rate) have the keys (task, method). The table has
-    one row per task, with mean test accuracies, standard deviations over subsets and the paired difference.
+    `trainer` executes the runs, and reads those that are finished. The runs have the keys (task, method, clip), with a list over subsets each; the key
+    "zero-shot" gives the numbers before training by task. The chosen pairs (batch size, learning rate) have the same keys, with a list over subsets.
+    The table has one row per task and clip, with mean test accuracies, standard deviations over subsets and the paired difference.
     """
-    if settings.clip is not None:
-        trainer.tell(f"gradients are clipped at norm {settings.clip:g}, for SGD and for SGDM")
     for cache in (study, pretrained):
         cache.cache_clear()  # files may have changed since the last call
     studies = {name: study(settings, name) for name in settings.tasks}
     for name, own in studies.items():
-        own.subset(SEARCH_SUBSET, partial(fewer, settings, trainer, name))
+        own.subset(settings.subsets[0], partial(fewer, settings, trainer, name))
     with torch.no_grad():
         start = {
             name: evaluated(own.fresh().to(trainer.device).eval(), own.test, trainer.device) for name, own in studies.items()
         }
     zero = {name: numbers["test_accuracy"] for name, numbers in start.items()}
 
-    def job(kind: str, name: str, method: str, size: int, lr: float, seed: int) -> Job:
-        make = partial(task, settings, name, method, size, lr, seed, trainer.device)
-        return Job(f"{kind}{method.lower()}-{name}-b{size}-lr{lr:g}-subset{seed}", make, seed, keep=not kind)
+    def job(kind: str, name: str, method: str, clip: float, size: int, lr: float, seed: int) -> Job:
+        make = partial(task, settings, name, method, size, lr, seed, trainer.device, clip)
+        limit = f"-clip{clip:g}" if np.isfinite(clip) else ""
+        return Job(f"{kind}{method.lower()}-{name}-b{size}-lr{lr:g}{limit}-subset{seed}", make, seed, keep=keep and not kind)
 
     points = list(product(settings.batch, settings.lr))
-    pairs = list(product(settings.tasks, ("SGD", "SGDM")))
-    chosen = dict.fromkeys(pairs, points[0])
-    if len(points) > 1:
-        tried = trainer.all({(p, at): job("search-", *p, *at, SEARCH_SUBSET) for p in pairs for at in points})
-        chosen = {p: best({at: tried[p, at] for at in points}, "dev_accuracy") for p in pairs}
-    runs = trainer.all({(p, seed): job("", *p, *chosen[p], seed) for p in pairs for seed in settings.subsets})
-    found = {p: [runs[p, seed] for seed in settings.subsets] for p in pairs}
+    keep = settings.search == "shared" or len(points) == 1  # weights of a search are never kept
+    cells = list(product(settings.tasks, ("SGD", "SGDM"), settings.clip))
+    if settings.search == "shared" and len(points) > 1:
+        first = trainer.all({(c, at): job("search-", *c, *at, SEARCH_SUBSET) for c in cells for at in points})
+        shared = {c: best({at: first[c, at] for at in points}, "dev_accuracy", of=best_dev) for c in cells}
+        runs = trainer.all({(c, shared[c], seed): job("", *c, *shared[c], seed) for c in cells for seed in settings.subsets})
+    else:
+        runs = trainer.all({(c, at, seed): job("", *c, *at, seed) for c in cells for at in points for seed in settings.subsets})
+    chosen: dict[Any, list[tuple[int, float]]] = {c: [] for c in cells}
+    for c, seed in product(cells, settings.subsets):
+        tried = {at: runs[c, at, seed] for at in points if (c, at, seed) in runs}
+        chosen[c].append(next(iter(tried)) if len(tried) == 1 else best(tried, "dev_accuracy", of=best_dev))
+    found = {c: [runs[c, at, seed] for at, seed in zip(chosen[c], settings.subsets)] for c in cells}
     rows = []
-    for name in settings.tasks:
-        ends = [at_best(found[name, method]) for method in ("SGD", "SGDM")]
-        rates = ["{}, {:g}".format(*chosen[name, method]) for method in ("SGD", "SGDM")]
-        rows.append([name, f"{100 * zero[name]:.1f}", *(spread(e) for e in ends), difference(ends[1] - ends[0]), *rates])
-    columns = ["task", "zero-shot", "SGD, test accuracy (%)", "SGDM", "SGDM - SGD", "batch size, learning rate of SGD", "of SGDM"]
+    for name, clip in product(settings.tasks, settings.clip):
+        ends = [at_best(found[name, method, clip]) for method in ("SGD", "SGDM")]
+        rates = [counted([f"{size}, {lr:g}" for size, lr in chosen[name, method, clip]]) for method in ("SGD", "SGDM")]
+        limit = f"{clip:g}" if np.isfinite(clip) else "none"
+        rows.append([name, limit, f"{100 * zero[name]:.1f}", *(spread(e) for e in ends), difference(ends[1] - ends[0]), *rates])
+    columns = [
+        "task", "clip", "zero-shot", "SGD, test accuracy (%)", "SGDM", "SGDM - SGD", "batch size, learning rate of SGD", "of SGDM",
+    ]  # fmt: skip
     return RecipeOutcome(columns, rows, lambda: draw(settings, zero, found), {"zero-shot": start, **found}, chosen)
+
+
+def best_dev(run: Any) -> float:
+    """Return the largest development accuracy of a run, by which searches choose."""
+    return best_row(run)["dev_accuracy"]
 
 
 def fewer(settings: Settings, trainer: Trainer, name: str, n: int, sentence: str) -> None:
@@ -332,16 +361,18 @@ def fewer(settings: Settings, trainer: Trainer, name: str, n: int, sentence: str
     """
     if not settings.fewer and n not in text.TASKS[name].short:
         raise ValueError(f"{name}: {sentence}. Use a smaller --set k=..., or --set fewer=true to accept fewer.")
-    trainer.tell(f"{name}: {sentence}: at most two thirds of them are for training, the others for development")
+    trainer.tell(f"{name}: {sentence}")
 
 
-def draw(settings: Settings, zero: dict[str, float], found: dict[tuple[str, str], list[Any]]) -> Any:
+def draw(settings: Settings, zero: dict[str, float], found: dict[tuple[str, str, float], list[Any]]) -> Any:
     """Return a matplotlib figure of the test accuracies of each task, with error bars of one standard deviation over subsets.
+
+    Filled markers are runs at the first value of `clip`, open ones those at the others.
 
     Args:
         settings: The settings.
         zero: The accuracy before training, in [0, 1], by task.
-        found: The training runs, lists over subsets by the keys (task, method).
+        found: The training runs, lists over subsets by the keys (task, method, clip).
     """
     from matplotlib.figure import Figure
 
@@ -349,10 +380,16 @@ def draw(settings: Settings, zero: dict[str, float], found: dict[tuple[str, str]
     ax = figure.subplots()
     x = np.arange(len(settings.tasks))
     ax.plot(x, [100 * zero[name] for name in settings.tasks], "_", color="#777777", ms=18, label="zero-shot")
-    for shift, method, colour in ((-0.1, "SGD", "#0072B2"), (0.1, "SGDM", "#D55E00")):
-        ends = [at_best(found[name, method]) for name in settings.tasks]
+    for (shift, method, colour), (i, clip) in product(
+        ((-0.1, "SGD", "#0072B2"), (0.1, "SGDM", "#D55E00")), enumerate(settings.clip)
+    ):
+        ends = [at_best(found[name, method, clip]) for name in settings.tasks]
         deviation = [e.std(ddof=1) if len(e) > 1 else 0.0 for e in ends]
-        ax.errorbar(x + shift, [e.mean() for e in ends], yerr=deviation, fmt="o", ms=5, capsize=3, color=colour, label=method)
+        limit = f"clipped at {clip:g}" if np.isfinite(clip) else "not clipped"
+        label = method if len(settings.clip) == 1 else f"{method}, {limit}"
+        ax.errorbar(
+            x + shift + 0.06 * i, [e.mean() for e in ends], yerr=deviation, fmt="o", ms=5, capsize=3, color=colour, label=label, mfc="white" if i else colour,
+        )  # fmt: skip
     ax.set_xticks(x, list(settings.tasks))
     ax.set(ylabel="test accuracy (%)", xlim=(-0.6, len(x) - 0.4))
     ax.spines[["top", "right"]].set_visible(False)

