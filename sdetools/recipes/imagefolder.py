@@ -133,21 +133,19 @@ def random_crop(image: Any, size: int, draws: np.random.Generator) -> Any:
     else:
         w = h = min(width, height)
         left, top = (width - w) // 2, (height - h) // 2
-    out = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
+    out = image.crop((left, top, left + w, top + h)).resize((size, size), Image.Resampling.BILINEAR)
     return out.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws.random() < 0.5 else out
 
 
 def center_crop(image: Any, size: int) -> Any:
-    """Return the central square of a Pillow image with 7/8 of its shorter side, rescaled to `size` x `size` pixels.
-
-    This is the customary crop of 224 pixels out of 256.
-    """
+    """Return the central `size` x `size` pixels of a Pillow image, rescaled such that its shorter side has `size` * 8/7 pixels: 224 out of 256."""
     from PIL import Image
 
     width, height = image.size
-    side = min(width, height) * 7 / 8
-    left, top = (width - side) / 2, (height - side) / 2
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    short = round(size * 8 / 7)
+    w, h = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    left, top = round((w - size) / 2), round((h - size) / 2)
+    return image.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
 def normalised(image: Any) -> torch.Tensor:

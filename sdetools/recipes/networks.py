@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module, util
+from typing import Any
 
 import torch
 from torch import nn
@@ -174,3 +177,123 @@ class SmallResNet(nn.Module):
         """Return the logits `(n, classes)` of normalised images `(n, channels, height, width)`."""
         x = self.blocks(F.relu(self.norm(self.first(x))))
         return self.last(x.mean((2, 3)))
+
+
+class _Bottleneck(nn.Module):
+    """Residual block of a 1x1, a 3x3 and a 1x1 convolution, with the stride in the 3x3 one; arguments as for `_Basic`."""
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        width = outer // 4
+        self.conv1, self.bn1 = nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, outer, 1, bias=False), nn.BatchNorm2d(outer)
+        self.downsample = _projection(inner, outer, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the output `(n, outer, height / stride, width / stride)` for an input `(n, inner, height, width)`."""
+        y = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+        return F.relu(self.bn3(self.conv3(y)) + (x if self.downsample is None else self.downsample(x)))
+
+
+class _Basic(nn.Module):
+    """Residual block of two 3x3 convolutions, from `inner` to `outer` channels; the first one has the stride."""
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer)
+        self.conv2, self.bn2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False), nn.BatchNorm2d(outer)
+        self.downsample = _projection(inner, outer, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the output `(n, outer, height / stride, width / stride)` for an input `(n, inner, height, width)`."""
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def _projection(inner: int, outer: int, stride: int) -> nn.Module | None:
+    """Return the shortcut of a block: None for the identity, else a 1x1 convolution and a normalisation."""
+    if stride == 1 and inner == outer:
+        return None
+    return nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+
+
+BLOCKS: dict[str, Callable[[int, int, int], nn.Module]] = {"bottleneck": _Bottleneck, "basic": _Basic}
+"""The blocks of `ResNet`: functions of the channels of input and output, and the stride."""
+RESNET50: tuple[Sequence[int], Sequence[int], int, str] = ((3, 4, 6, 3), (256, 512, 1024, 2048), 64, "bottleneck")
+"""The depths, widths, stem and block of ResNet-50."""
+
+
+class ResNet(nn.Module):
+    """Residual network for large images, with the modules, their names and the arithmetic of torchvision's.
+
+    Args:
+        depths: The number of blocks of each stage; each stage after the first halves height and width.
+        widths: The number of channels at the end of each stage.
+        stem: The number of channels of the first layer, a 7x7 convolution, which is followed by a maximum over 3x3 pixels; both have stride 2.
+        block: A key of `BLOCKS`.
+        channels: The number of channels of an image.
+        classes: The number of classes.
+
+    Example:
+        >>> sum(p.numel() for p in ResNet(*RESNET50).parameters())
+        25557032
+    """
+
+    def __init__(
+        self, depths: Sequence[int], widths: Sequence[int], stem: int, block: str, channels: int = 3, classes: int = 1000
+    ) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(channels, stem, 7, 2, 3, bias=False), nn.BatchNorm2d(stem)
+        inner, self.stages = stem, [f"layer{n}" for n in range(1, len(depths) + 1)]
+        for name, depth, outer in zip(self.stages, depths, widths):
+            strides = [2 if name != "layer1" else 1, *[1] * (depth - 1)]
+            blocks = [BLOCKS[block](outer if i else inner, outer, stride) for i, stride in enumerate(strides)]
+            self.add_module(name, nn.Sequential(*blocks))
+            inner = outer
+        self.fc = nn.Linear(inner, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits `(n, classes)` of normalised images `(n, channels, height, width)`."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        for name in self.stages:
+            x = self.get_submodule(name)(x)
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@functools.cache
+def torchvision() -> Any:
+    """Return the module torchvision; None if it is not installed or cannot be imported, as beside a torch without its operators."""
+    try:
+        return import_module("torchvision") if util.find_spec("torchvision") else None
+    except (ImportError, RuntimeError, OSError):
+        return None
+
+
+def initialise(model: nn.Module, seed: int) -> nn.Module:
+    """Set the weights of a `ResNet`, or of torchvision's, as Goyal et al. 2017 do, and return the model.
+
+    Convolutions are normal with variance 2 / fan-out, the last layer is normal with standard deviation 0.01 and has no bias at first. Gains are 1, and
+    0 in the last normalisation of each block, so that blocks are identities at first; offsets are 0.
+
+    Args:
+        model: The network, changed in place.
+        seed: The seed of the weights; equal seeds give equal bits in both networks.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, nn.Conv2d):
+                fan_out = part.weight.shape[0] * part.weight[0, 0].numel()
+                part.weight.normal_(0, math.sqrt(2 / fan_out), generator=generator)
+            elif isinstance(part, nn.Linear):
+                part.weight.normal_(0, 0.01, generator=generator)
+                part.bias.zero_()
+            elif isinstance(part, nn.BatchNorm2d):
+                part.weight.fill_(1)
+                part.bias.zero_()
+        for part in model.modules():
+            last = getattr(part, "bn3", getattr(part, "bn2", None))
+            if last is not None:
+                last.weight.zero_()
+    return model

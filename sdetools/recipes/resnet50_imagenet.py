@@ -24,6 +24,7 @@ from sdetools.recipes import (
     difference,
     finals,
     imagefolder,
+    networks,
     optimiser,
     spread,
     vision,
@@ -48,9 +49,10 @@ class Settings:
         grid: The integers k that are tried for each batch size and method; a single one needs no search.
         score: The criterion of the search: "test_accuracy" or "test_loss" at the end of a run, on held-out training images.
         held_out: The fraction of the training images on which the search is judged.
-        epochs: The length of a run, with a linear increase of the learning rate to its peak over the first `warmup` epochs.
+        epochs: The length of a run, with a linear increase of the learning rate to its peak over the first `warmup` epochs, from the smaller one
+            of the peak and `warmup_from`; the latter is in proportion to batch sizes below 256.
         decays: The epochs at which the learning rate is multiplied by `decay`.
-        weight_decay: The coefficient of the L2 penalty; gains and offsets have none.
+        weight_decay: The coefficient of the L2 penalty; gains and offsets of batch normalisation have none.
         clip: The maximal 2-norm of a gradient; None for no clipping.
         equivalent: Whether SGD is also run at the effective learning rate of the best SGDM.
         seeds: The number of runs for each method and batch size; their seeds are `first_seed` >= 2, `first_seed` + 1, ...
@@ -58,6 +60,7 @@ class Settings:
         layer: The type of block, "bottleneck" or "basic".
         micro: The maximal number of images that pass through the network at once.
         evaluations: The number of evaluations during a run.
+        last: The number of evaluations at the end of a run whose median is its test accuracy.
         threads: The number of threads that decode images.
         precision: "float32", "bfloat16" (autocast) or "float64".
 
@@ -65,7 +68,7 @@ class Settings:
         ValueError: If a value is out of range.
     """
 
-    GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "equivalent", "seeds", "first_seed", "threads")
+    GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "equivalent", "seeds", "first_seed", "last", "threads")
 
     data: str = "data"
     """Folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or with the files of `source`."""
@@ -86,34 +89,40 @@ class Settings:
     """Criterion of the search at the end of a run: test_accuracy or test_loss, which is less noisy on few held-out images."""
     held_out: float = 0.02
     """Fraction of the training images that the search is judged on."""
-    epochs: float = 90  # [likely]
+    epochs: float = 90  # [paper]
     warmup: float = 5  # [paper]
+    """Length of the linear increase of the learning rate to its peak, in epochs."""
+    warmup_from: float = 0.1  # [paper]
+    """Learning rate at its start, for batch sizes of 256 or more; in proportion to smaller ones, and never above the peak."""
     decays: tuple[float, ...] = (30, 60, 80)  # [paper]
-    decay: float = 0.1  # [likely]
-    weight_decay: float = 1e-4  # [likely]
-    """Coefficient of weight decay; gains and offsets have none."""
+    decay: float = 0.1  # [paper]
+    weight_decay: float = 1e-4  # [paper]
+    """Coefficient of weight decay; gains and offsets of batch normalisation have none."""
     clip: float | None = None
     """Maximal 2-norm of a gradient; none for no clipping."""
     equivalent: bool = True
     """Whether SGD is also run at the effective learning rate of the best SGDM."""
-    seeds: int = 3
+    seeds: int = 5  # [paper]
     first_seed: int = 10
     """At least 2: learning rates are searched with seed 1."""
     depths: tuple[int, ...] = (3, 4, 6, 3)  # [paper]
     widths: tuple[int, ...] = (256, 512, 1024, 2048)  # [paper]
     stem: int = 64  # [paper]
     layer: str = "bottleneck"  # [paper]
-    micro: int = 32  # [paper]: batch normalisation over 32 images; more is faster on a large GPU
+    micro: int = 32  # [paper]: batch normalisation over the 32 images of a worker; more is faster on a large GPU
     """Maximal size of a microbatch, the piece of a batch that is passed through the network at once."""
-    evaluations: int = 90
+    evaluations: int = 90  # [paper]: one per epoch
     """Number of evaluations during a run."""
+    last: int = 5  # [paper]
+    """Number of evaluations at the end of a run, whose median is its test accuracy."""
     threads: int = 8
     """Number of threads that decode images."""
     precision: str = "float32"
 
     def __post_init__(self) -> None:
         check_positive(
-            self, "batch", "lr", "epochs", "seeds", "size", "shrink", "depths", "widths", "stem", "micro", "evaluations", "threads", "clip"
+            self, "batch", "lr", "epochs", "seeds", "size", "shrink", "depths", "widths", "stem", "micro", "evaluations", "last", "threads", "clip",
+            "warmup_from",
         )  # fmt: skip
         check_choice(self, "source", ("imagefolder", *vision.SOURCES))
         check_choice(self, "form", ("heavy-ball", "sgdm", "nesterov"))
@@ -133,7 +142,7 @@ class Settings:
 MINIATURE = {
     "source": "mnist-5k", "shrink": 2, "batch": (64, 128, 256, 512, 1024), "grid": (-2, -1, 0, 1, 2, 3, 4, 5), "score": "test_loss", "held_out": 0.2,
     "epochs": 8, "warmup": 0.45, "decays": (8 / 3, 16 / 3, 64 / 9), "seeds": 5, "depths": (1, 1, 1), "widths": (8, 16, 32), "stem": 8,
-    "layer": "basic", "micro": 1024, "evaluations": 8,
+    "layer": "basic", "micro": 1024, "evaluations": 8, "last": 1,
 }  # fmt: skip
 """The same architecture with 20,130 parameters on 4,000 digits of 14 x 14 pixels, and an 11 times shorter schedule: minutes on two cores."""
 SEARCH_SEED = 1
@@ -141,7 +150,7 @@ SEARCH_SEED = 1
 
 
 def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
-    """Return a residual network whose blocks are initialised to the identity: their last gains are zero [likely].
+    """Return the network with its initial weights, from torch's global generator; ResNet-50 is torchvision's where that imports.
 
     Args:
         settings: The settings of the architecture: `stem`, `widths`, `depths` and `layer`.
@@ -149,19 +158,41 @@ def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
         classes: The number of classes.
 
     Returns:
-        The network of transformers; its output has the attribute `logits`, `(n, classes)`.
+        The network; our own has the same modules, names, weights and arithmetic as torchvision's.
     """
-    from transformers import ResNetConfig, ResNetForImageClassification
+    seed = int(torch.randint(1 << 62, ()))
+    shape = settings.depths, settings.widths, settings.stem, settings.layer
+    library = networks.torchvision() if (*shape, channels) == (*networks.RESNET50, 3) else None
+    model = networks.ResNet(*shape, channels, classes) if library is None else library.models.resnet50(num_classes=classes)
+    return networks.initialise(model, seed)
 
-    shape: dict[str, Any] = {
-        "num_channels": channels, "embedding_size": settings.stem, "hidden_sizes": list(settings.widths), "depths": list(settings.depths),
-        "layer_type": settings.layer, "num_labels": classes,
-    }  # fmt: skip
-    model: Any = ResNetForImageClassification(ResNetConfig(**shape))
-    for stage in model.resnet.encoder.stages:
-        for block in stage.layers:
-            torch.nn.init.zeros_(block.layer[-1].normalization.weight)
-    return model
+
+def groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the parameter groups of a network: gains and offsets of batch normalisation without weight decay, all others with it."""
+    norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    plain = {id(p) for part in norms for p in part.parameters()}
+    return [
+        {"params": [p for p in model.parameters() if id(p) not in plain], "weight_decay": weight_decay},
+        {"params": [p for p in model.parameters() if id(p) in plain]},
+    ]
+
+
+def rate_factor(settings: Settings, k: int, size: int, lr: float, per_epoch: int) -> float:
+    """Return the learning rate of step `k` relative to its peak: a linear warm-up from the rate of a small batch, then decays.
+
+    The warm-up starts at `settings.warmup_from` at batch sizes of 256 or more, and at less in proportion to smaller ones. There is none if the
+    peak is below that.
+
+    Args:
+        settings: The settings.
+        k: The number of steps done.
+        size: The batch size.
+        lr: The peak, in the form of the settings.
+        per_epoch: The number of steps in an epoch.
+    """
+    start = min(1.0, settings.warmup_from * min(1.0, size / 256) / lr)
+    done = min(1.0, k / (settings.warmup * per_epoch)) if settings.warmup else 1.0
+    return (start + (1 - start) * done) * settings.decay ** sum(k >= at * per_epoch for at in settings.decays)
 
 
 @lru_cache(maxsize=1)
@@ -200,27 +231,18 @@ def task(settings: Settings, kind: str, method: str, size: int, lr: float, seed:
     else:
         channels, batches = 3, imagefolder.FolderBatches(train, size, seed, settings.size, settings.threads, world)
     model = network(settings, channels, train.classes)
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1]},
-    ]
     per_epoch = batches.batches.per_epoch
     steps = round(settings.epochs * per_epoch)
     pieces = next((n for n in range(1, size + 1) if size % n == 0 == n % world and size // n <= settings.micro), world)
 
-    def factor(k: int) -> float:
-        epoch = (k + 1) / per_epoch
-        rise = min(1.0, epoch / settings.warmup) if settings.warmup else 1.0
-        return rise * settings.decay ** sum(k >= at * per_epoch for at in settings.decays)
-
     def logits(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-        return net(images.to(device, next(model.parameters()).dtype)).logits
+        return net(images.to(device, next(model.parameters()).dtype))
 
     return TrainingTask(
-        model, optimiser(method, groups, lr, settings), steps, batches.at,
+        model, optimiser(method, groups(model, settings.weight_decay), lr, settings), steps, batches.at,
         loss_of=lambda net, b: F.cross_entropy(logits(net, b[0]), b[1].to(device)),
         evaluate=lambda net: accuracy(lambda images: logits(net, images), batches.evaluation_batches(test)),
-        factor=factor, every=max(1, steps // settings.evaluations), pieces=pieces, clip=settings.clip, precision=settings.precision,
+        factor=lambda k: rate_factor(settings, k, size, lr, per_epoch), every=max(1, steps // settings.evaluations), pieces=pieces, clip=settings.clip, precision=settings.precision,
     )  # fmt: skip
 
 
@@ -267,7 +289,7 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     found = {(size, name): [runs[size, name, seed] for seed in seeds] for size, name in product(settings.batch, rate_of)}
     rows = []
     for size in settings.batch:
-        ends = {name: finals(found[size, name]) for name in rate_of}
+        ends = {name: finals(found[size, name], last=settings.last) for name in rate_of}
         gap = ends["SGDM"] - ends["SGD"]
         chosen_rates = [f"{effective_rate(settings, rates[size, method]):.3g}" for method in ("SGDM", "SGD")]
         rows.append([size, *map(spread, ends.values()), difference(gap), *chosen_rates])
@@ -294,7 +316,7 @@ def draw(settings: Settings, found: dict[tuple[int, str], list[Any]]) -> Any:
     ax = figure.subplots()
     shown = {name: colour for name, colour in METHODS.items() if (settings.batch[0], name) in found}
     for i, (name, colour) in enumerate(shown.items()):
-        ends = [finals(found[size, name]) for size in settings.batch]
+        ends = [finals(found[size, name], last=settings.last) for size in settings.batch]
         deviation = [e.std(ddof=1) if len(e) > 1 else 0.0 for e in ends]
         x = np.array(settings.batch) * 1.03 ** (i - 1)
         ax.errorbar(x, [e.mean() for e in ends], yerr=deviation, color=colour, marker="o", ms=4, lw=1.5, capsize=2, label=name)

