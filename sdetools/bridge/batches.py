@@ -20,8 +20,9 @@ class Batches:
     an order that depends on seed and epoch. An incomplete last batch of an epoch is dropped.
 
     Args:
-        data: Arrays `(inputs, targets)`, a map-style `Dataset`, or a `DataLoader` over one, whose collate function is used and whose sampler is
-            ignored. Arrays are tensors, NumPy arrays or, inside a tuple, lists of numbers, with one row per sample.
+        data: Arrays `(inputs, targets)` in a tuple or a dict, a map-style `Dataset`, a list of samples, or a `DataLoader` over one of the latter
+            two, whose collate function is used and whose sampler is ignored. Arrays are tensors, NumPy arrays or, inside a tuple, lists of
+            numbers, with one row per sample. A list of arrays of one length, which could be both, is refused.
         size: The batch size; None means that of the loader.
         device: The device to which batches are copied; None leaves them where the data are.
         dtype: The type to which floating-point arrays that are not tensors, and floating-point samples of a data set without a loader, are cast;
@@ -33,7 +34,8 @@ class Batches:
         per_epoch: The number of batches in an epoch, `samples // size`.
 
     Raises:
-        ValueError: If the data have no length, arrays have unequal lengths, or the batch size is missing or larger than the number of samples.
+        ValueError: If the data have no length or could be arrays or samples, arrays have unequal lengths, or the batch size is missing or larger
+            than the number of samples.
 
     Example:
         >>> batches = Batches((torch.arange(6.0), torch.arange(6)), 2)
@@ -48,8 +50,8 @@ class Batches:
             collate, data = data.collate_fn, data.dataset
         default = torch.utils.data.default_collate
         if isinstance(data, torch.utils.data.TensorDataset) and collate in (None, default):
-            data = data.tensors
-        columns = _columns(data, dtype)
+            collate, data = None, data.tensors
+        columns = _columns(data, dtype) if collate is None else None  # a loader reads samples from its data set
         self.columns = columns is not None
         """Whether the data are arrays in memory: reading a row is free and always gives the same numbers."""
         self.partial = False
@@ -197,20 +199,30 @@ def _columns(data: Any, dtype: torch.dtype | None) -> Any:
     """Convert data that are given as arrays to tensors.
 
     Args:
-        data: Any data set. Arrays may come alone, in a dict, or in a tuple or list; inside a tuple, lists of numbers count as arrays too.
+        data: Any data set. Arrays may come alone, in a dict, or in a tuple; inside a tuple, lists of numbers count as arrays too.
         dtype: The type for floating-point arrays that are not tensors; None keeps theirs.
 
     Returns:
-        A tensor, a dict of tensors or a tuple of tensors; None if any part is not an array with rows.
+        A tensor, a dict of tensors or a tuple of tensors; None if any part is not an array with rows, and for a list, which contains samples.
+
+    Raises:
+        ValueError: If the data are a list of arrays of one length, which could be columns or samples.
     """
-    lists = isinstance(data, tuple)
+    if isinstance(data, list):
+        lengths = {len(part) if _tensor(part, None, lists=False) is not None else None for part in data}
+        if len(lengths) == 1 and None not in lengths:
+            raise ValueError(
+                f"`data` must be arrays or samples, unambiguously; got a list of {len(data)} arrays of length {lengths.pop()}. Pass "
+                "tuple(data) if they are arrays with one row per sample, or torch.stack(data) if each is a sample."
+            )
+        return None
     if (alone := _tensor(data, dtype, lists=False)) is not None:
         return alone
     if isinstance(data, dict):
         parts = {name: _tensor(part, dtype, lists=False) for name, part in data.items()}
         return parts if parts and all(part is not None for part in parts.values()) else None
-    if isinstance(data, (tuple, list)) and data:
-        own = [_tensor(part, dtype, lists) for part in data]
+    if isinstance(data, tuple) and data:
+        own = [_tensor(part, dtype, lists=True) for part in data]
         return tuple(own) if all(part is not None for part in own) else None
     return None
 
