@@ -10,6 +10,9 @@ from .diagnosis import (
 from .modules import (
     loss_of_module as loss_of_module,
 )
+from .plan_scheduler import (
+    PlanScheduler as PlanScheduler,
+)
 from .svag import (
     SVAG as SVAG,
 )
@@ -23,7 +26,6 @@ from .torch_optimisers import (
     HeavyBall as HeavyBall,
     Nesterov as Nesterov,
     Optimizer as Optimizer,
-    PlanScheduler as PlanScheduler,
     RandomScaling as RandomScaling,
     buffer_bytes as buffer_bytes,
     convert as convert,

@@ -325,57 +325,6 @@ FAMILY: dict[str, type[Optimizer]] = {
 """The optimisers by their names in recipes."""
 
 
-class PlanScheduler:
-    """Scheduler that sets every group to a plan of `sdetools.schedules`: `lr` to eta_k and `momentum` to beta_k for step k = 0, 1, ...
-
-    The constructor sets the values of step 0. Call `step()` once after every step of the optimiser, as with torch's schedulers.
-
-    Args:
-        optimizer: Any torch optimiser.
-        plan: A schedule of sdetools. A finite one is constant after its last step.
-
-    Raises:
-        ValueError: If the plan has momentum and the optimiser has not; by Theorem 3.5, plain SGD takes `plan.averaged()`.
-
-    Example:
-        >>> import sdetools as st
-        >>> optimizer = SGDM([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        >>> scheduler = PlanScheduler(optimizer, st.schedules.from_arrays([0.2, 0.1], 0.5))
-        >>> scheduler.step(); optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]
-        (0.1, 0.5)
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, plan: Any) -> None:
-        if plan.has_momentum and "momentum" not in optimizer.param_groups[0]:
-            raise ValueError(
-                f"`plan` must be without momentum for {type(optimizer).__name__}; got one with beta > 0. Pass plan.averaged()."
-            )
-        self.optimizer, self.plan, self.done = optimizer, plan, 0
-        self._set()
-
-    def step(self) -> None:
-        """Count one step as done, and set the learning rate and momentum of the next one in all groups of the optimiser."""
-        self.done += 1
-        self._set()
-
-    def state_dict(self) -> dict[str, int]:
-        """Return the state {"done": number of steps done}, for a checkpoint."""
-        return {"done": self.done}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Restore the number of steps done from `state["done"]`, and set the learning rate and momentum of the next step."""
-        self.done = int(state["done"])
-        self._set()
-
-    def _set(self) -> None:
-        """Set `lr` of every group to eta_k and `momentum`, where a group has it, to beta_k, with k the number of steps done."""
-        k = [min(self.done, len(values) - 1) for values in (self.plan.eta_values, self.plan.beta_values)]
-        for group in self.optimizer.param_groups:
-            group["lr"] = float(self.plan.eta_values[k[0]])
-            if "momentum" in group:
-                group["momentum"] = float(self.plan.beta_values[k[1]])
-
-
 def buffer_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Return how many bytes the optimiser's buffers occupy now, its tensors with at least one axis; 0 before the first step.
 
@@ -397,4 +346,4 @@ def named(name: str) -> Callable[..., Optimizer]:
     return FAMILY[name]
 
 
-__all__ = [cls.__name__ for cls in FAMILY.values()] + ["Optimizer", "PlanScheduler", "buffer_bytes", "convert", "named"]
+__all__ = [cls.__name__ for cls in FAMILY.values()] + ["Optimizer", "buffer_bytes", "convert", "named"]

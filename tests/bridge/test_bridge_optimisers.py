@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sdetools as st
-from sdetools.bridge import torch_optimisers as ours
+from sdetools.bridge import PlanScheduler, torch_optimisers as ours
 from sdetools.dynamics import rules
 
 STEPS, DIM = 1000, 12
@@ -241,7 +241,7 @@ def test_plan_scheduler_follows_a_plan():
     plan = st.schedules.from_arrays(np.linspace(0.1, 0.01, 6), np.linspace(0.9, 0.5, 6))
     p = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
     optimizer = ours.SGDM([p], lr=1.0)
-    scheduler = ours.PlanScheduler(optimizer, plan)
+    scheduler = PlanScheduler(optimizer, plan)
     x, m = np.ones(3), np.zeros(3)
     for k in range(8):
         p.grad = p.data.clone()
@@ -249,11 +249,28 @@ def test_plan_scheduler_follows_a_plan():
         scheduler.step()
         x, m = st.SGDM.rule((x, m), lambda y: y, plan.etas(8)[k], plan.betas(8)[k])
     assert np.abs(p.detach().numpy() - x).max() < 1e-14
-    other = ours.PlanScheduler(ours.SGDM([p], lr=1.0), plan)
+    other = PlanScheduler(ours.SGDM([p], lr=1.0), plan)
     other.load_state_dict(scheduler.state_dict())
     assert other.optimizer.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"] == 0.01
     with pytest.raises(ValueError, match="averaged"):
-        ours.PlanScheduler(ours.SGD([p], lr=1.0), plan)
+        PlanScheduler(ours.SGD([p], lr=1.0), plan)
+
+
+def test_plan_scheduler_examines_all_groups():
+    plan = st.schedules.from_arrays([0.2, 0.1], 0.5)
+
+    def groups():
+        return [{"params": [torch.nn.Parameter(torch.zeros(1))], **more} for more in ({}, {"lr": 0.3}, {"lr": 0.3})]
+
+    with pytest.raises(ValueError, match="`optimizer` must have one lr in all groups, because a plan sets it; got 0.1, 0.3"):
+        PlanScheduler(ours.SGDM(groups(), lr=0.1), plan)
+    optimizer = ours.SGDM(groups(), lr=0.3)
+    scheduler = PlanScheduler(optimizer, plan)
+    scheduler.step()
+    assert [(group["lr"], group["momentum"]) for group in optimizer.param_groups] == [(0.1, 0.5)] * 3
+    del optimizer.param_groups[1]["momentum"]  # a group such as that of an optimiser in which only some have momentum
+    with pytest.raises(ValueError, match="averaged"):
+        PlanScheduler(optimizer, plan)
 
 
 P = [torch.nn.Parameter(torch.zeros(2))]
