@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-FORMAT = "sdetools checkpoint 2"
+FORMAT = "sdetools checkpoint 3"
 KEEP_COUNT = 2
 _NAME = re.compile(r"step-(\d{9})\.checkpoint")
 

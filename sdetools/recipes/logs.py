@@ -1,10 +1,14 @@
-"""Figure of the logs of training runs, finished or in progress: the training loss and the evaluations."""
+"""Logs of training runs: their figure (finished or in progress), and loggers that pass the numbers on to TensorBoard or Weights & Biases.
+
+A logger is any object with `log(step, numbers)`: the number of steps done, and a dict of floats by name.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +19,61 @@ SMOOTHING = 20
 
 MAX_POINTS = 500
 """The approximate maximal number of points of a curve."""
+
+
+class Logger(Protocol):
+    """Any object with this method receives the numbers of training runs."""
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Receive `numbers` by name after `step` steps; names are such as "sgdm-seed10/loss"."""
+
+
+class TensorBoardLogger:
+    """Logger that writes files for TensorBoard; it needs the package tensorboard.
+
+    Args:
+        folder: The folder of the files, which `tensorboard --logdir FOLDER` shows.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder))
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Write the numbers as scalars, each under its name."""
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is buffered, and close the file."""
+        self._writer.close()
+
+
+class WandbLogger:
+    """Logger that passes numbers on to Weights & Biases; it needs the package wandb, and its account or offline mode.
+
+    Steps are logged as the number "step", because several runs of an experiment, each with steps from 1 on, share one run there.
+
+    Args:
+        project: The name of the project.
+        **options: Further arguments of `wandb.init`, such as `name` or `mode`.
+    """
+
+    def __init__(self, project: str, **options: Any) -> None:
+        import wandb
+
+        self._run: Any = wandb.init(project=project, **options)
+        self._run.define_metric("step", hidden=True)
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Pass the numbers on, with `step` beside them."""
+        self._run.log({**numbers, "step": step})
+
+    def close(self) -> None:
+        """Finish the run, which waits until everything is sent."""
+        self._run.finish()
 
 
 def read(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
+Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
@@ -41,7 +42,7 @@ def sharing(device: str) -> Iterator[tuple[str, bool]]:
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")  # losses are reduced on the CPU
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")  # sums may be on either
     try:
         yield device, distributed.get_rank() == 0
     finally:
@@ -66,10 +67,25 @@ def from_first_process(compute: Callable[[], Result]) -> Result:
     return objects[0]
 
 
-def summed(value: float, world: int) -> float:
-    """Return the sum of `value` over all processes, equal in each; `world` is their number, and 1 returns `value`."""
-    if world == 1:
-        return value
-    total = torch.tensor(value, dtype=torch.float64)
-    distributed.all_reduce(total)
-    return float(total)
+def own_share(parts: Sequence[Part]) -> Sequence[Part]:
+    """Return the parts of a common work that this process does: each part is done by exactly one process; all parts without a group.
+
+    Example:
+        >>> own_share(range(3))  # in a single process
+        range(0, 3)
+    """
+    rank, world = rank_and_world()
+    return parts[rank::world]
+
+
+def summed(values: torch.Tensor) -> list[float]:
+    """Return the sums over all processes of each of the `values` `(n,)`, equal in each process; they are added in float64.
+
+    Example:
+        >>> summed(torch.tensor([0.5, 3.0]))  # in a single process
+        [0.5, 3.0]
+    """
+    if rank_and_world()[1] > 1:
+        values = values.to(torch.float64, copy=True)
+        distributed.all_reduce(values)
+    return values.tolist()
