@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from sdetools.recipes.processes import summed
+
 
 class MissingData(ValueError):
     """Error for data that are missing; the message names them, where they were searched, and how to get them."""
@@ -46,22 +48,26 @@ def batch_piece(rows: torch.Tensor, piece: int, pieces: int) -> torch.Tensor:
 def accuracy(
     logits: Callable[[Any], torch.Tensor], batches: Iterable[tuple[Any, torch.Tensor]], name: str = "test"
 ) -> dict[str, float]:
-    """Evaluate a classifier on labelled batches.
+    """Evaluate a classifier on labelled batches; the processes of a group evaluate one share of the batches each.
+
+    Samples are added up in float64 on the device, and over all processes, so that the result does not depend on how batches are shared.
 
     Args:
         logits: The classifier, from inputs to logits `(n, classes)`.
-        batches: Batches (inputs, labels), with class indices `(n,)` as labels; at least one.
+        batches: This process's batches (inputs, labels), with class indices `(n,)` as labels; see `processes.own_share`. At least one process must
+            have a batch.
         name: The name of the data, used in the keys of the result.
 
     Returns:
         A dict with two numbers, whose keys begin with `name`: for "test", "test_loss", the mean cross-entropy over all samples, and
         "test_accuracy", the fraction of samples whose largest logit is that of the label.
     """
-    loss, correct, count = 0.0, 0, 0
+    sums = torch.zeros(3, dtype=torch.float64)
     for inputs, labels in batches:
-        prediction = logits(inputs)
-        labels = labels.to(prediction.device)
-        loss += float(F.cross_entropy(prediction.detach(), labels, reduction="sum"))
-        correct += int((prediction.argmax(1) == labels).sum())
-        count += len(labels)
-    return {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
+        prediction = logits(inputs).detach()
+        labels = labels.to(prediction.device, non_blocking=True)
+        losses = F.cross_entropy(prediction, labels, reduction="none").double()
+        correct = (prediction.argmax(1) == labels).sum()
+        sums = sums.to(prediction.device) + torch.stack([losses.sum(), correct, torch.full_like(correct, len(labels))])
+    loss, right, count = summed(sums.cpu())
+    return {f"{name}_loss": loss / count, f"{name}_accuracy": right / count}

@@ -20,6 +20,7 @@ import torch
 
 from sdetools.bridge.batches import Batches
 from sdetools.recipes.datasets import MissingData, batch_piece
+from sdetools.recipes.processes import own_share
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -215,9 +216,11 @@ class FolderBatches:
     def evaluation_batches(self, folder: Folder, size: int = 100) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the central crops of the images of another folder, in order, `size` per batch; the last batch may be smaller.
 
+        The processes of a group yield different batches, each one of them in exactly one process.
+
         Each batch is a pair of normalised images, float32 `(n, 3, side, side)`, and class indices `(n,)`.
         """
-        for at in range(0, len(folder), size):
+        for at in own_share(range(0, len(folder), size)):
             files = folder.files[at : at + size]
             yield (
                 torch.stack(list(self._pool.map(lambda file: normalised(center_crop(open_image(file), self.side)), files))),

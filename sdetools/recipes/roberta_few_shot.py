@@ -33,6 +33,7 @@ from sdetools.recipes import (
     text,
 )
 from sdetools.recipes.datasets import accuracy, batch_piece
+from sdetools.recipes.processes import own_share
 from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 
@@ -275,7 +276,7 @@ def evaluated(net: torch.nn.Module, data: prompting.Prompts, device: str, name: 
         size: The batch size; a batch consists of prompts of similar lengths.
     """
     order = sorted(range(len(data)), key=lambda i: len(data.ids[i]))
-    parts = (data.batch(order[at : at + size]) for at in range(0, len(order), size))
+    parts = (data.batch(order[at : at + size]) for at in own_share(range(0, len(order), size)))
     batches = (((ids.to(device), *(part.to(device) for part in rest)), labels) for ids, *rest, labels in parts)
     return accuracy(lambda rows: net(*rows), batches, name)
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from sdetools.bridge.batches import Batches
 from sdetools.recipes.datasets import MissingData, batch_piece, packaged
+from sdetools.recipes.processes import own_share
 
 
 @dataclass(frozen=True)
@@ -241,31 +242,35 @@ class ImageBatches:
             ValueError: If `pieces` does not divide the batch size.
         """
         (index,) = self.batches.at(self.seed, number)
-        images = self.images.images[index]
+        own = batch_piece(torch.arange(len(index)), piece, pieces)
+        images = self.images.images[index[own]]
         if self.augment:
-            images = self._augmented(images, torch.Generator().manual_seed((self.seed * 7_368_787 + number) % (1 << 63)))
-        images = self.normalise(images)
-        return batch_piece(images, piece, pieces), batch_piece(self.images.labels[index], piece, pieces)
+            generator = torch.Generator().manual_seed((self.seed * 7_368_787 + number) % (1 << 63))
+            images = self._augmented(images, own, len(index), generator)
+        return self.normalise(images), self.images.labels[index[own]]
 
     def evaluation_batches(self, images: LabelledImages, size: int = 500) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield other images in order, `size` per batch (the last batch may be smaller), normalised like the training images, not augmented.
 
+        The processes of a group yield different batches, each one of them in exactly one process.
+
         Each batch is a pair of images, float32 `(n, channels, height, width)`, and class indices `(n,)`.
         """
-        for at in range(0, len(images), size):
+        for at in own_share(range(0, len(images), size)):
             yield self.normalise(images.images[at : at + size]), images.labels[at : at + size]
 
-    def _augmented(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _augmented(self, images: torch.Tensor, own: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
         """Return images `(n, channels, height, width)` in the same shape, cropped at random offsets from the images with a black border.
 
-        If `flip` is set, each is flipped left to right with probability 1/2. All draws come from `generator`.
+        If `flip` is set, each is flipped left to right with probability 1/2. All draws come from `generator`: those of a batch of `size` images, of
+        which those at the places `own` `(n,)` are used, so that an image is treated equally in every division into pieces.
         """
-        n, _, height, width = images.shape
+        _, _, height, width = images.shape
         padded = F.pad(images, (self.pad,) * 4)
-        top, left = (torch.randint(2 * self.pad + 1, (n,), generator=generator) for _ in range(2))
+        top, left = (torch.randint(2 * self.pad + 1, (size,), generator=generator)[own] for _ in range(2))
         rows, columns = top[:, None] + torch.arange(height), left[:, None] + torch.arange(width)
-        out = padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        out = padded[torch.arange(len(own))[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         if self.flip:
-            flipped = torch.rand(n, generator=generator) < 0.5
+            flipped = torch.rand(size, generator=generator)[own] < 0.5
             out = torch.where(flipped[:, None, None, None], out.flip(3), out)
         return out.contiguous()
