@@ -1,5 +1,6 @@
 """Conversion of SDEs to and from torchsde's protocol: `f(t, y)`, `g(t, y)`, `noise_type`, `sde_type`, y of shape `(batch, n)`.
 
+torchsde is archived: its authors no longer maintain it. This adapter is therefore an extra of its own, `pip install 'sdetools[torchsde]'`, and
 torchsde itself is needed only to solve. Its noise types are "additive", "diagonal", "scalar" and "general". In torchsde, a row of y is a path.
 sdetools has the components first: arrays `(n, paths)`. Here n is the number of components of the state: `dim` coordinates for each of the parts of
 the state (position and, for kinetic equations, momentum), and m is the number of Brownian motions, `noise_dim`.

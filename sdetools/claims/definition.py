@@ -29,7 +29,7 @@ _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages"}
 # The extra that installs a module.
 _EXTRAS = {
     "torch": "torch",
-    "torchsde": "torch",
+    "torchsde": "torchsde",
     "mlxtend": "vision",
     "transformers": "text",
     "datasets": "text",

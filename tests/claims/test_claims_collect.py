@@ -164,6 +164,7 @@ def test_a_file_that_needs_a_missing_extra_yields_one_claim(tmp_path, monkeypatc
     ("error", "line"),
     [
         (ModuleNotFoundError("No module named 'torch'", name="torch"), "pip install 'sdetools[torch]'"),
+        (ModuleNotFoundError("No module named 'torchsde'", name="torchsde"), "pip install 'sdetools[torchsde]'"),
         (ModuleNotFoundError("No module named 'mlxtend.x'", name="mlxtend.x"), "pip install 'sdetools[vision]'"),
         (ModuleNotFoundError("No module named 'foo'", name="foo"), "pip install foo"),
         (ModuleNotFoundError("this needs torch: pip install 'sdetools[text]'."), "pip install 'sdetools[text]'"),
