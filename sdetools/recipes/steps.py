@@ -89,7 +89,9 @@ class Stepper:
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
 
-    def batches(self, begin: int, ahead: int | None = None) -> contextlib.AbstractContextManager[Iterator[Any]]:
+    def batches(
+        self, begin: int, ahead: int | None = None, end: int | None = None
+    ) -> contextlib.AbstractContextManager[Iterator[Any]]:
         """Return a context manager that yields this process's pieces of batches from step `begin` on, which `step` takes.
 
         They are built in a background thread, in pinned memory for a GPU.
@@ -97,10 +99,11 @@ class Stepper:
         Args:
             begin: The number of steps done.
             ahead: The number of pieces that are built in advance; None for 2 if the device is not the CPU, which has no time left over, else 0.
+            end: The number of steps after the last batch; None for that of the task.
         """
         addresses = (
             (number, piece, self.pieces)
-            for k in range(begin, self.task.total)
+            for k in range(begin, self.task.total if end is None else end)
             for _, number in self.task.parts(k)
             for piece in range(self._rank, self.pieces, self._world)
         )

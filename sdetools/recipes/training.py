@@ -154,7 +154,7 @@ class Trainer:
             evaluations = set(task.evaluations)
             waiting: list[dict[str, Any]] = []
             if not task.total and not row:
-                row = {"step": 0} | _evaluated(task)
+                row = {"step": 0} | evaluated(task)
                 self._write(folder, log, [row])
             batches = stack.enter_context(stepper.batches(begin))
             for k in range(begin, begin if "diverged" in row else task.total):
@@ -169,7 +169,7 @@ class Trainer:
                     diverged = "diverged" in row
                     final, saves = final or diverged, keep if diverged else saves
                     if diverged or k + 1 in evaluations:
-                        row |= _evaluated(task, diverged)
+                        row |= evaluated(task, diverged)
                     self._write(folder, log, rows, synchronise=final or saves)
                     if saves and log is not None:
                         snapshot = {"step": row["step"], "log": log.tell(), "row": row, **stepper.state()}
@@ -222,7 +222,7 @@ def _checked(rows: list[dict[str, Any]], losses: Sequence[float]) -> list[dict[s
     return rows
 
 
-def _evaluated(task: TrainingTask, diverged: bool = False) -> dict[str, float | None]:
+def evaluated(task: TrainingTask, diverged: bool = False) -> dict[str, float | None]:
     """Return the evaluation of the task's model in evaluation mode; a number that is not finite is None, and so are all of a diverged run.
 
     The weights of a diverged run are those of the step at which the divergence was found, and mean nothing.
