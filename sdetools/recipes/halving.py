@@ -1,0 +1,65 @@
+"""Successive halving: all candidates at a fraction of the steps, the better half of them at the next fraction, and so on.
+
+Source: K. Jamieson, A. Talwalkar, AISTATS 2016. Each round trains from the start, with the whole schedule compressed to its fraction of the steps.
+The runs are ordinary runs with names of their own, so that an interrupted search resumes, and the same runs give the same choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
+
+from sdetools.recipes import best
+from sdetools.recipes.tasks import Job
+from sdetools.recipes.training import Trainer
+
+Group = TypeVar("Group", bound=Hashable)
+Candidate = TypeVar("Candidate", bound=Hashable)
+
+
+def halved(
+    trainer: Trainer,
+    groups: Mapping[Group, Sequence[Candidate]],
+    job: Callable[[Group, Candidate, float], Job],
+    fractions: Sequence[float],
+    score: str,
+) -> dict[Group, Candidate]:
+    """Return the best candidate of each group, found by successive halving.
+
+    A round trains the candidates that are left at one fraction of the steps, those of all groups in parallel. Of n candidates, the (n + 1) // 2 with
+    the best scores go on. Diverged runs are last, and among equals the first is the better one.
+
+    Args:
+        trainer: Executes the runs.
+        groups: The candidates of each group, such as the learning rates of each method and batch size.
+        job: The run of a candidate of a group at a fraction of the steps; its name must tell these three.
+        fractions: The fractions of the rounds, increasing, in (0, 1]; see `check_fractions`. A single one is a full grid search.
+        score: The logged number that is compared at the end of each run: the smallest is best if the name ends in "loss", else the largest.
+
+    Raises:
+        ValueError: If the fractions do not increase, or a group has no candidates.
+    """
+    check_fractions(fractions)
+    if not all(groups.values()):
+        raise ValueError("`groups` must have candidates in each group; got an empty one.")
+    left = {group: list(candidates) for group, candidates in groups.items()}
+    for fraction in fractions:
+        runs = trainer.all({(group, one): job(group, one, fraction) for group, own in left.items() for one in own})
+        for group, own in left.items():
+            waiting = {one: runs[group, one] for one in own}
+            left[group] = []
+            for _ in range((len(own) + 1) // 2 if fraction != fractions[-1] else 1):
+                left[group].append(best(waiting, score))
+                del waiting[left[group][-1]]
+            left[group].sort(key=own.index)
+    return {group: own[0] for group, own in left.items()}
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Raise a ValueError unless `fractions` are increasing numbers in (0, 1], at least one.
+
+    Example:
+        >>> check_fractions((0.25, 0.5, 1))
+    """
+    if not fractions or any(a >= b for a, b in zip((0.0, *fractions), fractions)) or fractions[-1] > 1:
+        raise ValueError(f"fractions of a search must increase and lie in (0, 1]; got {tuple(fractions)}.")
