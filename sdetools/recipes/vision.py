@@ -51,6 +51,11 @@ class LabelledImages:
         return tuple(m.float()[None, :, None, None] for m in (values.mean((0, 2, 3)), values.std((0, 2, 3))))  # type: ignore[return-value]
 
 
+def of_sizes(n: int, channels: int, classes: int) -> LabelledImages:
+    """Return `n` images of a single pixel with labels 0, which stand for a data set of this size where only numbers are asked for."""
+    return LabelledImages(torch.zeros(n, channels, 1, 1, dtype=torch.uint8), torch.zeros(n, dtype=torch.long), classes)
+
+
 def cifar10(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
     """Read CIFAR-10's training and test images from its binary or Python files.
 
