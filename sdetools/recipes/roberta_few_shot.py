@@ -65,7 +65,7 @@ class Settings:
         length: The maximal number of tokens of a prompt; None for the task's own.
         frozen: The number of lowest layers that are not trained, together with the embeddings; 0 trains everything.
         pieces: The number of equal parts of a batch, which pass through the network one after the other.
-        precision: "float32", "bfloat16" (autocast) or "float64".
+        precision: "float32", "bfloat16" or "float16" (autocast), or "float64".
 
     Raises:
         ValueError: If a value is out of range, or if `template` or `words` are given for several tasks.
@@ -261,7 +261,19 @@ def task(
         model, optimiser(method, params, rate, settings, weight_decay=settings.weight_decay), settings.steps, batch, loss_of,
         evaluate=lambda net: evaluated(net, dev, device, "dev") | evaluated(net, own.test, device),
         factor=lambda k: 1 - k / settings.steps,  # [code]
-        every=max(1, settings.steps // settings.evaluations), pieces=settings.pieces, clip=clip if np.isfinite(clip) else None, precision=settings.precision,
+        every=max(1, settings.steps // settings.evaluations), pieces=settings.pieces, clip=clip if np.isfinite(clip) else None,
+        precision=settings.precision, size=size, evaluated=len(dev) + len(own.test),
+    )  # fmt: skip
+
+
+def untrained(settings: Settings, name: str, device: str) -> TrainingTask:
+    """Return a task without steps, which evaluates the pretrained network on the test prompts of the text task `name`."""
+    own = study(settings, name)
+    model = own.fresh()
+    return TrainingTask(
+        model, optimiser("SGD", model.parameters(), 1.0, settings), 0, batch=lambda number, piece, pieces: None,
+        loss_of=lambda net, batch: torch.zeros(()), evaluate=lambda net: evaluated(net, own.test, device),
+        precision=settings.precision, size=1, evaluated=len(own.test),
     )  # fmt: skip
 
 
@@ -306,16 +318,18 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     studies = {name: study(settings, name) for name in settings.tasks}
     for name, own in studies.items():
         own.subset(settings.subsets[0], partial(fewer, settings, trainer, name))
-    with torch.no_grad():
-        start = {
-            name: evaluated(own.fresh().to(trainer.device).eval(), own.test, trainer.device) for name, own in studies.items()
-        }
+    zero_shot = {
+        name: Job(f"zero-shot-{name}", partial(untrained, settings, name, trainer.device), keep=False, like=f"{name}, zero-shot")
+        for name in studies
+    }
+    start = {name: run.final for name, run in trainer.all(zero_shot).items()}
     zero = {name: numbers["test_accuracy"] for name, numbers in start.items()}
 
     def job(kind: str, name: str, method: str, clip: float, size: int, lr: float, seed: int) -> Job:
         make = partial(task, settings, name, method, size, lr, seed, trainer.device, clip)
         limit = f"-clip{clip:g}" if np.isfinite(clip) else ""
-        return Job(f"{kind}{method.lower()}-{name}-b{size}-lr{lr:g}{limit}-subset{seed}", make, seed, keep=keep and not kind)
+        run = f"{kind}{method.lower()}-{name}-b{size}-lr{lr:g}{limit}-subset{seed}"
+        return Job(run, make, seed, keep=keep and not kind, like=f"{name}, batch {size}")
 
     points = list(product(settings.batch, settings.lr))
     keep = settings.search == "shared" or len(points) == 1  # weights of a search are never kept
