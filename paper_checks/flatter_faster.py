@@ -148,7 +148,9 @@ def shortest(run):
     for n, problem in enumerate((valley(), uv(), minibatch())):
         sweeps = [sweep(run, problem, eta, 1000 * (n + 1) + 50 * i, paths) for i, eta in enumerate(etas)]
         if not all(np.isfinite(one.optimum).all() for one in sweeps):
-            run.measure(f"{problem.name}: exponent of the best 1 - beta", estimate(np.full(2, np.nan), paths), 2 / 3, tolerance=0.05)
+            run.measure(
+                f"{problem.name}: exponent of the best 1 - beta", estimate(np.full(2, np.nan), paths), 2 / 3, tolerance=0.05
+            )
             continue
         best, least = np.stack([one.optimum for one in sweeps], axis=1)
         slope, time = (np.polyfit(np.log(etas), rows_, 1)[0] for rows_ in (best, least))

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sdetools.recipes.datasets import MissingData, packaged
+from sdetools.recipes.datasets import MissingData, accuracy, packaged
+from sdetools.recipes.processes import own_share
 from sdetools.recipes.text import Example
 
 
@@ -39,6 +40,22 @@ class Prompts:
             ids[row, : len(self.ids[i])] = torch.tensor(self.ids[i])
             attention[row, : len(self.ids[i])] = 1
         return ids, attention, torch.tensor([self.positions[i] for i in index]), self.labels[list(index)]
+
+
+def accuracy_on(net: nn.Module, data: Prompts, device: str, name: str = "test", size: int = 50) -> dict[str, float]:
+    """Return the mean cross-entropy and the accuracy of a network on prompts: a dict with the keys `{name}_loss` and `{name}_accuracy`.
+
+    Args:
+        net: The network, from token ids, attention mask and mask positions to logits.
+        data: The prompts.
+        device: The device to which batches are moved.
+        name: The name of the data, used in the keys.
+        size: The batch size; a batch consists of prompts of similar lengths.
+    """
+    order = sorted(range(len(data)), key=lambda i: len(data.ids[i]))
+    parts = (data.batch(order[at : at + size]) for at in own_share(range(0, len(order), size)))
+    batches = (((ids.to(device), *(part.to(device) for part in rest)), labels) for ids, *rest, labels in parts)
+    return accuracy(lambda rows: net(*rows), batches, name)
 
 
 _SLOT = re.compile(r"(<mask>|\{[01][-l]?\})")

@@ -32,8 +32,7 @@ from sdetools.recipes import (
     spread,
     text,
 )
-from sdetools.recipes.datasets import accuracy, batch_piece
-from sdetools.recipes.processes import own_share
+from sdetools.recipes.datasets import batch_piece
 from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 
@@ -259,7 +258,7 @@ def task(
 
     return TrainingTask(
         model, optimiser(method, params, rate, settings, weight_decay=settings.weight_decay), settings.steps, batch, loss_of,
-        evaluate=lambda net: evaluated(net, dev, device, "dev") | evaluated(net, own.test, device),
+        evaluate=lambda net: prompting.accuracy_on(net, dev, device, "dev") | prompting.accuracy_on(net, own.test, device),
         factor=lambda k: 1 - k / settings.steps,  # [code]
         every=max(1, settings.steps // settings.evaluations), pieces=settings.pieces, clip=clip if np.isfinite(clip) else None,
         precision=settings.precision, size=size, evaluated=len(dev) + len(own.test),
@@ -272,25 +271,9 @@ def untrained(settings: Settings, name: str, device: str) -> TrainingTask:
     model = own.fresh()
     return TrainingTask(
         model, optimiser("SGD", model.parameters(), 1.0, settings), 0, batch=lambda number, piece, pieces: None,
-        loss_of=lambda net, batch: torch.zeros(()), evaluate=lambda net: evaluated(net, own.test, device),
+        loss_of=lambda net, batch: torch.zeros(()), evaluate=lambda net: prompting.accuracy_on(net, own.test, device),
         precision=settings.precision, size=1, evaluated=len(own.test),
     )  # fmt: skip
-
-
-def evaluated(net: torch.nn.Module, data: prompting.Prompts, device: str, name: str = "test", size: int = 50) -> dict[str, float]:
-    """Return the mean cross-entropy and the accuracy of a network on prompts: a dict with the keys `{name}_loss` and `{name}_accuracy`.
-
-    Args:
-        net: The network, from token ids, attention mask and mask positions to logits.
-        data: The prompts.
-        device: The device to which batches are moved.
-        name: The name of the data, used in the keys.
-        size: The batch size; a batch consists of prompts of similar lengths.
-    """
-    order = sorted(range(len(data)), key=lambda i: len(data.ids[i]))
-    parts = (data.batch(order[at : at + size]) for at in own_share(range(0, len(order), size)))
-    batches = (((ids.to(device), *(part.to(device) for part in rest)), labels) for ids, *rest, labels in parts)
-    return accuracy(lambda rows: net(*rows), batches, name)
 
 
 def at_best(runs: Sequence[Any], of_diverged: float = np.nan) -> np.ndarray:
