@@ -180,26 +180,40 @@ def row_diverged(row: Mapping[str, Any]) -> bool:
     return bool(row.get("diverged")) or None in row.values()
 
 
+def ranked(
+    runs: Mapping[Key, TrainingRun], score: str, of: Callable[[TrainingRun], float | None] | None = None
+) -> tuple[list[Key], list[Key]]:
+    """Return the keys of runs from the best to the worst, and those of runs that diverged; equals keep their order.
+
+    Args:
+        runs: Training runs, by their keys.
+        score: The logged number that is compared at the end of each run: the smallest is best if the name ends in "loss", else the largest.
+        of: The number to be compared, as a function of a run; by default `score` in the last row of its log. None counts as a divergence.
+    """
+    sign = 1 if score.endswith("loss") else -1
+    scores = {key: run.final.get(score) if of is None else of(run) for key, run in runs.items() if not diverged(run)}
+    found = {key: sign * value for key, value in scores.items() if value is not None}
+    return sorted(found, key=found.__getitem__), [key for key in runs if key not in found]
+
+
 def best(runs: Mapping[Key, TrainingRun], score: str, of: Callable[[TrainingRun], float | None] | None = None) -> Key:
     """Return the key of the best run; the first one among equals. A run that diverged is never chosen.
 
     Args:
         runs: Training runs, by their keys.
-        score: The logged number that is compared at the end of each run: the smallest is best if the name ends in "loss", else the largest.
-        of: The number to be compared, as a function of a run; by default `score` in the last row of its log.
+        score: The logged number that is compared; see `ranked`.
+        of: The number to be compared, as a function of a run; see `ranked`.
 
     Raises:
         ValueError: If no run is left, because all diverged.
     """
-    sign = -1 if score.endswith("loss") else 1
-    scores = {key: run.final.get(score) if of is None else of(run) for key, run in runs.items() if not diverged(run)}
-    found = {key: sign * value for key, value in scores.items() if value is not None}
+    found, _ = ranked(runs, score, of)
     if not found:
         raise ValueError(
             f"a search must have a run that does not diverge; all {len(runs)} did, such as {next(iter(runs.values())).name}. Try smaller "
             "learning rates, such as --set grid=... or --set lr=...; finished runs are not repeated."
         )
-    return max(found, key=found.__getitem__)
+    return found[0]
 
 
 def finals(runs: Sequence[TrainingRun], name: str = "test_accuracy", last: int = 1, of_diverged: float = np.nan) -> np.ndarray:

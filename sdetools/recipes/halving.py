@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from sdetools.recipes import best
+from sdetools.recipes import best, ranked
 from sdetools.recipes.tasks import Job
 from sdetools.recipes.training import Trainer
 
@@ -37,22 +37,23 @@ def halved(
         score: The logged number that is compared at the end of each run: the smallest is best if the name ends in "loss", else the largest.
 
     Raises:
-        ValueError: If the fractions do not increase, or a group has no candidates.
+        ValueError: If the fractions do not increase, a group has no candidates, or all its last runs diverged.
     """
     check_fractions(fractions)
     if not all(groups.values()):
         raise ValueError("`groups` must have candidates in each group; got an empty one.")
     left = {group: list(candidates) for group, candidates in groups.items()}
+    chosen: dict[Group, Candidate] = {}
     for fraction in fractions:
         runs = trainer.all({(group, one): job(group, one, fraction) for group, own in left.items() for one in own})
         for group, own in left.items():
-            waiting = {one: runs[group, one] for one in own}
-            left[group] = []
-            for _ in range((len(own) + 1) // 2 if fraction != fractions[-1] else 1):
-                left[group].append(best(waiting, score))
-                del waiting[left[group][-1]]
-            left[group].sort(key=own.index)
-    return {group: own[0] for group, own in left.items()}
+            round_ = {one: runs[group, one] for one in own}
+            if fraction == fractions[-1]:
+                chosen[group] = best(round_, score)
+            else:
+                finite, diverged = ranked(round_, score)
+                left[group] = sorted([*finite, *diverged][: (len(own) + 1) // 2], key=own.index)
+    return chosen
 
 
 def check_fractions(fractions: Sequence[float]) -> None:

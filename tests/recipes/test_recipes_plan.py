@@ -33,6 +33,7 @@ def small_resnet50(tmp_path):
         "widths=2,2,2",
         "stem=2",
         "shrink=4",
+        "equivalent=False",  # a run that coincides with the best one of a search is planned twice, and made once
     ]
     return "resnet50-imagenet", True, given
 
@@ -143,7 +144,7 @@ class Scores:
 
 
 def test_the_better_half_goes_on_and_diverged_runs_are_last():
-    values = {"a0": 5.0, "a1": None, "a2": 3.0, "a3": 1.0, "a4": 3.0, "b0": None, "b1": None}
+    values = {"a0": 5.0, "a1": None, "a2": 3.0, "a3": 1.0, "a4": 3.0, "b0": None, "b1": 7.0, "c0": None, "c1": None}
 
     def score(name):
         candidate, fraction = name.split("@")
@@ -157,10 +158,12 @@ def test_the_better_half_goes_on_and_diverged_runs_are_last():
     chosen = halved(trainer, {"a": [0, 1, 2, 3, 4], "b": [0, 1]}, job, (0.25, 0.5, 1), "loss")
     assert trainer.rounds == [
         ["a0@0.25", "a1@0.25", "a2@0.25", "a3@0.25", "a4@0.25", "b0@0.25", "b1@0.25"],
-        ["a0@0.5", "a2@0.5", "a4@0.5", "b0@0.5"],
-        ["a2@1", "a4@1", "b0@1"],
+        ["a0@0.5", "a2@0.5", "a4@0.5", "b1@0.5"],
+        ["a2@1", "a4@1", "b1@1"],
     ]
-    assert chosen == {"a": 2, "b": 0}  # the first among equals
+    assert chosen == {"a": 2, "b": 1}  # the first among equals
+    with pytest.raises(ValueError, match="must have a run that does not diverge; all 1 did, such as c0@1"):
+        halved(Scores(score), {"a": [0, 1], "c": [0, 1]}, job, (0.5, 1), "loss")
     whole = halved(Scores(score), {"a": [0, 1, 2, 3, 4]}, job, (1,), "loss")
     assert whole == {"a": 0}  # negative control: a full search judges otherwise
     for fractions in ((), (0.5, 0.5), (0.0, 1), (0.5, 2)):
