@@ -267,7 +267,7 @@ def fakes(monkeypatch):
         return SimpleNamespace(dim=len(names), names=names)
 
     def order_study(
-        pair, etas, x0, horizon, observe, seed, executor, threads, store, resume, progress, paths=None, precision=None
+        pair, etas, x0, horizon, observe, seed, executor, threads, retries, store, resume, progress, paths=None, precision=None
     ):
         calls.append(("order_study", (), {"paths": paths, "precision": precision, "x0": x0, "observe": observe, "seed": seed}))
         calls.append(("store", (), {"store": store, "resume": resume, "threads": threads, "horizon": horizon}))

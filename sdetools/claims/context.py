@@ -71,7 +71,8 @@ class ClaimContext:
     Attributes:
         budget, paths, seconds: Name of the budget, its paths of a simulation, and its seconds for work not counted in paths (see `Budget`).
         seed: Seed of the claim, `claim_seed` of the argument `seed` (the seed of the run) and the claim's id.
-        executor, threads: As in `sdetools.Execution`: an executor, or None for threads in this process; the number of threads, or None.
+        executor, threads, retries: As in `sdetools.Execution`: an executor, or None for threads in this process; the number of threads, or None; how
+            often a chunk is submitted again after its worker failed.
         store: The open `Store` of finished chunks, or None.
         record: The record of measurements, figures and tables.
 
@@ -95,6 +96,7 @@ class ClaimContext:
         seed: int = 0,
         executor: Any = None,
         threads: int | None = None,
+        retries: int = 2,
         store: Any = None,
         work: Path | None = None,
         resume: bool = False,
@@ -109,6 +111,7 @@ class ClaimContext:
         self.seed = claim_seed(seed, f"{id} again" if again else id)
         self.executor = executor
         self.threads = threads
+        self.retries = retries
         self.store = store
         self.record = ClaimRecord()
         self._place = None if work is None else work / (f"{id}-again" if again else id)
@@ -121,12 +124,13 @@ class ClaimContext:
         return {"quick": quick, "standard": standard, "full": full}[self.budget]
 
     def options(self, **extra: Any) -> dict[str, Any]:
-        """Return a dict of the arguments paths, seed, executor, threads, store, resume, progress of `simulate` for this claim, updated by `extra`."""
+        """Return a dict of the arguments paths, seed, executor, threads, retries, store, resume, progress of `simulate` for this claim, updated by `extra`."""
         own = {
             "paths": self.paths,
             "seed": self.seed,
             "executor": self.executor,
             "threads": self.threads,
+            "retries": self.retries,
             "store": self.store,
             "resume": self._resume,
             "progress": self._progress,

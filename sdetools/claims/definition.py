@@ -33,8 +33,10 @@ _EXTRAS = {
     "mlxtend": "vision",
     "transformers": "text",
     "datasets": "text",
-    "dask": "distributed",
-    "distributed": "distributed",
+    "dask": "cluster",
+    "distributed": "cluster",
+    "mpi4py": "mpi",
+    "submitit": "slurm",
     "diffrax": "bench",
     "jax": "bench",
 }

@@ -35,6 +35,7 @@ def verify(
     seed: int = 0,
     threads: int | None = None,
     executor: Any = None,
+    retries: int = 2,
     resume: bool = False,
     only: str | None = None,
     failed_first: bool = False,
@@ -56,7 +57,8 @@ def verify(
             It is created only after every argument and every claim file has been validated. None writes nothing.
         seed: Seed of the run. Each claim has its own seed, derived from this one and its id.
         threads: Threads of a simulation; by default all cores.
-        executor: Any `concurrent.futures.Executor`; by default threads in this process.
+        executor: As in `sdetools.Execution`: the name of an engine, which is started once for all claims, or an executor; by default threads in this process.
+        retries: How often a chunk of paths is submitted again after its worker failed.
         resume: Whether to resume from the finished parts of simulations in `out`; if False, these are replaced.
         only: Run only claims whose id matches this pattern, see `select`.
         failed_first: Whether claims that were not supported in the last run of `out`, by its `results.json`, are run first. The results have
@@ -77,7 +79,7 @@ def verify(
     Raises:
         ValueError: For invalid arguments, for everything that `collect` refuses, if another run uses `out`, and if every claim
             raised a `ValueError`; no results and no new store are written then.
-        OSError: If the disk is full, or one of several processes was killed. The run ends, since the claim is not at fault, and can be resumed.
+        OSError: If the disk is full, one of several processes was killed, or workers failed more often than `retries` allows. The run ends, since the claim is not at fault, and can be resumed.
     """
     if budget not in BUDGETS:
         raise ValueError(f"`budget` must be one of {', '.join(BUDGETS)}; got {budget!r}.")
@@ -105,6 +107,10 @@ def verify(
         if folder is not None:
             store = open_store(folder, identity, resume)
             stack.callback(store.close)
+        if isinstance(executor, str):
+            from sdetools.simulation.clusters import open_executor
+
+            executor, threads = stack.enter_context(open_executor(executor, threads)), None
         apart = jobs > 1 or limit is not None
         if ahead and not apart:
             stack.enter_context(compiling_ahead(claims))
@@ -125,8 +131,8 @@ def verify(
                 if watch is not None:
                     watch(position, len(claims), item)
                 context = partial(
-                    ClaimContext, item.id, budget=budget, seed=seed, executor=executor, threads=threads, store=store, work=work,
-                    resume=resume, progress=progress,
+                    ClaimContext, item.id, budget=budget, seed=seed, executor=executor, threads=threads, retries=retries,
+                    store=store, work=work, resume=resume, progress=progress,
                 )  # fmt: skip
                 found[item.id] = run_claim(item, context)
         judged = [found[item.id] for item in claims]
@@ -193,7 +199,7 @@ def _run(item: Claim, run: ClaimContext) -> Outcome:
             outcome.verdict = NOT_RUN
             outcome.reason = f"{error.name or error} is not installed: {install_line(error)}"
     except (Exception, SystemExit) as error:
-        if _is_store_error(error) or disk_full_error(error) is not None:
+        if _ends_the_run(error) or disk_full_error(error) is not None:
             raise
         _set_error(outcome, error)
     outcome.seconds = round(time.perf_counter() - began, 3)
@@ -211,10 +217,11 @@ def _set_error(outcome: Outcome, error: BaseException) -> None:
     outcome.traceback = "".join(traceback.format_exception(error))
 
 
-def _is_store_error(error: BaseException) -> bool:
-    """Return whether an error comes from the store of chunks; the store is imported only if needed."""
-    if not isinstance(error, ValueError):
+def _ends_the_run(error: BaseException) -> bool:
+    """Return whether an error is no fault of the claim: the store of chunks, or failed workers; their files are imported only if needed."""
+    if not isinstance(error, (ValueError, OSError)):
         return False
     from sdetools.simulation.store import StoreError
+    from sdetools.simulation.submission import WorkersFailed
 
-    return isinstance(error, StoreError)
+    return isinstance(error, (StoreError, WorkersFailed))

@@ -14,6 +14,9 @@ import click
 
 from sdetools._version import __version__
 
+UNIDENTIFYING = frozenset({"out", "threads", "executor", "retries", "resume"})
+"""Options on which no number of a result depends: a run is resumed with other ones."""
+
 
 class InvalidArguments(click.ClickException):
     """An error in the command-line arguments, reported on one line with exit code 2; raised with the message as its argument."""
@@ -114,28 +117,23 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def executor(kind: str, threads: int | None) -> Iterator[tuple[Any, int | None]]:
-    """Open the executor of a simulation for a `with` block, at whose end worker processes are stopped.
+def executor(name: str, threads: int | None) -> Iterator[tuple[Any, int | None]]:
+    """Open the engine of a simulation for a `with` block, at whose end its workers are stopped.
 
     Args:
-        kind: "threads" or "processes".
-        threads: Number of threads or worker processes; None for all cores.
+        name: "threads", or the name of an engine, see `st.Execution`.
+        threads: Number of threads or workers; None for all cores.
 
     Yields:
-        A pair. For threads: None, which stands for the simulation's own threads, and `threads`. For processes: a `ProcessPoolExecutor`, and
-        None.
+        A pair. For threads: None, which stands for the simulation's own threads, and `threads`. For engines: an executor, and None.
     """
-    if kind == "threads":
+    if name == "threads":
         yield None, threads
         return
-    import concurrent.futures
-    import os
+    from sdetools.simulation.clusters import open_executor
 
-    pool = concurrent.futures.ProcessPoolExecutor(threads or os.cpu_count())
-    try:
+    with open_executor(name, threads) as pool:
         yield pool, None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -180,7 +178,7 @@ class RunFolder:
 
     Attributes:
         folder: The folder of `--out`; None if the option is not given, and nothing is written.
-        settings: Keyword arguments of the study: executor, threads, store, resume, progress.
+        settings: Keyword arguments of the study: executor, threads, store, resume, progress, retries.
     """
 
     folder: Path | None
@@ -225,7 +223,7 @@ def running(ctx: click.Context, options: dict[str, Any], folder: Path | None) ->
 
     Args:
         ctx: Click's context; with a folder, `ctx.meta["resume"]` becomes the command that resumes the run.
-        options: Values of the command's options by name. All but out, threads, executor and resume identify the run in the store.
+        options: Values of the command's options by name. All but out, threads, executor, retries and resume identify the run in the store.
         folder: The folder of `--out` from `checked_folder`, or None for no store. The store is the file `store.sqlite` in it.
 
     Yields:
@@ -242,10 +240,11 @@ def running(ctx: click.Context, options: dict[str, Any], folder: Path | None) ->
             from sdetools.claims.folder import open_store
 
             ctx.meta["resume"] = resume_command(ctx, options["resume"])
-            identity = {key: value for key, value in options.items() if key not in ("out", "threads", "executor", "resume")}
+            identity = {key: value for key, value in options.items() if key not in UNIDENTIFYING}
             store = open_store(folder, {"version": __version__, "command": ctx.info_name, **identity}, options["resume"])
             stack.callback(store.close)
         settings = {"executor": pool, "threads": lanes, "store": store, "resume": options["resume"], "progress": progress}
+        settings["retries"] = options["retries"]
         yield RunFolder(folder, settings)
 
 

@@ -12,24 +12,43 @@ import click
 
 
 def compute_options(command: Any) -> Any:
-    """Add the options of execution (--seed, --threads, --executor, --resume) to `command`, and return it: a decorator.
+    """Add the options of execution (--seed, --threads, --executor, --retries, --resume) to `command`, and return it: a decorator.
 
     `command` is the function of a click command, or what another decorator of options returns.
     """
     for option in (
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."),
-        click.option("--threads", type=click.IntRange(min=1), help="Threads, or worker processes. [default: all cores]"),
+        click.option("--threads", type=click.IntRange(min=1), help="Threads, or workers. [default: all cores]"),
         click.option(
+            "--engine",
             "--executor",
-            type=click.Choice(["threads", "processes"]),
+            "executor",
+            callback=_engine,
+            metavar="NAME",
             default="threads",
             show_default=True,
-            help="Where chunks of paths are simulated.",
+            help="Where chunks of paths are simulated: threads, processes, dask, dask:tcp://HOST:PORT, mpi, slurm:partition=NAME,time=MINUTES.",
+        ),
+        click.option(
+            "--retries",
+            type=click.IntRange(min=0),
+            default=2,
+            show_default=True,
+            help="How often a chunk is submitted again after its worker failed.",
         ),
         click.option("--resume", is_flag=True, help="Resume from the finished chunks in the store of --out."),
     ):
         command = option(command)
     return command
+
+
+def _engine(ctx: click.Context, _: click.Parameter, name: str) -> str:
+    """Return the value of --engine, or raise ValueError if it names none, the callback of the option."""
+    if name != "threads" and not ctx.resilient_parsing:
+        from sdetools.simulation.clusters import check_executor
+
+        check_executor(name)
+    return name
 
 
 def noise_options(command: Any) -> Any:

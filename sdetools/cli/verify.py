@@ -81,6 +81,7 @@ def verify(
     seed: int,
     threads: int | None,
     executor: str,
+    retries: int,
     resume: bool,
 ) -> None:
     """Run claims and report which are supported.
@@ -113,6 +114,7 @@ def verify(
             seed=seed,
             threads=lanes,
             executor=pool,
+            retries=retries,
             resume=resume,
             only=only,
             failed_first=failed_first,

@@ -65,11 +65,34 @@ class ChunkTask:
     @cached_property
     def _packed(self) -> tuple[str, bytes]:
         """The pickled fields, as a pair (name, bytes) where the name is the SHA-256 hash of the bytes."""
-        packed = pickle.dumps(tuple(getattr(self, f.name) for f in fields(self)), pickle.HIGHEST_PROTOCOL)
+        packed = _pickled(tuple(getattr(self, f.name) for f in fields(self)))
         return hashlib.sha256(packed).hexdigest(), packed
+
+    @property
+    def packed_size(self) -> int:
+        """The size of the pickled task in bytes; an executor may send it with each chunk."""
+        return len(self._packed[1])
 
     def __reduce__(self) -> Any:
         return _unpacked, self._packed
+
+
+def _pickled(values: tuple[Any, ...]) -> bytes:
+    """Return pickled values. Functions of a script or a notebook, and nested ones, are included by value if cloudpickle is installed.
+
+    The workers of a cluster cannot import them, because their main module is another one.
+    """
+    try:
+        packed = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+        if b"__main__" not in packed:
+            return packed
+    except (AttributeError, TypeError, pickle.PicklingError):
+        packed = b""
+    try:
+        import cloudpickle
+    except ModuleNotFoundError:
+        return packed or pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+    return cloudpickle.dumps(values, pickle.HIGHEST_PROTOCOL)
 
 
 _tasks: dict[str, ChunkTask] = {}

@@ -1,18 +1,17 @@
 """The run of a program: its chunks on threads or on any executor, and the joining of their moments.
 
 Moments are joined along the tree of `records`, so the result has the same bits whatever the size of chunks, the number of threads, the
-executor, the order of arrival, or interruptions. Chunks are submitted in order, a few for each worker at a time; each result is joined
-with those that wait for it. Memory use does not grow with the number of paths or chunks.
+executor, the order of arrival, or interruptions. Chunks are submitted in order, a few for each worker at a time (`submission`); each result is
+joined with those that wait for it. Memory use does not grow with the number of paths or chunks.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
 
 import numpy as np
 
@@ -25,18 +24,13 @@ from sdetools.simulation.philox import PATHS, WIDEST, Stream
 from sdetools.simulation.program import Program
 from sdetools.simulation.records import GROUPS, LEAF, Tree
 from sdetools.simulation.store import Store
+from sdetools.simulation.submission import RETRIES, Accept, Submission, kept_in
 from sdetools.simulation.trajectories import chosen, stored
-
-Accept = Callable[[int, ChunkResult], None]
 
 MOST_THREADS = 4096
 """More than the number of cores of any machine."""
-IN_FLIGHT = 3
-"""Chunks submitted at a time for each worker: one that runs, and two that wait for it to end."""
 MOST_PATHS_IN_ROWS = MOST_ROWS * LEAF << 20
 """The largest number of paths on backends whose chunks cannot grow with the run: a million chunks."""
-UNKNOWN_WORKERS = 256
-"""The assumed number of workers of an executor that does not report it."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +103,8 @@ def check_records(program: Program) -> None:
     _fits("times", f"{records:,} records of {program.columns} quantities", recorded, "Record fewer times.")
 
 
-def check_workers(threads: int | None, executor: Executor | None) -> int | None:
-    """Return `threads` as an integer, or None if it is None; ValueError if it is not in 1..4096 or `executor` is no `concurrent.futures.Executor`."""
-    if executor is not None and not isinstance(executor, Executor):
-        raise ValueError(
-            f"`executor` must be a concurrent.futures.Executor; got {executor!r}. For threads of this process pass threads=."
-        )
+def check_threads(threads: int | None) -> int | None:
+    """Return `threads` as an integer, or None if it is None; ValueError if it is not in 1..4096."""
     return None if threads is None else _check.count("threads", threads, most=MOST_THREADS)
 
 
@@ -134,6 +124,7 @@ def execute(
     slices: Sequence[int] = (),
     trajectories: Sequence[int] = (),
     dtype: str = "float64",
+    retries: int = RETRIES,
 ) -> Sums:
     """Run all chunks of a program and return the accumulated moments.
 
@@ -155,6 +146,7 @@ def execute(
         slices: Steps at which the state of all paths is kept, increasing.
         trajectories: Indices of paths whose state is kept at the recorded steps, in any order; the result has this order.
         dtype: "float64" or "float32", for draws, coefficients and the state of a path; moments are in double precision for both.
+        retries: How often a chunk is submitted again after its worker failed.
 
     Returns:
         The accumulated moments, and the kept states.
@@ -162,12 +154,13 @@ def execute(
     Raises:
         ValueError: An argument is out of range, the results exceed the memory, or the backend cannot run the program.
         StoreError: The store cannot be read or written.
+        WorkersFailed: The workers of a chunk failed more than `retries` times. The finished chunks are in the store.
     """
     paths = _check.count(
         "paths", paths, hint="Every estimate needs at least one path, and draws are addressed for that many at most.", most=PATHS
     )
     seed, stream = _check.count("seed", seed, least=0, most=WIDEST), Stream.of(stream)
-    threads = check_workers(threads, executor)
+    threads = check_threads(threads)
     rows = sum(m.dim for m in program.members)
     check_records(program)
     points, asked = stored(program, keep, slices), np.asarray(trajectories, np.int64)
@@ -215,8 +208,9 @@ def execute(
             finished[index] = 1
             join(index, result)
     waiting = [index for index in range(task.layout.chunks) if not finished[index]]
+    submission = None if executor is None else Submission(executor, threads, retries, kept_in(store))
     try:
-        _run(task, waiting, threads, executor, accept)
+        _run(task, waiting, threads, submission, accept)
     finally:
         if store is not None:
             store.commit()
@@ -225,14 +219,14 @@ def execute(
         joined.result(),
         points=last[np.isin(points.rows, program.positions)] if last is not None and len(slices) else last,
         slices=joined.points[: len(slices)] if len(slices) else None,
-        trajectories=_followed(task_again(task, program, chosen(program, asked)), asked, threads, executor)
+        trajectories=_followed(task_again(task, program, chosen(program, asked)), asked, threads, submission)
         if len(asked)
         else None,
         backend=task.backend,
     )
 
 
-def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, executor: Executor | None) -> np.ndarray:
+def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, submission: Submission | None) -> np.ndarray:
     """Return the stored states of the selected paths, `(steps, rows, len(asked))` in the order of `asked`, from reruns of their chunks."""
     points = task.points
     whole = points.whole(task.layout.paths)
@@ -240,7 +234,7 @@ def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, executor:
     def accept(index: int, result: ChunkResult) -> None:
         points.put(whole, task.layout.chunk(index), result.points)
 
-    _run(task, points.chunks(task.layout), threads, executor, accept)
+    _run(task, points.chunks(task.layout), threads, submission, accept)
     assert points.chosen is not None
     return whole if (np.diff(asked) > 0).all() else whole[..., np.searchsorted(points.chosen, asked)]
 
@@ -266,7 +260,7 @@ def run_chunk(task: ChunkTask, index: int) -> ChunkResult:
     return runner_of(task.backend)(task).run([index])[0]
 
 
-def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, executor: Executor | None, accept: Accept) -> None:
+def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, submission: Submission | None, accept: Accept) -> None:
     """Run chunks on the device, executor or threads of the task, and pass each result to `accept` on arrival."""
     if task.kernel is None and (runner := runner_of(task.backend)).on_device:
         try:
@@ -275,9 +269,10 @@ def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, executor:
             raise ValueError(f"backend {task.backend!r} cannot run this: {error}. Use backend='numpy'.") from error
         for index, result in batches.results(waiting):
             accept(index, result)
-    elif executor is not None:
-        workers = getattr(executor, "_max_workers", None) or threads or UNKNOWN_WORKERS
-        _feed(executor, task, iter(waiting), IN_FLIGHT * workers, accept)
+    elif submission is not None:
+        if waiting and getattr(submission.executor, "on_this_machine", False):
+            prepare(task)  # one compilation, which the worker processes read from the cache
+        submission.run(run_chunk, task, waiting, accept)
     else:
         threads = min(threads or available_threads(), len(waiting))
         if threads <= 1:
@@ -286,26 +281,7 @@ def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, executor:
         else:
             prepare(task)
             with ThreadPoolExecutor(threads, thread_name_prefix="sdetools") as pool:
-                _feed(pool, task, iter(waiting), IN_FLIGHT * threads, accept)
-
-
-def _feed(pool: Executor, task: ChunkTask, waiting: Iterator[int], most: int, accept: Accept) -> None:
-    """Keep at most `most` chunks in flight, submitted in order and accepted on arrival; the cost per chunk does not depend on `most`."""
-    pending: dict[Future[ChunkResult], int] = {}
-    done: SimpleQueue[Future[ChunkResult]] = SimpleQueue()
-    try:
-        while True:
-            while len(pending) < most and (index := next(waiting, None)) is not None:
-                future = pool.submit(run_chunk, task, index)
-                pending[future] = index
-                future.add_done_callback(done.put)
-            if not pending:
-                return
-            future = done.get()
-            accept(pending.pop(future), future.result())
-    finally:
-        for future in pending:
-            future.cancel()
+                Submission(pool, threads).run(run_chunk, task, waiting, accept)
 
 
 class _Joiner:

@@ -9,12 +9,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypedDict
 
+from sdetools._check import count
 from sdetools.graph.reals import real_of
 from sdetools.simulation.backends import check_backend
-from sdetools.simulation.engine import check_workers
+from sdetools.simulation.clusters import check_executor
+from sdetools.simulation.engine import check_threads
 from sdetools.simulation.store import Store
+from sdetools.simulation.submission import RETRIES
 
-SILENT = frozenset({"threads", "executor", "store", "resume", "progress"})
+SILENT = frozenset({"threads", "executor", "store", "resume", "progress", "retries"})
 """Options on which no bit of a result depends: the description of a call leaves them out."""
 
 
@@ -22,12 +25,13 @@ class ExecutionOptions(TypedDict, total=False):
     """The types of the keyword arguments that `Execution` documents, for type checkers; none of them is required."""
 
     threads: int | None
-    executor: Executor | None
+    executor: Executor | str | None
     backend: str
     dtype: str
     store: Any
     resume: bool
     progress: Any
+    retries: int
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,11 @@ class Execution(Mapping[str, Any]):
 
     Attributes:
         threads: Threads of a run; None takes one for each core. An executor's workers use one thread each.
-        executor: Any `concurrent.futures.Executor`, such as a pool of processes, Dask's or MPI's; None runs threads in this process.
+        executor: Where chunks of paths run; None for threads of this process. The name of an engine: "processes" or "dask" for processes of this
+            machine ("processes:4", "dask:4" for four), "dask:tcp://host:8786" for the Dask cluster of a scheduler, "mpi" for the processes of
+            `mpiexec -n 9 python -m mpi4py.futures`, "slurm:partition=NAME,time=30" for Slurm jobs. What an engine starts is stopped at
+            the end of the call. Or any `concurrent.futures.Executor`, or a `dask.distributed.Client`, which stay open. An engine that starts
+            processes must be called below `if __name__ == "__main__":` in a script.
         backend: "auto" takes "numba" wherever all parts can be compiled, else the backend that they need, and says why in a warning.
             "numba" compiles for a CPU, "cuda" for a device. "numpy" is the reference implementation. "torch", "torch:cuda" run tensors;
             "torch:compile", "torch:cuda:compile" give the steps to `torch.compile`.
@@ -48,6 +56,8 @@ class Execution(Mapping[str, Any]):
         store: A file for finished chunks (sets of consecutive paths); None keeps them in memory.
         resume: Whether to continue with the chunks of `store`, to the same bits as an uninterrupted run. If False, the file is replaced.
         progress: True for a progress bar on a terminal, or a function of (done, total), numbers of paths; False or None for nothing.
+        retries: How often a chunk is submitted again after its worker failed (killed, out of memory, its node or job gone). After that the run ends
+            with an error that names the paths; the finished chunks are in the store. An exception of your own code is never tried again.
 
     Raises:
         ValueError: If a value is none of these, or `resume` comes without `store`.
@@ -61,15 +71,17 @@ class Execution(Mapping[str, Any]):
     """
 
     threads: int | None = None
-    executor: Executor | None = None
+    executor: Executor | str | None = None
     backend: str = "auto"
     dtype: str = "float64"
     store: Any = None
     resume: bool = False
     progress: Any = False
+    retries: int = RETRIES
 
     def __post_init__(self) -> None:
-        check_workers(self.threads, self.executor)
+        check_threads(self.threads)
+        check_executor(self.executor)
         check_backend(self.backend)
         real_of(self.dtype)
         if not (self.store is None or isinstance(self.store, (str, Path, Store))):
@@ -78,6 +90,7 @@ class Execution(Mapping[str, Any]):
             raise ValueError(f"`resume` must be True or False; got {self.resume!r}.")
         if self.resume and self.store is None:
             raise ValueError("`resume` must go with `store`, the file of the earlier run; got store=None.")
+        count("retries", self.retries, least=0)
         if not (callable(self.progress) or isinstance(self.progress, (bool, type(None)))):
             raise ValueError(f"`progress` must be True, False or a function of (done, total); got {self.progress!r}.")
 

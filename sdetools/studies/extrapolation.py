@@ -237,7 +237,7 @@ def extrapolate(
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
         weak: Deprecated name of `weak_order`.
-        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
         The extrapolated means, and the estimated bias of the shorter step.

@@ -275,7 +275,7 @@ def weak_gap(
         confidence: The confidence level of intervals and of the simultaneous band.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
-        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
         The estimated gap at the recorded times, with its band and its maximum.

@@ -194,7 +194,7 @@ def simulate(
         confidence: The confidence level of intervals.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
-        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
         The estimated means with their intervals, and the states of paths that were requested.

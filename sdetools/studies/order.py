@@ -344,7 +344,7 @@ def order_study(
         confidence: The confidence level of intervals.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
-        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
         The gaps in descending order of eta, their order with its bootstrap interval, and local slopes.

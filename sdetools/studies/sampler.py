@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.estimates.interval import quantile, undetected_probability
+from sdetools.simulation.clusters import open_executor
 from sdetools.simulation.engine import Sums, execute
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
@@ -53,6 +54,7 @@ class Sampler:
             The accumulated moments, with the requested states in the attributes `points` (for `keep`), `slices` and `trajectories`.
         """
         how = self.execution
+        assert not isinstance(how.executor, str)  # `sampling` has opened it
         with _progress_callback(how.progress, paths, label) as shown:
             return execute(
                 program,
@@ -67,6 +69,7 @@ class Sampler:
                 shown,
                 **points,
                 dtype=how.dtype,
+                retries=how.retries,
             )
 
     def origin(self, call: str, sums: Sums) -> Origin:
@@ -76,10 +79,13 @@ class Sampler:
 
 @contextmanager
 def sampling(execution: Execution, seed: int, stream: int | Stream, identity: Callable[[], str]) -> Iterator[Sampler]:
-    """Yield a sampler whose store is open: one file of finished work for all that a run computes. It is closed at the end of the context.
+    """Yield a sampler whose store and engine are open: one file of finished work, and the same workers, for all that a run computes.
+
+    Both are closed at the end of the context, unless they were open before.
 
     Args:
-        execution: How paths are run; its `store` is a file's path, None for no file, or a store that is open already and stays open.
+        execution: How paths are run; its `store` is a file's path, None for no file, or a store that is open already and stays open. Its
+            `executor` is the name of an engine, or an executor that stays open.
         seed: The seed of the draws.
         stream: The stream of draws of that seed, a number or a `Stream`.
         identity: A function without arguments that returns a text which identifies the run in the store. It is called only if `store` is a
@@ -91,11 +97,12 @@ def sampling(execution: Execution, seed: int, stream: int | Stream, identity: Ca
     Raises:
         ValueError: If `store` is something else or holds another run, or `resume` is not True or False.
     """
-    if execution.store is None or isinstance(execution.store, Store):
-        yield Sampler(seed, Stream.of(stream), execution)
-        return
-    with Store(execution.store, identity(), execution.resume) as kept:
-        yield Sampler(seed, Stream.of(stream), replace(execution, store=kept))
+    with ExitStack() as stack:
+        kept = execution.store
+        if kept is not None and not isinstance(kept, Store):
+            kept = stack.enter_context(Store(kept, identity(), execution.resume))
+        pool = stack.enter_context(open_executor(execution.executor, execution.threads))
+        yield Sampler(seed, Stream.of(stream), replace(execution, store=kept, executor=pool))
 
 
 @contextmanager

@@ -239,7 +239,7 @@ def slow_study(
         confidence: The confidence level of the intervals of means.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
-        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
         The runs with their means over slow time, and the distances in law at its end.

@@ -202,6 +202,7 @@ def test_budgets(name, paths):
         "seed": run.seed,
         "executor": "pool",
         "threads": 3,
+        "retries": 2,
         "store": "store",
         "resume": True,
         "progress": print,

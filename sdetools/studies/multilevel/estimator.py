@@ -83,7 +83,7 @@ def multilevel(
         pilot: The number of pilot paths on the first level, at least 32; later levels have fewer.
         most_levels: The largest L, at least 2. If the bias is still too large there, the result has a warning.
         weak: Deprecated name of `weak_order`.
-        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
         The estimate with its remaining bias, the levels, their rates, and the cost beside plain Monte Carlo.

@@ -1,0 +1,285 @@
+"""Engines: executors by name, which run chunks in processes of this machine, on a Dask or MPI cluster, or as Slurm jobs.
+
+An engine is a `concurrent.futures.Executor` that knows how to get workers and, where it can, to replace those that failed. A new engine is a
+function of (text after the colon, number of workers) that returns such an executor, and a line in `ENGINES`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from typing import Any
+
+from sdetools import _check
+from sdetools.simulation.chunks import ChunkTask
+from sdetools.simulation.engine import MOST_THREADS, available_threads
+from sdetools.simulation.slurm import slurm
+
+SENT_WITH_EACH_CHUNK = 1 << 16
+"""The size in bytes up to which a task is sent with each chunk; a larger one is sent once to Dask's scheduler, and from worker to worker."""
+OWN_CLUSTER = {"distributed.scheduler.allowed-failures": 0, "distributed.deploy.lost-worker-timeout": "1h"}
+"""Settings of a Dask cluster of one's own: each failure is reported, so that `retries` counts all of them, and a process that was killed is replaced
+however long that takes; by default a cluster gives it up after 15 seconds."""
+COUNT_AGAIN = 1.0
+"""Seconds after which the workers of a Dask cluster are counted again."""
+
+
+class Processes(Executor):
+    """A pool of processes of this machine, which is replaced when one of its processes has been killed.
+
+    Each process uses one thread and leaves Ctrl-C to the main process. A pool of Python's own runs nothing more after one of its processes has failed.
+
+    Args:
+        workers: The number of processes.
+
+    Example:
+        >>> with Processes(1) as pool:
+        ...     pool.submit(abs, -1).result()
+        1
+    """
+
+    on_this_machine = True
+
+    def __init__(self, workers: int) -> None:
+        self._max_workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    @classmethod
+    def of(cls, argument: str, workers: int | None) -> Processes:
+        """Return the engine "processes" or "processes:N" for the text N, which may be empty, and a number of workers, by default that of the cores."""
+        return cls(_count("processes", argument, workers))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a call to the pool, or to a new pool if a process has been killed since; the arguments are those of `Executor.submit`."""
+        for last in (False, True):
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(self._max_workers, initializer=_begin_worker)
+            try:
+                return self._pool.submit(fn, *args, **kwargs)
+            except BrokenExecutor:
+                self.shutdown(wait=False)
+                if last:
+                    raise
+        raise AssertionError
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes; the arguments are those of `Executor.shutdown`."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+
+def _begin_worker() -> None:
+    """Prepare a worker process: one thread for libraries, and Ctrl-C is left to the main process."""
+    from threadpoolctl import threadpool_limits
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1)
+
+
+class Dask(Executor):
+    """The workers of a Dask cluster, those that join during a run included.
+
+    A cluster of one's own consists of processes of this machine with one thread each; Dask replaces a process that was killed. Its scheduler reports
+    each failure at once. The scheduler of another cluster tries a chunk again by itself first, as often as its setting `allowed-failures` says (3 by default);
+    these tries count as retries.
+
+    Args:
+        client: A `dask.distributed.Client`; it stays open.
+        own: The cluster to close with its client at the end, or the client itself; None for those of others.
+        settings: The context of Dask's configuration that ends with a cluster of one's own; None for another cluster.
+    """
+
+    def __init__(self, client: Any, own: Any = None, settings: Any = None) -> None:
+        self._client, self._own, self._settings = client, own, settings
+        self._executor, self.on_this_machine = client.get_executor(pure=False), settings is not None
+        self._sent: tuple[ChunkTask, Any] | None = None
+        self._workers, self._counted = 0, -COUNT_AGAIN
+
+    @classmethod
+    def of(cls, argument: str, workers: int | None) -> Dask:
+        """Return the engine "dask" or "dask:N", a cluster of this machine that is closed at the end, or "dask:ADDRESS", the cluster of a scheduler.
+
+        Args:
+            argument: The text after the colon: a number of processes, an address such as tcp://host:8786, or nothing.
+            workers: The number of processes without a text; None for one per core.
+
+        Raises:
+            ModuleNotFoundError: Dask is not installed.
+            ValueError: No scheduler answers at the address.
+        """
+        from dask import config
+        from distributed import Client, LocalCluster
+
+        if ":" in argument:
+            try:
+                client = Client(argument, set_as_default=False)
+            except OSError as error:
+                raise ValueError(
+                    f"`executor` must name the address of a running Dask scheduler; got {argument!r}: {error}. Start one by `dask scheduler`, "
+                    "and workers by `dask worker ADDRESS --nthreads 1`."
+                ) from error
+            return cls(client, client)
+        count, settings = _count("dask", argument, workers), config.set(OWN_CLUSTER)  # some of them are read later
+        try:
+            cluster = LocalCluster(
+                n_workers=count, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
+            )
+        except BaseException:
+            settings.__exit__(None, None, None)
+            raise
+        return cls(Client(cluster, set_as_default=False), cluster, settings)
+
+    @property
+    def _max_workers(self) -> int:
+        """The number of threads of all workers now, at least 1; it is asked for once a second, so workers that join late are counted."""
+        if time.monotonic() - self._counted > COUNT_AGAIN:
+            with suppress(OSError, RuntimeError):  # a scheduler that does not answer is reported by the chunks
+                self._workers = sum(self._client.nthreads().values())
+            self._counted = time.monotonic()
+        return max(1, self._workers)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a call to the cluster; the arguments are those of `Executor.submit`. A large task among them is sent once."""
+        given = (self._once(a) if isinstance(a, ChunkTask) and a.packed_size > SENT_WITH_EACH_CHUNK else a for a in args)
+        return self._executor.submit(fn, *given, **kwargs)
+
+    def _once(self, task: ChunkTask) -> Any:
+        """Return a future of Dask that stands for a task: a computation, which Dask repeats where the only worker with its result failed."""
+        from dask import config
+
+        if self._sent is None or self._sent[0] is not task or self._sent[1].status not in ("pending", "finished"):
+            with config.set({"distributed.admin.large-graph-warning-threshold": f"{2 * task.packed_size + (1 << 24)}B"}):
+                self._sent = task, self._client.submit(_same, task, pure=False)
+        return self._sent[1]
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Cancel what waits, if `cancel_futures` says so, and close what this engine has opened: its cluster or its connection."""
+        self._sent = None
+        self._executor.shutdown(wait=wait and not cancel_futures)
+        if self._own is not None:
+            with suppress(OSError, TimeoutError):
+                self._client.close()
+                self._own.close()
+        if self._settings is not None:
+            self._settings.__exit__(None, None, None)
+        self._own = self._settings = None
+
+
+def _same(task: ChunkTask) -> ChunkTask:
+    """Return a task as it is, at a worker."""
+    return task
+
+
+def mpi(argument: str, workers: int | None) -> Executor:
+    """Return the engine "mpi": the processes of `mpiexec -n N python -m mpi4py.futures SCRIPT`, of which the first one runs the script.
+
+    Without `mpiexec`, "mpi:N" asks MPI for N new processes, which not every installation allows. MPI ends all processes if one fails, so there are
+    no retries. The store is kept, and the run can be resumed.
+
+    Args:
+        argument: The text after the colon: N, or nothing.
+        workers: The number of processes to ask for if the text is empty; None for MPI's own choice.
+
+    Raises:
+        ModuleNotFoundError: mpi4py is not installed.
+        ValueError: Several processes of MPI run the script itself.
+    """
+    from mpi4py import MPI
+    from mpi4py.futures import MPIPoolExecutor
+
+    words = " ".join(sys.orig_argv)
+    if MPI.COMM_WORLD.Get_size() > 1 and "mpi4py.futures" not in words:
+        raise ValueError(
+            f"`executor` 'mpi' needs one process that runs the script and others that work; got {MPI.COMM_WORLD.Get_size()} processes that all run "
+            "it. Start it by `mpiexec -n N python -m mpi4py.futures SCRIPT`."
+        )
+    processes = _count("mpi", argument, workers) if argument else workers
+    return MPIPoolExecutor(processes, initializer=_begin_worker)
+
+
+def _count(name: str, argument: str, workers: int | None) -> int:
+    """Return the number N of "name:N", else `workers`, else the number of cores."""
+    if not argument:
+        return workers or available_threads()
+    if not argument.isdecimal():
+        raise ValueError(f"`executor` must be {name} or {name}:N with a number of workers; got {name}:{argument}.")
+    return _check.count(name, int(argument), most=MOST_THREADS)
+
+
+ENGINES: dict[str, Callable[[str, int | None], Executor]] = {
+    "processes": Processes.of,
+    "dask": Dask.of,
+    "mpi": mpi,
+    "slurm": slurm,
+}
+"""The engines by name: functions of the text after the colon and of a number of workers (None for all cores)."""
+
+
+def check_executor(executor: Any) -> None:
+    """Check that a value can be an `executor`; nothing is started and no package is imported.
+
+    Args:
+        executor: None, a `concurrent.futures.Executor`, a `dask.distributed.Client`, or the name of an engine, such as "dask:tcp://host:8786".
+
+    Raises:
+        ValueError: It is none of these.
+
+    Example:
+        >>> check_executor("dask:4")
+        >>> check_executor("dusk")
+        Traceback (most recent call last):
+        ...
+        ValueError: `executor` must be one of processes, dask, mpi, slurm; got 'dusk'. Did you mean 'dask'?
+    """
+    if isinstance(executor, str):
+        name = executor.partition(":")[0]
+        if name not in ENGINES:
+            near = get_close_matches(name, ENGINES, 1)
+            meant = f"Did you mean {near[0]!r}?" if near else "For threads of this process pass threads=."
+            raise ValueError(f"`executor` must be one of {', '.join(ENGINES)}; got {executor!r}. {meant}")
+    elif not (executor is None or isinstance(executor, Executor) or callable(getattr(executor, "get_executor", None))):
+        raise ValueError(
+            "`executor` must be a concurrent.futures.Executor, a Dask client, or the name of an engine such as 'dask'; "
+            f"got {executor!r}. For threads of this process pass threads=."
+        )
+
+
+@contextmanager
+def open_executor(executor: Any, workers: int | None = None) -> Iterator[Executor | None]:
+    """Open an engine by its name for a `with` block, at whose end its workers are stopped; executors that are open already stay open.
+
+    Args:
+        executor: As for `check_executor`.
+        workers: The number of workers of an engine that has none in its name; None for all cores.
+
+    Yields:
+        The executor; None for None.
+
+    Raises:
+        ValueError: `executor` is not one of those that `check_executor` allows, or the engine refuses the text after the colon.
+        ModuleNotFoundError: The engine's package is not installed.
+
+    Example:
+        >>> with open_executor("processes:1") as pool:
+        ...     pool.submit(abs, -2).result()
+        2
+    """
+    check_executor(executor)
+    if not isinstance(executor, str):
+        client = executor is not None and not isinstance(executor, Executor)
+        yield Dask(executor) if client else executor
+        return
+    name, _, argument = executor.partition(":")
+    pool = ENGINES[name](argument, workers)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown()

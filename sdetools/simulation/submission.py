@@ -1,0 +1,181 @@
+"""Submission of chunks to an executor: a few for each worker at a time, joined on arrival, and submitted again if their worker failed.
+
+A worker has failed if its process, node or job ended before the result of a chunk arrived. Draws are addressed, so a chunk that is run again gives
+the same bits. An exception that the chunk itself raised is never a reason to run it again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from sdetools.simulation.chunks import ChunkResult, ChunkTask
+
+Accept = Callable[[int, ChunkResult], None]
+
+IN_FLIGHT = 3
+"""Chunks submitted at a time for each worker: one that runs, and two that wait for it to end."""
+UNKNOWN_WORKERS = 256
+"""The assumed number of workers of an executor that does not report it."""
+RETRIES = 2
+"""How often a chunk is submitted again, by default, after its worker failed."""
+PATIENCE = 1.0
+"""Seconds without a result after which a run that has given up no longer waits for the chunks that still run."""
+NAMED = 6
+"""The largest number of ranges of paths that an error message lists."""
+
+FAILURES = {
+    "distributed.client.FutureCancelledError",
+    "distributed.comm.core.CommClosedError",
+    "distributed.scheduler.KilledWorker",
+}
+"""Exceptions of other packages that report a failed worker, by module and name, so that none of these packages is imported for it."""
+
+
+class WorkersFailed(OSError):
+    """The error raised if the workers of a chunk failed more often than `retries` allows; its message names the paths and the way out.
+
+    Chunks that were finished are in the store, if there is one, and a resumed run gives the bits of an uninterrupted one.
+    """
+
+
+@dataclass(frozen=True)
+class Submission:
+    """How chunks are submitted: to which executor, how many at a time, and how often again.
+
+    Attributes:
+        executor: The executor. It may report its number of workers as `_max_workers` or `num_workers`, which may change during the run.
+        workers: The number of workers of an executor that does not report it; None if it is unknown.
+        retries: How often a chunk whose worker failed is submitted again.
+        kept: What the error message says of the finished chunks and of the way to go on.
+    """
+
+    executor: Executor
+    workers: int | None = None
+    retries: int = RETRIES
+    kept: str = "nothing is kept without a store: pass store= to keep the finished chunks"
+
+    @property
+    def window(self) -> int:
+        """The number of chunks that may be in flight now, three for each worker."""
+        known = getattr(self.executor, "_max_workers", None) or getattr(self.executor, "num_workers", None)
+        return IN_FLIGHT * (known or self.workers or UNKNOWN_WORKERS)
+
+    def run(self, run: Callable[[ChunkTask, int], ChunkResult], task: ChunkTask, waiting: Sequence[int], accept: Accept) -> None:
+        """Run chunks, submitted in order and accepted on arrival; the cost per chunk does not depend on the number of workers.
+
+        Args:
+            run: The function that a worker calls with the task and the index of a chunk.
+            task: The task, which is pickled once.
+            waiting: The indices of the chunks.
+            accept: Called with the index and the result of each chunk, in the calling thread.
+
+        Raises:
+            WorkersFailed: The workers of a chunk failed in `retries + 1` tries. Chunks that were finished have been accepted.
+            Exception: What a chunk raised, unchanged. Chunks that wait are cancelled, as they are after Ctrl-C.
+        """
+        unsent, again, tries = iter(waiting), deque[int](), Counter[int]()
+        pending: dict[Future[ChunkResult], int] = {}
+        done: SimpleQueue[Future[ChunkResult]] = SimpleQueue()
+        gone: dict[int, Exception] = {}  # chunks without a further try
+
+        def fail(index: int, error: Exception) -> None:
+            tries[index] += 1 + int(
+                getattr(error, "allowed_failures", 0)
+            )  # of which Dask's scheduler has made all but one by itself
+            if tries[index] > self.retries:
+                gone[index] = error
+            else:
+                again.append(index)
+
+        def submit(index: int) -> None:
+            try:
+                future = self.executor.submit(run, task, index)
+            except Exception as error:  # a pool that has broken, or a cluster that was closed, accepts nothing more
+                if not (worker_failed(error) or tries):
+                    raise
+                tries[index] += self.retries
+                fail(index, error)
+                return
+            pending[future] = index
+            future.add_done_callback(done.put)
+
+        def take(future: Future[ChunkResult]) -> None:
+            index = pending.pop(future)
+            try:
+                result = future.result()
+            except Exception as error:
+                if not worker_failed(error):
+                    raise
+                fail(index, error)
+            else:
+                accept(index, result)
+
+        try:
+            while not gone:
+                most = self.window
+                while len(pending) < most and not gone and (index := _next(again, unsent)) is not None:
+                    submit(index)
+                if not pending:
+                    break
+                take(done.get())
+            while gone and pending:  # what has ended is kept, and what failed with it is named
+                try:
+                    take(done.get(timeout=PATIENCE))
+                except Empty:
+                    break
+        finally:
+            for future in pending:
+                future.cancel()
+        if gone:
+            raise WorkersFailed(self._message(task, gone)) from next(iter(gone.values()))
+
+    def _message(self, task: ChunkTask, gone: dict[int, Exception]) -> str:
+        """Return one sentence: which paths are missing, why, and how to go on."""
+        ranges: list[list[int]] = []
+        for chunk in (task.layout.chunk(index) for index in sorted(gone)):
+            if ranges and ranges[-1][1] == chunk.first:
+                ranges[-1][1] += chunk.paths
+            else:
+                ranges.append([chunk.first, chunk.first + chunk.paths])
+        named = " and ".join(f"{first:,} to {end - 1:,}" for first, end in ranges[:NAMED])
+        more = f" and {sum(end - first for first, end in ranges[NAMED:]):,} others" if len(ranges) > NAMED else ""
+        error = next(iter(gone.values()))
+        text = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        cause = type(error).__name__ + (f": {text}" if text else "")
+        broken = isinstance(self.executor, ProcessPoolExecutor)
+        way = "; a broken pool runs nothing more, whereas executor='processes' replaces it" if broken else ""
+        allowed = f"more often than retries={self.retries} allows"
+        return f"paths {named}{more} are missing, because their worker failed {allowed} ({cause}){way}; {self.kept}."
+
+
+def worker_failed(error: Exception) -> bool:
+    """Return whether an exception reports a failed worker, rather than an error that the chunk raised.
+
+    These are a broken executor, such as a pool of processes of which one was killed, a cancelled future, and the exceptions of `FAILURES`.
+
+    Args:
+        error: The exception of a future.
+
+    Example:
+        >>> from concurrent.futures.process import BrokenProcessPool
+        >>> worker_failed(BrokenProcessPool("a process ended")), worker_failed(ValueError("wrong"))
+        (True, False)
+    """
+    return isinstance(error, (BrokenExecutor, CancelledError)) or f"{type(error).__module__}.{type(error).__name__}" in FAILURES
+
+
+def _next(again: deque[int], unsent: Iterator[int]) -> int | None:
+    """Return the next chunk to submit: one whose worker failed, else the next in order; None if there is none."""
+    return again.popleft() if again else next(unsent, None)
+
+
+def kept_in(store: Any) -> str:
+    """Return what an error message says of the chunks finished so far: where the open `store` keeps them, or, for None, that they are not kept."""
+    if store is None:
+        return Submission.kept
+    return f"the finished chunks are kept in {store.path}: run again with resume=True, or with --resume at the command line"
