@@ -58,7 +58,7 @@ class Processes(Executor):
         """Submit a call to the pool, or to a new pool if a process has been killed since; the arguments are those of `Executor.submit`."""
         for last in (False, True):
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(self._max_workers, initializer=_begin_worker)
+                self._pool = ProcessPoolExecutor(self._max_workers, initializer=begin_worker)
             try:
                 return self._pool.submit(fn, *args, **kwargs)
             except BrokenExecutor:
@@ -74,8 +74,8 @@ class Processes(Executor):
             pool.shutdown(wait=wait, cancel_futures=cancel_futures)
 
 
-def _begin_worker() -> None:
-    """Prepare a worker process: one thread for libraries, and Ctrl-C is left to the main process."""
+def begin_worker() -> None:
+    """Prepare a worker process, in its main thread: one thread for libraries, and Ctrl-C is left to the process that submits."""
     from threadpoolctl import threadpool_limits
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -128,7 +128,12 @@ class Dask(Executor):
         count, settings = _count("dask", argument, workers), config.set(OWN_CLUSTER)  # some of them are read later
         try:
             cluster = LocalCluster(
-                n_workers=count, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
+                n_workers=count,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=50,
+                preload=[*config.get("distributed.worker.preload"), f"from {__name__} import begin_worker; begin_worker()"],
             )
         except BaseException:
             settings.__exit__(None, None, None)
@@ -200,7 +205,7 @@ def mpi(argument: str, workers: int | None) -> Executor:
             "it. Start it by `mpiexec -n N python -m mpi4py.futures SCRIPT`."
         )
     processes = _count("mpi", argument, workers) if argument else workers
-    return MPIPoolExecutor(processes, initializer=_begin_worker)
+    return MPIPoolExecutor(processes, initializer=begin_worker)
 
 
 def _count(name: str, argument: str, workers: int | None) -> int:
