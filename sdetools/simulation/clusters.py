@@ -87,17 +87,19 @@ class Dask(Executor):
 
     A cluster of one's own consists of processes of this machine with one thread each; Dask replaces a process that was killed. Its scheduler reports
     each failure at once. The scheduler of another cluster tries a chunk again by itself first, as often as its setting `allowed-failures` says (3 by default);
-    these tries count as retries.
+    these tries count as retries. While there is no worker at all, a run waits for one.
 
     Args:
         client: A `dask.distributed.Client`; it stays open.
         own: The cluster to close with its client at the end, or the client itself; None for those of others.
         settings: The context of Dask's configuration that ends with a cluster of one's own; None for another cluster.
+        options: Keyword arguments of `Client.get_executor`, such as `workers=`.
     """
 
-    def __init__(self, client: Any, own: Any = None, settings: Any = None) -> None:
+    def __init__(self, client: Any, own: Any = None, settings: Any = None, **options: Any) -> None:
         self._client, self._own, self._settings = client, own, settings
-        self._executor, self.on_this_machine = client.get_executor(pure=False), settings is not None
+        # Each submission is a computation of its own (not `pure`), also the second one of a chunk.
+        self._executor, self.on_this_machine = client.get_executor(**{**options, "pure": False}), settings is not None
         self._sent: tuple[ChunkTask, Any] | None = None
         self._workers, self._counted = 0, -COUNT_AGAIN
 
@@ -277,8 +279,10 @@ def open_executor(executor: Any, workers: int | None = None) -> Iterator[Executo
     """
     check_executor(executor)
     if not isinstance(executor, str):
-        client = executor is not None and not isinstance(executor, Executor)
-        yield Dask(executor) if client else executor
+        if type(executor).__module__ == "distributed.cfexecutor":  # that of a client: `Client.get_executor()`
+            yield Dask(executor._client, **executor._kwargs)
+        else:
+            yield executor if executor is None or isinstance(executor, Executor) else Dask(executor)
         return
     name, _, argument = executor.partition(":")
     pool = ENGINES[name](argument, workers)

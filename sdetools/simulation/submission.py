@@ -84,9 +84,8 @@ class Submission:
         gone: dict[int, Exception] = {}  # chunks without a further try
 
         def fail(index: int, error: Exception) -> None:
-            tries[index] += 1 + int(
-                getattr(error, "allowed_failures", 0)
-            )  # of which Dask's scheduler has made all but one by itself
+            # Dask's scheduler has tried again by itself before it reports a failure, and says how often.
+            tries[index] += 1 + int(getattr(error, "allowed_failures", 0))
             if tries[index] > self.retries:
                 gone[index] = error
             else:
