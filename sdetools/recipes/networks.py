@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module, util
 from typing import Any
@@ -264,10 +265,12 @@ class ResNet(nn.Module):
 @functools.cache
 def torchvision() -> Any:
     """Return the module torchvision; None if it is not installed or cannot be imported, as beside a torch without its operators."""
-    try:
-        return import_module("torchvision") if util.find_spec("torchvision") else None
-    except (ImportError, RuntimeError, OSError):
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as that an image format is missing, which is not read by it
+        try:
+            return import_module("torchvision") if util.find_spec("torchvision") else None
+        except (ImportError, RuntimeError, OSError):
+            return None
 
 
 def initialise(model: nn.Module, seed: int) -> nn.Module:
@@ -293,7 +296,7 @@ def initialise(model: nn.Module, seed: int) -> nn.Module:
                 part.weight.fill_(1)
                 part.bias.zero_()
         for part in model.modules():
-            last = getattr(part, "bn3", getattr(part, "bn2", None))
+            last = getattr(part, "bn3", getattr(part, "bn2", None))  # of a block
             if last is not None:
                 last.weight.zero_()
     return model

@@ -90,8 +90,8 @@ class Settings:
     l: tuple[int, ...] = (1, 2, 4, 8, 16)
     seeds: int = 3
     first_seed: int = 10
-    blocks: int = 5
-    width: int = 16
+    blocks: int = 5  # [paper]
+    width: int = 16  # [code]
     activation: str = "before"  # [code]
     """Normalisation and rectifier before each convolution, or after it."""
     norm: str = "batch"  # [code]: its variant is group

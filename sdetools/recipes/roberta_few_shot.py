@@ -93,7 +93,7 @@ class Settings:
     """Seeds of the subsets."""
     test_examples: int = 1000  # [code]
     """Maximal number of test examples; those of SST-2, SNLI and MNLI are from their development sets."""
-    batch: tuple[int, ...] = (2, 4, 8)  # [likely]
+    batch: tuple[int, ...] = (2, 4, 8)  # [code]
     lr: tuple[float, ...] = (1e-4, 5e-4, 1e-3, 5e-3, 1e-2)  # [likely]
     """Learning rates of SGD, and effective learning rates of SGDM; the best pair (batch size, learning rate) is searched for each."""
     form: str = "sgdm"
