@@ -75,7 +75,10 @@ class Planner(Trainer):
         return self.all({"": Job(*job, **options)})[""]
 
     def all(self, jobs: Mapping[Key, Job]) -> dict[Key, TrainingRun]:
-        """Count the runs of the jobs as a stage, and return them with numbers that are all 0."""
+        """Count the runs of the jobs as a stage, and return them with numbers that are all 0; jobs of equal names are counted twice.
+
+        Names contain results of a search, which may be equal here and differ in training.
+        """
         stage = []
         for job in jobs.values():
             kind = job.like or job.name
@@ -91,6 +94,8 @@ class Planner(Trainer):
 
     def _measured(self, job: Job) -> RunCost:
         """Return the cost of a run, from a few of its steps, one evaluation and one checkpoint on this machine."""
+        if not self._known:
+            job.make()  # torch imports some of its modules when the first optimiser is made
         begin = time.perf_counter()
         task = job.make()
         stepper = Stepper(task, self.device, self.compiled)

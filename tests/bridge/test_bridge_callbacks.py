@@ -197,6 +197,7 @@ def test_optimisers_state_their_momentum_or_are_refused():
             momentum_of(refused)
 
 
+@pytest.mark.filterwarnings("default")  # other packages' own warnings
 def test_the_callbacks_run_in_lightning_itself(tmp_path):
     lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
 
@@ -226,6 +227,7 @@ def test_the_callbacks_run_in_lightning_itself(tmp_path):
     assert torch.equal(trained(watch), trained()) and [step for step, _ in watch.watch.diagnoses] == [2, 4, 6]
 
 
+@pytest.mark.filterwarnings("default")  # other packages' own warnings
 def test_the_callbacks_run_in_the_trainer_of_transformers_itself(tmp_path):
     pytest.importorskip("accelerate", reason="accelerate, which transformers' Trainer needs, is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")

@@ -33,7 +33,7 @@ def small_resnet50(tmp_path):
         "widths=2,2,2",
         "stem=2",
         "shrink=4",
-        "equivalent=False",  # a run that coincides with the best one of a search is planned twice, and made once
+        "equivalent=false",  # its runs are those of SGD if both methods have the same best rate
     ]
     return "resnet50-imagenet", True, given
 
@@ -70,7 +70,7 @@ def test_a_plan_counts_the_runs_steps_and_evaluations_exactly(small, rate, tmp_p
         logs = recipes_logs(tmp_path / "out")
         planned = Counter((prefix(job.name), cost.steps, cost.evaluations) for stage in planner.stages for job, cost in stage)
         done = Counter((prefix(run), rows[-1]["step"], sum(len(row) > 3 for row in rows) or 1) for run, rows in logs.items())
-        assert planned == done and sum(cost.steps for stage in planner.stages for _, cost in stage) > 50
+        assert planned == done and sum(cost.steps for stage in planner.stages for _, cost in stage) > 30
     columns, rows = planner.table()
     assert rows[-1][columns.index("steps")] == sum(row[columns.index("runs")] * row[columns.index("steps")] for row in rows[:-1])
     assert planner.device_seconds > 0 and planner.wall_seconds(1) == pytest.approx(planner.device_seconds)
