@@ -80,11 +80,13 @@ def measure_student(run, noise) -> None:
     """Check the characteristic function and the variance of Student's law, as the noise makes it of two uniforms, by quadrature."""
     angles, t = (np.arange(512) + 0.5) / 512, np.array([0.3, 1.0])
 
-    def value(u, angle):
-        return noise.value(np.zeros((1, len(u))), np.stack([u, np.full_like(u, angle)]))[0]
+    def over_angles(function, u):
+        values = noise.value(np.zeros((1, u.size * angles.size)), np.stack([np.tile(u, angles.size), np.repeat(angles, u.size)]))[0]
+        found = function(values)
+        return found.reshape(*found.shape[:-1], angles.size, u.size).mean(axis=-2)
 
     def both(function):
-        return np.mean([integrate_unit_interval(lambda u, b=b: function(value(u, b)), (), 25, 200) for b in angles], axis=0)
+        return integrate_unit_interval(lambda u: over_angles(function, u), (), 25, 200)
 
     run.measure("variance of the noise by quadrature", float(both(lambda v: v * v)), 1.0, tolerance=1e-6)
     seen = both(lambda v: np.cos(np.multiply.outer(t, np.minimum(np.abs(v), 1e6))))

@@ -132,9 +132,12 @@ def empirical_law(name, noise, frequencies):
         if noise.n_draws == 1:
             return integrate_unit_interval(lambda u: value(u[None, :]), BREAKS.get(name, ()), power)
         angles = (np.arange(256) + 0.5) / 256  # the second draw is an angle: the trapezoidal rule is exact to rounding
-        return np.mean(
-            [integrate_unit_interval(lambda u, t=t: value(np.stack([u, np.full_like(u, t)])), (), power) for t in angles], axis=0
-        )
+
+        def over_angles(u):
+            found = value(np.stack([np.tile(u, angles.size), np.repeat(angles, u.size)]))
+            return found.reshape(*found.shape[:-1], angles.size, u.size).mean(axis=-2)
+
+        return integrate_unit_interval(over_angles, (), power)
 
     moments = [float(of(lambda v, n=n: v**n)) for n in (1, 2, 3)]
     return moments, of(lambda v: np.exp(1j * np.multiply.outer(frequencies, v)))
