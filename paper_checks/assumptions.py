@@ -81,7 +81,9 @@ def measure_student(run, noise) -> None:
     angles, t = (np.arange(512) + 0.5) / 512, np.array([0.3, 1.0])
 
     def over_angles(function, u):
-        values = noise.value(np.zeros((1, u.size * angles.size)), np.stack([np.tile(u, angles.size), np.repeat(angles, u.size)]))[0]
+        values = noise.value(np.zeros((1, u.size * angles.size)), np.stack([np.tile(u, angles.size), np.repeat(angles, u.size)]))[
+            0
+        ]
         found = function(values)
         return found.reshape(*found.shape[:-1], angles.size, u.size).mean(axis=-2)
 

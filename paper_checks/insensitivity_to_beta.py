@@ -7,6 +7,7 @@ the same gamma at another beta is another learning rate, gamma / (1 - beta). Thi
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from _common import (
@@ -57,7 +58,7 @@ def endpoint(curve):
 def size(gap, h):
     """Return |gap| at T."""
     found = gap.at(h)
-    return st.Estimate(abs(found.value), found.stderr, found.n, diverged=found.diverged)
+    return replace(found, value=abs(found.value))
 
 
 @st.claim(

@@ -28,6 +28,7 @@ from _plain import ROUNDING, acc_sgd, draws, follow, moments, nesterov, path, re
 
 import sdetools as st
 from sdetools.dynamics.rules import IGT, PNM, QHM, SGDF, SNGM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
+from sdetools.estimates.estimate import skewness_of_mean
 from sdetools.plots import COLOURS, INK, canvas
 
 H, BETA = 2.0**-8, 0.9
@@ -279,7 +280,9 @@ def endpoints(run, x0, horizon=1.0, share=1.0, stream=0, **numbers):
 
 def mean(values, diverged):
     """Return the sample mean as an `Estimate`."""
-    return st.Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values), diverged=diverged)
+    groups = np.array([part.mean() for part in np.array_split(values, 256)])
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    return st.Estimate(float(values.mean()), error, len(values), diverged=diverged, skewness=skewness_of_mean(groups))
 
 
 def halves(run, stream, **numbers):

@@ -6,6 +6,8 @@ are Gaussian, so every gap has an exact value. Simulation confirms the exact cur
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from _common import (
     HOELDER,
@@ -152,7 +154,7 @@ def one_step(run, found):
     run.measure("leading constant of one step", leading, expected=0.562, tolerance=5e-4)
     for eta, gap in ((found.etas[0], found.gaps[0]), (found.etas[-1], found.gaps[-1])):
         first = gap.at(HOELDER, gap.times[1])
-        scaled = st.Estimate(abs(first.value) / eta**0.25, first.stderr / eta**0.25, first.n)
+        scaled = replace(first, value=abs(first.value) / eta**0.25, stderr=first.stderr / eta**0.25)
         # the drift of the first step, eta against noise of sqrt(eta), shifts E |N|^1/2 by O(eta)
         run.measure(
             f"one step at eta = {eta:g}: gap / eta^1/4", scaled, leading, leading * (eta + gap_tolerance(HOELDER, first.n))
