@@ -154,15 +154,15 @@ def measure_against_exact(
     return curves
 
 
-def gap_tolerance(h: str, paths: int) -> float:
+def gap_tolerance(h: str, paths: int, spread: Mapping[str, float] = SPREAD) -> float:
     """Return eight standard errors of a relative gap: see `EIGHT`."""
-    return EIGHT * SPREAD[h] / math.sqrt(paths)
+    return EIGHT * spread[h] / math.sqrt(paths)
 
 
-def order_tolerance(h: str, paths: int, etas: Sequence[float]) -> float:
+def order_tolerance(h: str, paths: int, etas: Sequence[float], spread: Mapping[str, float] = SPREAD) -> float:
     """Return six standard errors of a fitted order if all gaps had that of the noisiest one, which are ten of a measured order or more."""
     logs = np.log(etas)
-    return 6 * SPREAD[h] / math.sqrt(paths) / float(np.linalg.norm(logs - logs.mean()))
+    return 6 * spread[h] / math.sqrt(paths) / float(np.linalg.norm(logs - logs.mean()))
 
 
 def limit(local: Sequence[float], grid: float = 1e-3) -> tuple[float, float]:
@@ -181,7 +181,14 @@ def measure_sups(run: Any, name: str, found: Sequence[SupEstimate]) -> None:
     run.measure(f"{name}: largest gaps beside the largest of their curves", away, at_most=ROUNDING)
 
 
-def measure_study(run: Any, name: str, study: OrderStudy, exact: Mapping[str, np.ndarray], tests: Sequence[str]) -> None:
+def measure_study(
+    run: Any,
+    name: str,
+    study: OrderStudy,
+    exact: Mapping[str, np.ndarray],
+    tests: Sequence[str],
+    spread: Mapping[str, float] = SPREAD,
+) -> None:
     """Compare the gaps of a study with the exact ones, and its fitted orders with the same fit through the exact gaps."""
     paths = study.gaps[0].paths
     for h in tests:
@@ -190,7 +197,7 @@ def measure_study(run: Any, name: str, study: OrderStudy, exact: Mapping[str, np
         run.measure(
             f"{name}, {h}: farthest from the exact gap",
             largest_relative_error(study.estimates(h), fitted),
-            at_most=gap_tolerance(h, paths),
+            at_most=gap_tolerance(h, paths, spread),
         )
         if len(order.etas) >= 2:
             fit = fitted_order(order.etas, order.gaps)
@@ -199,4 +206,4 @@ def measure_study(run: Any, name: str, study: OrderStudy, exact: Mapping[str, np
             away = relative_distance(st.exact.local_orders(order.etas, order.gaps), local)
             run.measure(f"{name}, {h}: local orders beside plain quotients", away, at_most=ROUNDING)
         expected = fitted_order(order.etas, fitted[np.isin(study.etas, order.etas)]) if len(order.etas) >= 2 else math.nan
-        run.measure(f"{name}, {h}: fitted order", order, expected, order_tolerance(h, paths, study.etas))
+        run.measure(f"{name}, {h}: fitted order", order, expected, order_tolerance(h, paths, study.etas, spread))

@@ -8,7 +8,19 @@ raw and 1.00 eta^2 averaged (beta = 0.9). At alpha = 1 the theorem no longer hol
 from __future__ import annotations
 
 import numpy as np
-from _common import LIPSCHITZ, OBSERVE, SMOOTH, START, exact_curves, measure_equations, measure_study, pair, quadratic, sups
+from _common import (
+    LIPSCHITZ,
+    OBSERVE,
+    SMOOTH,
+    SPREAD,
+    START,
+    exact_curves,
+    measure_equations,
+    measure_study,
+    pair,
+    quadratic,
+    sups,
+)
 from _plain import ROUNDING, averaged, relative_distance
 
 import sdetools as st
@@ -18,6 +30,8 @@ AT = ETAS[1]
 TESTS = (*SMOOTH, LIPSCHITZ)
 BEYOND = 4
 """Number of steps after the last pair, beyond which the schedule is constant, up to which the series are compared."""
+VARYING = SPREAD | {LIPSCHITZ: 2.5}
+"""`SPREAD` under warm-up and decay, where the gap of |x - 1| is smaller."""
 HALF = 0.25
 """Half of the theorem's order (1 - alpha)/2 at alpha = 0: a gap that does not vanish has order 0."""
 
@@ -71,7 +85,7 @@ def measure(run, name, plan):
     measure_equations(run, f"{name}, eta = {AT:g}", pair(quadratic(AT), made), schedule, TESTS, steps)
     found = study(run, lambda eta: pair(quadratic(eta), plan(eta)))
     exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, [described(plan, eta) for eta in found.etas]).items()}
-    measure_study(run, name, found, exact, TESTS)
+    measure_study(run, name, found, exact, TESTS, VARYING if plan is training else SPREAD)
     for h in TESTS:
         run.measure(f"{name}, {h}: fitted order, at least half of the theorem's", found.order(h), at_least=HALF)
     return found, exact
