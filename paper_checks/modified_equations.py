@@ -12,6 +12,8 @@ first order can cross zero at one time. For SGD the gap of E lam x^2 / 2 is eta^
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from _common import EIGHT, largest_relative_error, sups
 from _linear import flow, iterated, moment
@@ -56,6 +58,7 @@ def momentum(eta, order=2):
 MAKE = {"SGD": sgd, "momentum": momentum}
 
 
+@lru_cache
 def exact_gap(make, eta, order):
     """Return the library's exact gap of E L over all steps."""
     optimiser, sde = make(eta, order)
