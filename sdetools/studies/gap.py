@@ -18,8 +18,9 @@ from sdetools.estimates.band import multiplier_maxima
 from sdetools.simulation.philox import Stream
 from sdetools.studies.clock import moment
 from sdetools.studies.execution import Execution, ExecutionOptions
+from sdetools.studies.facts import Facts
 from sdetools.studies.kept_paths import KeptPaths, PathRequest
-from sdetools.studies.known import Facts, Known
+from sdetools.studies.known import Known
 from sdetools.studies.means import chosen_paths, make_program, nested
 from sdetools.studies.observables import column
 from sdetools.studies.result_protocol import called, estimates_table

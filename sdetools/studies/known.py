@@ -30,6 +30,7 @@ from sdetools.simulation.program import Program
 from sdetools.simulation.records import PAIR
 from sdetools.simulation.reference import run_reference
 from sdetools.starts import Law
+from sdetools.studies.facts import Facts
 from sdetools.studies.observables import observables
 from sdetools.studies.ranges import Range, analytic, range_of_observable
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
@@ -52,37 +53,6 @@ PERTURBATION = 1e-7
 """The relative perturbation of a start from which the amplification is determined."""
 SMALL = {"float64": 1e-6, "float32": 2.5e-3}
 """The relative size, about eps^(3/8), below which the difference of a pair may be an amplified rounding error."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Exactness, bounds and rounding errors of recorded values, the stored form of `Known`; arrays are `(times, observables)`.
-
-    Attributes:
-        random: Whether draws enter the value; if not, it is exact up to rounding.
-        drawn: Whether any draw precedes the recorded time.
-        stderr: Standard errors, 0 for exact values.
-        rounding: Bounds of the rounding error.
-        least: Lower bounds of one path's value, -inf where unknown or unused.
-        most: Upper bounds of one path's value, inf where unknown or unused.
-        two_valued: For each observable and functional, whether one path's value is one of two numbers.
-    """
-
-    random: np.ndarray
-    drawn: np.ndarray
-    stderr: np.ndarray
-    rounding: np.ndarray
-    least: np.ndarray
-    most: np.ndarray
-    two_valued: tuple[bool, ...]
-
-    def along(self, o: int) -> dict[str, np.ndarray]:
-        """Return `random`, `rounding`, `least` and `most` of the observable with index `o` as a dict of arrays `(times,)`."""
-        return {name: getattr(self, name)[:, o] for name in ("random", "rounding", "least", "most")}
-
-    def of(self, t: int, o: int) -> dict[str, Any]:
-        """Return the arguments random, rounding, least, most, two_valued of `Estimate` as a dict, for the indices `t` (time) and `o` (observable)."""
-        return {name: values[t].item() for name, values in self.along(o).items()} | {"two_valued": self.two_valued[o]}
 
 
 @dataclass(frozen=True)

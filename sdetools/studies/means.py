@@ -21,8 +21,9 @@ from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.studies.clock import moment, recorded_steps, steps_to
 from sdetools.studies.execution import Execution, ExecutionOptions
+from sdetools.studies.facts import Facts
 from sdetools.studies.kept_paths import KeptPaths, PathRequest
-from sdetools.studies.known import Facts, Known
+from sdetools.studies.known import Known
 from sdetools.studies.observables import column, observables
 from sdetools.studies.result_protocol import called, estimates_table
 from sdetools.studies.sampler import Sampler, paths_for_precision, sampling

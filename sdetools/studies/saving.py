@@ -41,7 +41,7 @@ HOMES = {
     "Multilevel": "studies.multilevel.result",
     "SlowStudy": "studies.slow_clock",
     "Origin": "studies.result_protocol",
-    "Facts": "studies.known",
+    "Facts": "studies.facts",
     "SingleStatistics": "studies.statistics",
     "PairStatistics": "studies.statistics",
     "Sums": "simulation.engine",
