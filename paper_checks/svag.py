@@ -106,7 +106,7 @@ def svag_to_sde(run):
             def moved_to(paths, simulated=simulated, h=h):
                 return shifted(simulated(paths).at(h), aim[h])
 
-            # half of the gap, which is halved from each l to the next: at twice or half the rate the claim would fail
+            # half of the gap: a gap that is not halved from l to 2 l is detected
             paths = run.scale(quick=10 * l * run.paths, standard=run.paths, full=run.paths)
             found = run.decide(f"gap of {h}, l = {l}", moved_to, gap, relative=0.5, paths=paths, looks=6)
         if l == 4:
