@@ -51,7 +51,9 @@ def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FA
         state = INSIDE if inner.within(item.accept_low, item.accept_high) else ACROSS
     why_open, needed = str(getattr(estimate, "why_open", "")), None
     if item.random and paths and inner.kind is not Kind.CLOPPER_PEARSON:
-        z = quantile(1 - min(support, flag) / item.looks, paths)
+        # the level of the interval that decides: support is not refused for tails at which only a contradiction would look
+        rate = support if state == INSIDE else min(support, flag)
+        z = quantile(1 - rate / item.looks, paths)
         tilt = abs(float(getattr(estimate, "skewness", 0.0))) * z**3 / 6
         if tilt > TILT:
             state, needed = ACROSS, math.ceil(min(paths * (tilt / TILT) ** 2, 1e18))

@@ -454,6 +454,15 @@ def test_a_skewed_mean_has_no_verdict_but_the_paths_that_it_would_take():
     assert result.measurements[0].paths_needed == pytest.approx(40_000, abs=1)
     assert "too skewed for a normal interval at this level; about 40,000 paths would do" in result.reason
 
+    def several(run, factor, value=0.0):
+        """Twenty measurements, so that a contradiction looks at 1.6e-4, where the limit is two thirds."""
+        for k in range(20):
+            run.measure(f"q{k}", Skewed(value, 0.01, 10_000, skewness=factor * limit), at_most=1.0)
+
+    found = [verdict(lambda run, f=f: several(run, f)).verdict for f in (0.99, 1.01)]
+    assert found == ["supported", "inconclusive"]
+    assert verdict(lambda run: several(run, 0.99, 2.0)).verdict == "inconclusive"
+
     def write(run):
         run.measure("q", 1.0, at_most=2.0)
         with run.control("c"):
