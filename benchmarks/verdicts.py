@@ -30,7 +30,7 @@ from sdetools.claims import Claim, ClaimContext
 from sdetools.claims.measurement import FALSE_CONTRADICTION, FALSE_SUPPORT, FLAG, TILT
 from sdetools.claims.verification import run_claim
 from sdetools.estimates import Estimate
-from sdetools.estimates.estimate import skewness_of_mean
+from sdetools.estimates.estimate import SKEWNESS_ERRORS, skewness_of_mean
 from sdetools.estimates.interval import binomial_interval, quantile
 
 CHUNK = 20_000
@@ -85,7 +85,7 @@ def skewness(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     n = sizes.sum()
     deviation = sums - sums.sum(1, keepdims=True) * (sizes / n)
     seen = (deviation**3).sum(1) / (deviation**2).sum(1) ** 1.5
-    found = np.sign(seen) * np.maximum(0.0, np.abs(seen) - 2 * math.sqrt(6 * (sizes**3).sum() / n**3))
+    found = np.sign(seen) * np.maximum(0.0, np.abs(seen) - SKEWNESS_ERRORS * math.sqrt(6 * (sizes**3).sum() / n**3))
     assert np.allclose(found[:50], [skewness_of_mean(row / sizes, sizes) for row in sums[:50]])
     return found
 

@@ -215,8 +215,12 @@ class Estimate(HasInterval):
         return f"{name}{interval} ({100 * self.confidence:g} %, {self.n} paths)"
 
 
+SKEWNESS_ERRORS = 1.5
+"""Standard errors by which an estimated skewness is lowered: with none a normal mean would often look skewed, with more a skewed one normal."""
+
+
 def skewness_of_mean(groups: np.ndarray, counts: np.ndarray | None = None) -> float:
-    """Return the skewness of the mean of all paths that exceeds two standard errors of its estimate; 0 if it does not, or below 8 groups.
+    """Return the skewness of the mean of all paths that exceeds 1.5 standard errors of its estimate; 0 if it does not, or below 8 groups.
 
     With S_g the sum of the deviations of the n_g paths of group g from the mean, it is sum S_g^3 / (sum S_g^2)^{3/2}: sums of independent
     paths have moments about the mean that add up to third order, so groups may differ in size. The standard error is
@@ -239,4 +243,4 @@ def skewness_of_mean(groups: np.ndarray, counts: np.ndarray | None = None) -> fl
     if len(groups) < 8 or not math.isfinite(seen):
         return 0.0
     error = math.sqrt(6 * float(np.sum(sizes**3)) / total**3)
-    return math.copysign(max(0.0, abs(seen) - 2 * error), seen) + 0.0
+    return math.copysign(max(0.0, abs(seen) - SKEWNESS_ERRORS * error), seen) + 0.0
