@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -32,8 +32,12 @@ def _base(*places: str) -> Any:
     return object
 
 
-_TransformersCallback = _base("transformers.trainer_callback.TrainerCallback")
-_LightningCallback = _base("lightning.pytorch.Callback", "pytorch_lightning.Callback")
+if TYPE_CHECKING:
+    _TransformersCallback = object
+    _LightningCallback = object
+else:
+    _TransformersCallback = _base("transformers.trainer_callback.TrainerCallback")
+    _LightningCallback = _base("lightning.pytorch.Callback", "pytorch_lightning.Callback")
 
 
 def momentum_of(optimiser: Any) -> tuple[float, float, str]:

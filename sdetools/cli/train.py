@@ -116,6 +116,7 @@ def train(
         raise click.UsageError("--rate and --devices are for --plan; add it, or leave them out.")
     ctx.meta["resume"] = shlex.join(["sdetools", *ctx.meta["arguments"]])
     with sharing(device) as (own_device, first), bar(first) as (name_run, progress):
+        loggers = [_logger(log_to, name, folder)] if log_to and first else []
         trainer = Trainer(
             folder,
             identity_of(name, settings),
@@ -124,13 +125,13 @@ def train(
             workers,
             keep,
             compiled=compiled,
-            loggers=[_logger(log_to, name, folder)] if log_to and first else [],
+            loggers=loggers,
             name_run=name_run,
             progress=progress or (lambda done, total: None),
             tell=lambda text: click.echo(f"sdetools: {text}", err=True) if first else None,
         )
         outcome = module.main(settings, trainer)
-        for logger in trainer.loggers:
+        for logger in loggers:
             logger.close()
     if first:
         print_table(outcome.columns, outcome.rows)

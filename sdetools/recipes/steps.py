@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -66,7 +66,7 @@ class Stepper:
         if self._world > 1:
             # Running statistics are averaged by `_RunningStatistics`, not copied from the first process.
             self._net = torch.nn.parallel.DistributedDataParallel(task.model, broadcast_buffers=False)
-        self._called = torch.compile(self._net) if compiled else self._net
+        self._called: Any = torch.compile(self._net) if compiled else self._net
         self._losses: list[torch.Tensor] = []
 
     def state(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class _RunningStatistics:
         if pieces > 1:
             kept = [b for m in model.modules() if getattr(m, "running_mean", None) is not None for b in m.buffers(recurse=False)]
         self.pieces = pieces
-        self.buffers: Sequence[torch.Tensor] = [b for b in kept if b.is_floating_point()]
+        self.buffers = [b for b in kept if b.is_floating_point()]
         self.counters = [b for b in kept if not b.is_floating_point()]
         self.start = [b.clone() for b in self.buffers]
         self.counted = [b + 1 for b in self.counters]  # once per batch

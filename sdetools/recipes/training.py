@@ -144,7 +144,8 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(open_log(folder)) if rank == 0 else None
             state = from_first_process(lambda: self._latest(folder, identity, log))
-            begin, row = 0, {}
+            begin = 0
+            row: dict[str, Any] = {}
             if state is not None:
                 stepper.load(state)
                 begin, row = state["step"], state["row"]
