@@ -1,0 +1,168 @@
+r"""The probability that dropping momentum costs a run more than a tenth of its progress, from what a diagnosis has measured so far.
+
+Three kinds of statement are kept apart:
+
+- The *theorem on least squares*: with fresh batches of size B, one curvature lambda and h = lr/(1 - momentum), plain SGD at h is stable in mean square
+  iff x = h lambda < 2B/(B + 2) (`stable_step`). Below this edge both methods follow the same rates, up to a share of order momentum/((1 - momentum) T).
+- The *safe rule*: a network whose x0 = h lambda_max at the start lies below the edge may drop momentum (`safe`). The theorem says nothing about
+  networks; the rule is safe on all recorded labels, and it cannot rank what lies above the edge, where training flattens.
+- The *calibrated heuristic*: logistic regressions, fitted to recorded complete runs with and without momentum (`keep_probability`). They come in
+  stages, each with more evidence than the one before: the sharpness at the start, plain SGD's own first hundred steps, a paired trial.
+
+`benchmarks/dropping_momentum` makes the labels, fits the coefficients and evaluates them.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sdetools import _check
+
+CLEAR = 0.05
+"""A diagnosis stops once the probability of "keep" is at most this, or at least one minus this."""
+STAGES = ("sharpness", "first steps", "trial")
+"""The stages of a diagnosis, in order; each has a regression of its own."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a diagnosis knows about a run that is to drop its momentum; optional entries are None before they are measured.
+
+    Args:
+        momentum: The momentum coefficient, in (0, 1).
+        batch_size: The batch size, at least 1.
+        steps: The length of the run in steps, or None if it is unknown. It does not enter the regressions: their labels have one length.
+        x0: h lambda_max at the start, for h = lr/(1 - momentum) in torch's form and the largest Hessian eigenvalue lambda_max; at most 0 counts as
+            nearly 0.
+        reduction: R, the mean over at least two seeds of L_sgd(100)/L_0, the loss after 100 steps of plain SGD at h beside that at the start. Each
+            ratio is at most 1, and 1 if it is not finite.
+        trial_gap: The share of momentum's progress that plain SGD lacks in a paired trial, the mean over pairs, in [-1, 1] (`capped_gap`).
+        trial_steps: The steps of the trial.
+
+    Raises:
+        ValueError: If an entry is outside its range, or only one of `trial_gap` and `trial_steps` is given.
+
+    Example:
+        >>> Evidence(momentum=0.9, batch_size=32, steps=None, x0=8.0, reduction=0.4).reduction
+        0.4
+    """
+
+    momentum: float
+    batch_size: int
+    steps: int | None
+    x0: float
+    reduction: float | None = None
+    trial_gap: float | None = None
+    trial_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if _check.momentum("momentum", self.momentum) == 0:
+            raise ValueError("`momentum` must be positive; got momentum=0. Without momentum there is nothing to drop.")
+        _check.count("batch_size", self.batch_size)
+        if self.steps is not None:
+            _check.count("steps", self.steps)
+        if math.isnan(self.x0):
+            raise ValueError("`x0` must be a number; got x0=nan. Leave a network whose loss is not finite at the start undiagnosed.")
+        for name, least in (("reduction", 0.0), ("trial_gap", -1.0)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= 1:
+                raise ValueError(f"`{name}` must lie in [{least:g}, 1]; got {name}={value!r}. See its description in `Evidence`.")
+        if (self.trial_gap is None) != (self.trial_steps is None):
+            raise ValueError(
+                "`trial_gap` and `trial_steps` must be given together; "
+                f"got trial_gap={self.trial_gap!r}, trial_steps={self.trial_steps!r}. Pass both, or none."
+            )
+
+
+FEATURES = {
+    "log x0": lambda e: math.log(min(max(e.x0, 1e-3), 1e3)),
+    "log batch": lambda e: math.log(e.batch_size),
+    "log memory": lambda e: -math.log1p(-e.momentum),
+    "reduction": lambda e: e.reduction,
+    "gap": lambda e: e.trial_gap,
+}
+"""The numbers that enter the regressions, as functions of the evidence."""
+
+
+def capped_gap(start: float, momentum: float, plain: float) -> float:
+    """Return the share of momentum's progress that plain SGD lacks, in [-1, 1], from the losses at the start and after equally many steps.
+
+    Losses are at most that at the start, and equal to it if they are not finite. Without progress of momentum the share is 0.
+
+    Example:
+        >>> capped_gap(3.0, 1.0, 1.5), capped_gap(3.0, 1.0, math.nan), capped_gap(3.0, math.inf, 1.0)
+        (0.25, 1.0, 0.0)
+    """
+    own, other = (min(end, start) if math.isfinite(end) else start for end in (momentum, plain))
+    return max((other - own) / (start - own), -1.0) if own < start else 0.0
+
+
+def stage_of(evidence: Evidence) -> str:
+    """Return the latest stage for which there is evidence: "sharpness", "first steps" or "trial".
+
+    A trial counts only beside `reduction`, which its own runs of plain SGD give.
+
+    Example:
+        >>> stage_of(Evidence(0.9, 32, None, x0=8.0)), stage_of(Evidence(0.9, 32, None, x0=8.0, reduction=0.4))
+        ('sharpness', 'first steps')
+    """
+    if evidence.reduction is None:
+        return "sharpness"
+    return "first steps" if evidence.trial_gap is None else "trial"
+
+
+def keep_probability(evidence: Evidence) -> float:
+    """Return the probability that the run lacks more than a tenth of momentum's progress at its end if it drops momentum.
+
+    It is the logistic regression of the stage of `evidence` (`stage_of`), with frozen coefficients. It increases in `x0` at the stage "sharpness",
+    in `reduction` and in `trial_gap`.
+
+    Example:
+        >>> flat, stuck = (keep_probability(Evidence(0.9, 32, None, x0=8.0, reduction=r)) for r in (0.2, 1.0))
+        >>> flat < 0.5 < stuck
+        True
+    """
+    model = coefficients()["stages"][stage_of(evidence)]
+    z = model["intercept"] + sum(weight * FEATURES[name](evidence) for name, weight in model["weights"].items())
+    return 1 / (1 + math.exp(-z)) if z > -700 else 0.0
+
+
+@cache
+def coefficients() -> dict[str, Any]:
+    """Return the frozen coefficients with their provenance, the content of `keep_probability.json`.
+
+    Example:
+        >>> sorted(coefficients()["stages"]) == sorted(STAGES)
+        True
+    """
+    text = importlib.resources.files(__package__).joinpath("keep_probability.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def stable_step(batch_size: int) -> float:
+    """Return 2B/(B + 2), the mean-square stability edge of h lambda for plain SGD on least squares with one Gaussian coordinate and B rows a batch.
+
+    From E rho'^2 = ((1 - h lambda)^2 + 2 (h lambda)^2/B) E rho^2 without label noise.
+
+    Example:
+        >>> stable_step(2), round(stable_step(510), 3)
+        (1.0, 1.992)
+    """
+    return 2 * batch_size / (batch_size + 2)
+
+
+def safe(evidence: Evidence) -> bool:
+    """Return whether the safe rule says that momentum may be dropped: x0 lies below the stability edge of plain SGD on least squares.
+
+    This is no probability. A False says nothing: many runs above the edge may drop momentum as well.
+
+    Example:
+        >>> safe(Evidence(0.9, 32, None, x0=1.5)), safe(Evidence(0.9, 32, None, x0=8.0))
+        (True, False)
+    """
+    return evidence.x0 < stable_step(evidence.batch_size)
