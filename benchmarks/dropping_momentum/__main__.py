@@ -1,7 +1,9 @@
 """May I drop momentum here? Labels by complete runs, the fit of the probability of "keep", and its evaluation.
 
     python benchmarks/dropping_momentum run --part fitted         complete runs for the fit
+    python benchmarks/dropping_momentum fit --write               the coefficients of sdetools/bridge/keep_probability.json, and the evaluation
     python benchmarks/dropping_momentum run --part "held out"     complete runs of other networks, after the coefficients were frozen
+    python benchmarks/dropping_momentum fit                       the evaluation of the frozen coefficients on them
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from labels import TABLE
+from labels import TABLE, read, summary
 
 
 def main() -> None:
@@ -21,11 +23,22 @@ def main() -> None:
     run.add_argument("--out", type=Path, default=TABLE, help="the table (default: labels.csv in this folder)")
     run.add_argument("--share", default="0/1", help="this process and their number, such as 0/2 (default 0/1)")
     run.add_argument("--minutes", type=float, default=float("inf"), help="start no setting after this time (default: no limit)")
+    fit = commands.add_parser("fit", help="fit and evaluate")
+    fit.add_argument("--table", type=Path, default=TABLE, help="the table (default: labels.csv in this folder)")
+    fit.add_argument("--write", action="store_true", help="freeze the coefficients; refused once held-out networks are in the table")
     options = parser.parse_args()
     if options.command == "run":
         import run as making
 
         making.command(options.part, options.out, options.share, options.minutes)
+    else:
+        import fit as fitting
+
+        rows = read(options.table)
+        if options.write and fitting.of_part(rows, "held out"):
+            parser.error("the coefficients are frozen: the table has rows of held-out networks, which must not influence them.")
+        print("\n".join([f"{part}: {summary(fitting.of_part(rows, part))}" for part in ("fitted", "held out")] + [""]))
+        print("\n".join(fitting.command(rows, options.write)))
 
 
 if __name__ == "__main__":

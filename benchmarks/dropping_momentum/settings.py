@@ -20,19 +20,22 @@ COUNTS = {0.5: 3, 0.9: 6, 0.99: 5}
 SLOW = ("residual, batch norm", "attention", "gated recurrent, memory", "language model", "long short-term memory")
 SLOW_BATCHES, SLOW_COUNTS = (4, 8, 8, 16, 16, 32, 64, 64, 128, 512), {0.5: 2, 0.9: 4, 0.99: 4}
 """The same for networks whose runs take long."""
-LEAST, MOST, BELOW_EDGE = 1.5, 60.0, 0.9
-"""The range of x0 = h lambda_max, and the largest share of the edge of heavy-ball momentum without noise, 2 (1 + momentum)/(1 - momentum)."""
+LEAST, MOST, BELOW_EDGE = (1.5, 0.5), 60.0, 0.9
+"""The least x0 = h lambda_max, the most, and the largest share of the edge of heavy-ball momentum without noise, 2 (1 + momentum)/(1 - momentum).
+
+The first `HALF` settings of a network start at 1.5. The others start at .5, since SGDM's own edge turned out to lie below 2 in a third of the first."""
+HALF = 8
 BELOW_OWN_EDGE = 0.8
 """The largest share of the edge that probes find: just below it, most complete runs of SGDM still fail."""
 PROBES, PROBE_STEPS, PROBE_RATIO = 12, 200, 1.4
-"""Runs of SGDM alone that find its own edge: their number, their steps, and the largest ratio of two neighbouring values of x0."""
+"""Runs of SGDM alone that find its own edge: their largest number, their steps, and the ratio of neighbouring values of x0 unless that takes more."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """A run whose momentum may be dropped.
 
-    `place` in [0, 1] is the place of log x0 between `LEAST` and a little below SGDM's own edge, which probes of SGDM alone find; the learning rate is
+    `place` in [0, 1] is the place of log x0 between `least` and a little below SGDM's own edge, which probes of SGDM alone find; the learning rate is
     x0 (1 - momentum)/lambda_max. `seed` sets the network's parameters.
     """
 
@@ -48,14 +51,19 @@ class Setting:
         return f"{self.network}/{self.number}"
 
     @property
+    def least(self) -> float:
+        """The least x0 of the setting."""
+        return LEAST[self.number >= HALF]
+
+    @property
     def grid(self) -> np.ndarray:
         """The values of x0 at which SGDM is probed, in ascending order."""
         top = min(MOST, BELOW_EDGE * 2 * (1 + self.momentum) / (1 - self.momentum))
-        return np.geomspace(LEAST, top, min(PROBES, math.ceil(math.log(top / LEAST) / math.log(PROBE_RATIO)) + 1))
+        return np.geomspace(self.least, top, min(PROBES, math.ceil(math.log(top / self.least) / math.log(PROBE_RATIO)) + 1))
 
     def x0(self, edge: float) -> float:
         """Return x0 if SGDM's own edge is `edge`."""
-        return float(f"{LEAST * max(BELOW_OWN_EDGE * edge / LEAST, 1.0) ** self.place:.4g}")
+        return float(f"{self.least * max(BELOW_OWN_EDGE * edge / self.least, 1.0) ** self.place:.4g}")
 
 
 def settings(part: str) -> list[Setting]:
