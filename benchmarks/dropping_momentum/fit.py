@@ -16,15 +16,14 @@ from tasks import FITTED, HELD_OUT, TRAIN
 from sdetools.bridge import keep_probability as model
 
 COEFFICIENTS = Path(model.__file__).with_suffix(".json")
-TRIAL_STEPS = 200
-"""The length of the paired trial."""
 STAGES: dict[str, tuple[str, ...]] = {
     "sharpness": ("log x0", "log batch", "log memory"),
     "first steps": ("log x0", "reduction"),
-    "trial": ("reduction", "gap"),
+    "trial, 100 steps": ("root gap",),
+    "trial, 200 steps": ("root gap",),
 }
-"""The features of each stage."""
-INCREASING = ("log x0", "reduction", "gap")
+"""The features of each regression, in the order in which a diagnosis comes to them."""
+INCREASING = ("log x0", "reduction", "log reduction", "root gap")
 """Features in which the probability of "keep" never decreases."""
 RIDGE = 0.5
 """The penalty 1/2 `RIDGE` |w|^2 on the weights of standardised features, in units of one setting."""
@@ -35,7 +34,7 @@ SHUFFLES = 20
 
 def features(rows: Sequence[Row], stage: str) -> np.ndarray:
     """Return the features of a stage, `(settings, features)`."""
-    found = [row.evidence(stage, TRIAL_STEPS) for row in rows]
+    found = [row.evidence(stage) for row in rows]
     return np.array([[model.FEATURES[name](each) for name in STAGES[stage]] for each in found], dtype=float)
 
 
@@ -99,9 +98,8 @@ def staged(found: dict[str, np.ndarray], costs: dict[str, np.ndarray]) -> tuple[
     `costs` has the steps of each stage alone, `(settings,)`.
     """
     p, cost, last = found["sharpness"].copy(), costs["sharpness"].astype(float), np.zeros(len(found["sharpness"]), dtype=int)
-    for number, stage in enumerate(("first steps", "trial"), start=1):
-        going = ~clear(p, model.CLEAR)
-        going &= last == number - 1
+    for number, stage in enumerate(list(found)[1:], start=1):
+        going = ~clear(p, model.CLEAR) & (last == number - 1)
         p[going], last[going] = found[stage][going], number
         cost[going] += costs[stage][going]
     return p, last, cost
@@ -110,16 +108,13 @@ def staged(found: dict[str, np.ndarray], costs: dict[str, np.ndarray]) -> tuple[
 def costs(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """Return the cost of each stage in batch gradients, `(settings,)`.
 
-    A Hessian product counts as two gradients over all data, at most `SHARPNESS_COST` for all. The first steps are 100 for each seed; the trial
-    continues them and adds SGDM.
+    A Hessian product counts as two gradients over all data, at most `SHARPNESS_COST` for all. The first steps are 100 for each seed; a trial
+    of 100 steps adds those of SGDM, one of 200 steps continues both.
     """
     sharpness = [min(SHARPNESS_COST, 2 * row.products * TRAIN / row.setting.batch) for row in rows]
-    trial = FEATURE_SEEDS * (2 * TRIAL_STEPS - 100)
-    return {
-        "sharpness": np.array(sharpness),
-        "first steps": np.full(len(rows), FEATURE_SEEDS * 100),
-        "trial": np.full(len(rows), trial),
-    }
+    total = {"first steps": 100} | {f"trial, {steps} steps": 2 * steps for steps in model.TRIAL_STEPS}
+    added = np.diff([0, *total.values()]) * FEATURE_SEEDS
+    return {"sharpness": np.array(sharpness)} | {stage: np.full(len(rows), each) for stage, each in zip(total, added)}
 
 
 def outcomes(rows: Sequence[Row]) -> np.ndarray:
@@ -156,7 +151,6 @@ def coefficients(rows: Sequence[Row]) -> dict[str, Any]:
             "settings": len(own),
             "networks": len({row.setting.network for row in own}),
             "steps": STEPS,
-            "trial steps": TRIAL_STEPS,
         },
         "stages": {stage: fitted(own, stage) for stage in STAGES},
     }

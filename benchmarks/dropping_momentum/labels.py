@@ -76,12 +76,13 @@ class Row:
         ends = (np.nan_to_num(self.runs[f"{method}_end"][FEATURE_SEEDS:], nan=1.0, posinf=1.0) for method in METHODS)
         return float(np.median(np.subtract(*(np.log(np.maximum(end, 1e-12)) for end in ends))))
 
-    def evidence(self, stage: str, trial_steps: int = 200) -> Evidence:
-        """Return what a diagnosis knows at a stage, from the sharpness and the feature seeds alone."""
+    def evidence(self, stage: str) -> Evidence:
+        """Return what a diagnosis knows when it comes to a regression, such as "trial, 100 steps", from the sharpness and the feature seeds alone."""
         own = {"momentum": self.setting.momentum, "batch_size": self.setting.batch, "steps": STEPS, "x0": self.x0}
         if stage != "sharpness":
             own["reduction"] = float(self.capped("sgd_100")[:FEATURE_SEEDS].mean())
-        if stage == "trial":
+        if stage.startswith("trial"):
+            trial_steps = int(stage.split()[1])
             plain, momentum = (self.capped(f"{method}_{trial_steps}")[:FEATURE_SEEDS] for method in METHODS)
             own |= {"trial_gap": trial_gap(plain, momentum), "trial_steps": trial_steps}
         return Evidence(**own)

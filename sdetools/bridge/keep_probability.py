@@ -26,7 +26,9 @@ from sdetools import _check
 CLEAR = 0.05
 """A diagnosis stops once the probability of "keep" is at most this, or at least one minus this."""
 STAGES = ("sharpness", "first steps", "trial")
-"""The stages of a diagnosis, in order; each has a regression of its own."""
+"""The stages of a diagnosis, in order; each has a regression of its own, and the trial one for each of `TRIAL_STEPS`."""
+FIRST_STEPS, TRIAL_STEPS = 100, (100, 200)
+"""The steps of plain SGD that `Evidence.reduction` needs, and the lengths of the paired trial, where a diagnosis looks at it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Evidence:
         reduction: R, the mean over at least two seeds of L_sgd(100)/L_0, the loss after 100 steps of plain SGD at h beside that at the start. Each
             ratio is at most 1, and 1 if it is not finite.
         trial_gap: The share of momentum's progress that plain SGD lacks in a paired trial, the mean over pairs, in [-1, 1] (`capped_gap`).
-        trial_steps: The steps of the trial.
+        trial_steps: The steps of the trial, at least 100.
 
     Raises:
         ValueError: If an entry is outside its range, or only one of `trial_gap` and `trial_steps` is given.
@@ -77,6 +79,8 @@ class Evidence:
                 "`trial_gap` and `trial_steps` must be given together; "
                 f"got trial_gap={self.trial_gap!r}, trial_steps={self.trial_steps!r}. Pass both, or none."
             )
+        if self.trial_steps is not None:
+            _check.count("trial_steps", self.trial_steps, TRIAL_STEPS[0], "Let the trial be longer, or leave it out.")
 
 
 FEATURES = {
@@ -84,7 +88,8 @@ FEATURES = {
     "log batch": lambda e: math.log(e.batch_size),
     "log memory": lambda e: -math.log1p(-e.momentum),
     "reduction": lambda e: e.reduction,
-    "gap": lambda e: e.trial_gap,
+    "log reduction": lambda e: math.log(max(e.reduction, 0.02)),
+    "root gap": lambda e: math.sqrt(max(e.trial_gap, 0.0)),
 }
 """The numbers that enter the regressions, as functions of the evidence."""
 
@@ -105,31 +110,42 @@ def capped_gap(start: float, momentum: float, plain: float) -> float:
 def stage_of(evidence: Evidence) -> str:
     """Return the latest stage for which there is evidence: "sharpness", "first steps" or "trial".
 
-    A trial counts only beside `reduction`, which its own runs of plain SGD give.
-
     Example:
         >>> stage_of(Evidence(0.9, 32, None, x0=8.0)), stage_of(Evidence(0.9, 32, None, x0=8.0, reduction=0.4))
         ('sharpness', 'first steps')
     """
-    if evidence.reduction is None:
-        return "sharpness"
-    return "first steps" if evidence.trial_gap is None else "trial"
+    if evidence.trial_gap is not None:
+        return "trial"
+    return "sharpness" if evidence.reduction is None else "first steps"
 
 
 def keep_probability(evidence: Evidence) -> float:
     """Return the probability that the run lacks more than a tenth of momentum's progress at its end if it drops momentum.
 
-    It is the logistic regression of the stage of `evidence` (`stage_of`), with frozen coefficients. It increases in `x0` at the stage "sharpness",
-    in `reduction` and in `trial_gap`.
+    It is the logistic regression of the stage of `evidence` (`stage_of`), with frozen coefficients. It never decreases in `x0`, in
+    `reduction` and in `trial_gap`.
 
     Example:
         >>> flat, stuck = (keep_probability(Evidence(0.9, 32, None, x0=8.0, reduction=r)) for r in (0.2, 1.0))
         >>> flat < 0.5 < stuck
         True
     """
-    model = coefficients()["stages"][stage_of(evidence)]
+    model = coefficients()["stages"][regression_of(evidence)]
     z = model["intercept"] + sum(weight * FEATURES[name](evidence) for name, weight in model["weights"].items())
     return 1 / (1 + math.exp(-z)) if z > -700 else 0.0
+
+
+def regression_of(evidence: Evidence) -> str:
+    """Return the name of the regression for the evidence: its stage, with the length of the trial, rounded down to one of `TRIAL_STEPS`.
+
+    Example:
+        >>> regression_of(Evidence(0.9, 32, None, x0=8.0, trial_gap=0.1, trial_steps=150))
+        'trial, 100 steps'
+    """
+    stage = stage_of(evidence)
+    if evidence.trial_steps is None:
+        return stage
+    return f"{stage}, {max(steps for steps in TRIAL_STEPS if steps <= evidence.trial_steps)} steps"
 
 
 @cache
@@ -137,8 +153,8 @@ def coefficients() -> dict[str, Any]:
     """Return the frozen coefficients with their provenance, the content of `keep_probability.json`.
 
     Example:
-        >>> sorted(coefficients()["stages"]) == sorted(STAGES)
-        True
+        >>> list(coefficients()["stages"])
+        ['sharpness', 'first steps', 'trial, 100 steps', 'trial, 200 steps']
     """
     text = importlib.resources.files(__package__).joinpath("keep_probability.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
