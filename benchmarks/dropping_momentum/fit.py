@@ -17,13 +17,12 @@ from sdetools.bridge import keep_probability as model
 
 COEFFICIENTS = Path(model.__file__).with_suffix(".json")
 STAGES: dict[str, tuple[str, ...]] = {
-    "sharpness": ("log x0", "log batch", "log memory"),
-    "first steps": ("log x0", "reduction"),
-    "trial, 100 steps": ("root gap",),
-    "trial, 200 steps": ("root gap",),
+    "sharpness": ("log x0",),
+    "first steps": ("log reduction", "stuck"),
+    "trial": ("log reduction", "log gap"),
 }
-"""The features of each regression, in the order in which a diagnosis comes to them."""
-INCREASING = ("log x0", "reduction", "log reduction", "root gap")
+"""The features of each stage, in the order of a diagnosis."""
+INCREASING = ("log x0", "log reduction", "stuck", "log gap")
 """Features in which the probability of "keep" never decreases."""
 RIDGE = 0.5
 """The penalty 1/2 `RIDGE` |w|^2 on the weights of standardised features, in units of one setting."""
@@ -98,7 +97,7 @@ def staged(found: dict[str, np.ndarray], costs: dict[str, np.ndarray]) -> tuple[
     `costs` has the steps of each stage alone, `(settings,)`.
     """
     p, cost, last = found["sharpness"].copy(), costs["sharpness"].astype(float), np.zeros(len(found["sharpness"]), dtype=int)
-    for number, stage in enumerate(list(found)[1:], start=1):
+    for number, stage in enumerate(model.STAGES[1:], start=1):
         going = ~clear(p, model.CLEAR) & (last == number - 1)
         p[going], last[going] = found[stage][going], number
         cost[going] += costs[stage][going]
@@ -108,13 +107,12 @@ def staged(found: dict[str, np.ndarray], costs: dict[str, np.ndarray]) -> tuple[
 def costs(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """Return the cost of each stage in batch gradients, `(settings,)`.
 
-    A Hessian product counts as two gradients over all data, at most `SHARPNESS_COST` for all. The first steps are 100 for each seed; a trial
-    of 100 steps adds those of SGDM, one of 200 steps continues both.
+    A Hessian product counts as two gradients over all data, at most `SHARPNESS_COST` for all. The first steps are 100 for each seed; the trial
+    continues them and adds SGDM.
     """
     sharpness = [min(SHARPNESS_COST, 2 * row.products * TRAIN / row.setting.batch) for row in rows]
-    total = {"first steps": 100} | {f"trial, {steps} steps": 2 * steps for steps in model.TRIAL_STEPS}
-    added = np.diff([0, *total.values()]) * FEATURE_SEEDS
-    return {"sharpness": np.array(sharpness)} | {stage: np.full(len(rows), each) for stage, each in zip(total, added)}
+    first, trial = model.FIRST_STEPS * FEATURE_SEEDS, (2 * model.TRIAL_STEPS - model.FIRST_STEPS) * FEATURE_SEEDS
+    return {"sharpness": np.array(sharpness), "first steps": np.full(len(rows), first), "trial": np.full(len(rows), trial)}
 
 
 def outcomes(rows: Sequence[Row]) -> np.ndarray:
@@ -193,14 +191,14 @@ def evaluation(rows: Sequence[Row], found: dict[str, np.ndarray]) -> list[str]:
     return lines
 
 
-def shuffled_skill(rows: Sequence[Row], seed: int, predict: Callable[[np.ndarray], dict[str, np.ndarray]]) -> float:
-    """Return the Brier skill after labels were shuffled within networks.
+def shuffled_skill(rows: Sequence[Row], seed: int, predict: Callable[[np.ndarray], dict[str, np.ndarray]], within: bool = True) -> float:
+    """Return the Brier skill after labels were shuffled, within networks or over all of them.
 
-    `predict` returns the probabilities of each stage from the shuffled shares.
+    `predict` returns the probabilities of each stage from the shuffled shares. Within networks, the difference between networks remains.
     """
     rng, index = np.random.default_rng(seed), np.arange(len(rows))
-    networks = np.array([row.setting.network for row in rows])
-    for name in set(networks):
+    networks = np.array([row.setting.network if within else "" for row in rows])
+    for name in sorted(set(networks)):
         own = np.flatnonzero(networks == name)
         index[own] = rng.permutation(own)
     share = np.array([rows[i].share for i in index])
@@ -217,8 +215,9 @@ def command(rows: Sequence[Row], write: bool) -> list[str]:
     lines = []
     own = alive(of_part(rows, "fitted"))
     lines += ["### Leave one network out", "", *evaluation(own, left_out(own)), ""]
-    controls = [shuffled_skill(own, seed, lambda share: left_out(own, share)) for seed in range(SHUFFLES)]
-    lines += [f"Labels shuffled within networks, {SHUFFLES} times: skill {np.mean(controls):.3f}, {min(controls):.3f} to {max(controls):.3f}.", ""]
+    for within, where in ((True, "within networks"), (False, "over all networks")):
+        found = [shuffled_skill(own, seed, lambda share: left_out(own, share), within) for seed in range(SHUFFLES)]
+        lines += [f"Labels shuffled {where}, {SHUFFLES} times: skill {np.mean(found):.3f}, {min(found):.3f} to {max(found):.3f}.", ""]
     held = alive(of_part(rows, "held out"))
     if held:
         frozen = model.coefficients()["stages"]

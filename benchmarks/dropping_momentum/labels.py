@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 from settings import STEPS, Setting
 
-from sdetools.bridge.keep_probability import Evidence
+from sdetools.bridge.keep_probability import TRIAL_STEPS, Evidence, capped_gap
 
 HOME = Path(__file__).resolve().parent
 TABLE = HOME / "labels.csv"
 FEATURE_SEEDS, SEEDS = 2, (12, 24, 48)
 """Seeds that only give evidence, the first of each list; seeds that only give labels, until they decide."""
 TOLERANCE, DEAD, LEVEL = 0.1, 0.05, 0.95
-"""The share of momentum's progress that may be lacked; the progress below which a setting is dead; the confidence of a verdict over all its looks."""
+"""The share of momentum's progress that may be lacked; the progress of SGDM below which a setting or a run is dead, as it has no gap; the confidence of a
+verdict over all its looks."""
 CHECKPOINTS = (25, 50, 100, 200, 400)
 METHODS = ("sgd", "sgdm")
 LISTS = tuple(f"{method}_{at}" for method in METHODS for at in (*CHECKPOINTS, "end", "test"))
@@ -55,13 +56,15 @@ class Row:
 
     @property
     def gaps(self) -> np.ndarray:
-        """For each label seed the share of SGDM's mean progress that plain SGD lacks at the end."""
-        return gaps(self.capped("sgd_end")[FEATURE_SEEDS:], self.capped("sgdm_end")[FEATURE_SEEDS:])
+        """For each label seed whose own run of SGDM is not dead the share of their mean progress that plain SGD lacks at the end."""
+        plain, momentum = (self.capped(f"{method}_end")[FEATURE_SEEDS:] for method in METHODS)
+        alive = 1 - momentum >= DEAD
+        return gaps(plain[alive], momentum[alive])
 
     @property
     def share(self) -> float:
-        """The share of label seeds with a gap above `TOLERANCE`."""
-        return float(np.mean(self.gaps > TOLERANCE))
+        """The share of gaps above `TOLERANCE`, 0 if there are no gaps."""
+        return float(np.mean(self.gaps > TOLERANCE)) if len(self.gaps) else 0.0
 
     @property
     def verdict(self) -> str:
@@ -77,27 +80,23 @@ class Row:
         return float(np.median(np.subtract(*(np.log(np.maximum(end, 1e-12)) for end in ends))))
 
     def evidence(self, stage: str) -> Evidence:
-        """Return what a diagnosis knows when it comes to a regression, such as "trial, 100 steps", from the sharpness and the feature seeds alone."""
+        """Return what a diagnosis knows at a stage, from the sharpness and the feature seeds alone."""
         own = {"momentum": self.setting.momentum, "batch_size": self.setting.batch, "steps": STEPS, "x0": self.x0}
         if stage != "sharpness":
             own["reduction"] = float(self.capped("sgd_100")[:FEATURE_SEEDS].mean())
-        if stage.startswith("trial"):
-            trial_steps = int(stage.split()[1])
-            plain, momentum = (self.capped(f"{method}_{trial_steps}")[:FEATURE_SEEDS] for method in METHODS)
-            own |= {"trial_gap": trial_gap(plain, momentum), "trial_steps": trial_steps}
+        if stage == "trial":
+            plain, momentum = (self.capped(f"{method}_{TRIAL_STEPS}")[:FEATURE_SEEDS] for method in METHODS)
+            own |= {"trial_gap": trial_gap(plain, momentum), "trial_steps": TRIAL_STEPS}
         return Evidence(**own)
 
 
 def gaps(plain: np.ndarray, momentum: np.ndarray) -> np.ndarray:
     """Return the share of momentum's mean progress that each run of plain SGD lacks, `(seeds,)`, from capped losses over that at the start."""
-    progress = float(np.mean(1 - momentum))
-    return (plain - momentum) / progress if progress > 0 else np.zeros_like(plain)
+    return (plain - momentum) / np.mean(1 - momentum) if len(plain) else plain
 
 
 def trial_gap(plain: np.ndarray, momentum: np.ndarray) -> float:
     """Return the mean over pairs of `capped_gap` in a paired trial."""
-    from sdetools.bridge.keep_probability import capped_gap
-
     return float(np.mean([capped_gap(1.0, own, other) for own, other in zip(momentum, plain)]))
 
 

@@ -26,9 +26,10 @@ from sdetools import _check
 CLEAR = 0.05
 """A diagnosis stops once the probability of "keep" is at most this, or at least one minus this."""
 STAGES = ("sharpness", "first steps", "trial")
-"""The stages of a diagnosis, in order; each has a regression of its own, and the trial one for each of `TRIAL_STEPS`."""
-FIRST_STEPS, TRIAL_STEPS = 100, (100, 200)
-"""The steps of plain SGD that `Evidence.reduction` needs, and the lengths of the paired trial, where a diagnosis looks at it."""
+"""The stages of a diagnosis, in order; each has a regression of its own."""
+FIRST_STEPS, TRIAL_STEPS = 100, 200
+"""The steps of plain SGD after which `Evidence.reduction` is measured, and the least length of the paired trial. After 100 steps the trial would add little
+to the first steps: it made 1 of 95 open answers clear."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ class Evidence:
             nearly 0.
         reduction: R, the mean over at least two seeds of L_sgd(100)/L_0, the loss after 100 steps of plain SGD at h beside that at the start. Each
             ratio is at most 1, and 1 if it is not finite.
-        trial_gap: The share of momentum's progress that plain SGD lacks in a paired trial, the mean over pairs, in [-1, 1] (`capped_gap`).
-        trial_steps: The steps of the trial, at least 100.
+        trial_gap: The share of momentum's progress that plain SGD lacks in a paired trial, the mean over pairs, in [-1, 1] (`capped_gap`). It needs
+            `reduction`, which the trial's own runs of plain SGD give.
+        trial_steps: The steps of the trial, at least 200, the length that was fitted.
 
     Raises:
-        ValueError: If an entry is outside its range, or only one of `trial_gap` and `trial_steps` is given.
+        ValueError: If an entry is outside its range, or only some of a trial's entries are given.
 
     Example:
         >>> Evidence(momentum=0.9, batch_size=32, steps=None, x0=8.0, reduction=0.4).reduction
@@ -74,24 +76,25 @@ class Evidence:
             value = getattr(self, name)
             if value is not None and not least <= value <= 1:
                 raise ValueError(f"`{name}` must lie in [{least:g}, 1]; got {name}={value!r}. See its description in `Evidence`.")
-        if (self.trial_gap is None) != (self.trial_steps is None):
+        trial = (self.trial_gap, self.trial_steps)
+        if trial != (None, None) and None in (self.reduction, *trial):
             raise ValueError(
-                "`trial_gap` and `trial_steps` must be given together; "
-                f"got trial_gap={self.trial_gap!r}, trial_steps={self.trial_steps!r}. Pass both, or none."
+                "`trial_gap` must be given together with `trial_steps` and `reduction`; "
+                f"got trial_gap={trial[0]!r}, trial_steps={trial[1]!r}, reduction={self.reduction!r}. Pass all, or no trial."
             )
         if self.trial_steps is not None:
-            _check.count("trial_steps", self.trial_steps, TRIAL_STEPS[0], "Let the trial be longer, or leave it out.")
+            _check.count("trial_steps", self.trial_steps, TRIAL_STEPS, "Let the trial be longer, or leave it out.")
 
 
+STUCK, LEAST_REDUCTION, LEAST_GAP = 0.97, 0.02, 0.03
+"""The reduction from which plain SGD is stuck at its start; the least reduction and gap that the regressions distinguish from 0."""
 FEATURES = {
     "log x0": lambda e: math.log(min(max(e.x0, 1e-3), 1e3)),
-    "log batch": lambda e: math.log(e.batch_size),
-    "log memory": lambda e: -math.log1p(-e.momentum),
-    "reduction": lambda e: e.reduction,
-    "log reduction": lambda e: math.log(max(e.reduction, 0.02)),
-    "root gap": lambda e: math.sqrt(max(e.trial_gap, 0.0)),
+    "log reduction": lambda e: math.log(max(e.reduction, LEAST_REDUCTION)),
+    "stuck": lambda e: float(e.reduction >= STUCK),
+    "log gap": lambda e: math.log(max(e.trial_gap, LEAST_GAP)),
 }
-"""The numbers that enter the regressions, as functions of the evidence."""
+"""The numbers that enter the regressions, as functions of the evidence; none decreases in what was measured."""
 
 
 def capped_gap(start: float, momentum: float, plain: float) -> float:
@@ -130,22 +133,9 @@ def keep_probability(evidence: Evidence) -> float:
         >>> flat < 0.5 < stuck
         True
     """
-    model = coefficients()["stages"][regression_of(evidence)]
+    model = coefficients()["stages"][stage_of(evidence)]
     z = model["intercept"] + sum(weight * FEATURES[name](evidence) for name, weight in model["weights"].items())
     return 1 / (1 + math.exp(-z)) if z > -700 else 0.0
-
-
-def regression_of(evidence: Evidence) -> str:
-    """Return the name of the regression for the evidence: its stage, with the length of the trial, rounded down to one of `TRIAL_STEPS`.
-
-    Example:
-        >>> regression_of(Evidence(0.9, 32, None, x0=8.0, trial_gap=0.1, trial_steps=150))
-        'trial, 100 steps'
-    """
-    stage = stage_of(evidence)
-    if evidence.trial_steps is None:
-        return stage
-    return f"{stage}, {max(steps for steps in TRIAL_STEPS if steps <= evidence.trial_steps)} steps"
 
 
 @cache
@@ -154,7 +144,7 @@ def coefficients() -> dict[str, Any]:
 
     Example:
         >>> list(coefficients()["stages"])
-        ['sharpness', 'first steps', 'trial, 100 steps', 'trial, 200 steps']
+        ['sharpness', 'first steps', 'trial']
     """
     text = importlib.resources.files(__package__).joinpath("keep_probability.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
