@@ -1,9 +1,9 @@
 """May I drop momentum here? Labels by complete runs, the fit of the probability of "keep", and its evaluation.
 
-    python benchmarks/dropping_momentum run --part fitted         complete runs for the fit
-    python benchmarks/dropping_momentum fit --write               the coefficients of sdetools/bridge/keep_probability.json, and the evaluation
-    python benchmarks/dropping_momentum run --part "held out"     complete runs of other networks, after the coefficients were frozen
-    python benchmarks/dropping_momentum fit                       the evaluation of the frozen coefficients on them
+python benchmarks/dropping_momentum run --part fitted         complete runs for the fit
+python benchmarks/dropping_momentum fit --write               the coefficients of sdetools/bridge/keep_probability.json, and the evaluation
+python benchmarks/dropping_momentum run --part "held out"     complete runs of other networks, after the coefficients were frozen
+python benchmarks/dropping_momentum fit                       the evaluation of the frozen coefficients on them
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def main() -> None:
     run.add_argument("--minutes", type=float, default=float("inf"), help="start no setting after this time (default: no limit)")
     fit = commands.add_parser("fit", help="fit and evaluate")
     fit.add_argument("--table", type=Path, default=TABLE, help="the table (default: labels.csv in this folder)")
-    fit.add_argument("--write", action="store_true", help="freeze the coefficients; refused once held-out networks are in the table")
+    fit.add_argument(
+        "--write", action="store_true", help="freeze the coefficients; refused once held-out networks are in the table"
+    )
     options = parser.parse_args()
     if options.command == "run":
         import run as making

@@ -65,29 +65,32 @@ def logistic(x: np.ndarray, share: np.ndarray, increasing: Sequence[bool]) -> np
     return np.array([w[0] - weights @ mean, *weights])
 
 
-def fitted(rows: Sequence[Row], stage: str, shares: np.ndarray | None = None) -> dict[str, Any]:
-    """Return the regression of a stage, fitted to the shares of all rows that are not dead (or to `shares`, one for each row)."""
-    shares = np.array([row.share for row in rows]) if shares is None else shares
-    names = STAGES[stage]
-    w = logistic(features(rows, stage), shares, [name in INCREASING for name in names])
-    return {"intercept": float(w[0]), "weights": {name: float(v) for name, v in zip(names, w[1:])}}
+def weights(x: np.ndarray, stage: str, shares: np.ndarray) -> np.ndarray:
+    """Return the intercept and the weights of a stage, fitted to features and shares."""
+    return logistic(x, shares, [name in INCREASING for name in STAGES[stage]])
 
 
-def predicted(rows: Sequence[Row], stage: str, regression: dict[str, Any]) -> np.ndarray:
-    """Return the probabilities of rows at a stage, `(settings,)`."""
-    z = regression["intercept"] + features(rows, stage) @ np.array([regression["weights"][name] for name in STAGES[stage]])
-    return 1 / (1 + np.exp(-z))
+def probabilities(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Return the probabilities, `(settings,)`, of features with an intercept and weights."""
+    return 1 / (1 + np.exp(-(w[0] + x @ w[1:])))
+
+
+def fitted(rows: Sequence[Row], stage: str) -> dict[str, Any]:
+    """Return the regression of a stage, fitted to the shares of all rows, as it is stored."""
+    w = weights(features(rows, stage), stage, np.array([row.share for row in rows]))
+    return {"intercept": float(w[0]), "weights": {name: float(v) for name, v in zip(STAGES[stage], w[1:])}}
 
 
 def left_out(rows: Sequence[Row], shares: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Return for each stage the probability of each row from regressions fitted without the row's network."""
+    """Return for each stage the probability of each row from regressions fitted without the row's network, to its share or to `shares`."""
     networks = np.array([row.setting.network for row in rows])
+    shares = np.array([row.share for row in rows]) if shares is None else shares
     out = {stage: np.zeros(len(rows)) for stage in STAGES}
-    for name in sorted(set(networks)):
-        own, others = np.flatnonzero(networks == name), np.flatnonzero(networks != name)
-        for stage in STAGES:
-            regression = fitted([rows[i] for i in others], stage, None if shares is None else shares[others])
-            out[stage][own] = predicted([rows[i] for i in own], stage, regression)
+    for stage, found in out.items():
+        x = features(rows, stage)
+        for name in sorted(set(networks)):
+            own = networks == name
+            found[own] = probabilities(x[own], weights(x[~own], stage, shares[~own]))
     return out
 
 
@@ -111,7 +114,7 @@ def costs(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     continues them and adds SGDM.
     """
     sharpness = [min(SHARPNESS_COST, 2 * row.products * TRAIN / row.setting.batch) for row in rows]
-    first, trial = model.FIRST_STEPS * FEATURE_SEEDS, (2 * model.TRIAL_STEPS - model.FIRST_STEPS) * FEATURE_SEEDS
+    first, trial = model.FIRST_STEPS * FEATURE_SEEDS, (2 * model.TRIAL_STEPS[0] - model.FIRST_STEPS) * FEATURE_SEEDS
     return {"sharpness": np.array(sharpness), "first steps": np.full(len(rows), first), "trial": np.full(len(rows), trial)}
 
 
@@ -177,11 +180,16 @@ def evaluation(rows: Sequence[Row], found: dict[str, np.ndarray]) -> list[str]:
         high = x0 > 2
         lines.append(line(f"{name}, x0 > 2", own[high], y[high], [n for n, is_high in zip(networks, high) if is_high]))
     share = np.array([row.share for row in rows])
-    lines += ["", f"Brier skill of the staged probability against the share of seeds, open settings included: {skill(brier, p, share):.3f}."]
+    lines += [
+        "",
+        f"Brier skill of the staged probability against the share of seeds, open settings included: {skill(brier, p, share):.3f}.",
+    ]
     full = 2 * STEPS
     lines += [
         f"Mean cost: {cost.mean():.0f} batch gradients, {cost.mean() / full:.2f} of a paired run of {STEPS} steps ({full}); without the sharpness "
-        f"{(cost - costs(rows)['sharpness']).mean():.0f}. Last stage: " + ", ".join(f"{stage} {np.sum(last == i)}" for i, stage in enumerate(STAGES)) + ".",
+        f"{(cost - costs(rows)['sharpness']).mean():.0f}. Last stage: "
+        + ", ".join(f"{stage} {np.sum(last == i)}" for i, stage in enumerate(STAGES))
+        + ".",
         "",
         "| probability | settings | mean probability | share of keep |",
         "|---|---|---|---|",
@@ -191,7 +199,9 @@ def evaluation(rows: Sequence[Row], found: dict[str, np.ndarray]) -> list[str]:
     return lines
 
 
-def shuffled_skill(rows: Sequence[Row], seed: int, predict: Callable[[np.ndarray], dict[str, np.ndarray]], within: bool = True) -> float:
+def shuffled_skill(
+    rows: Sequence[Row], seed: int, predict: Callable[[np.ndarray], dict[str, np.ndarray]], within: bool = True
+) -> float:
     """Return the Brier skill after labels were shuffled, within networks or over all of them.
 
     `predict` returns the probabilities of each stage from the shuffled shares. Within networks, the difference between networks remains.
@@ -217,10 +227,12 @@ def command(rows: Sequence[Row], write: bool) -> list[str]:
     lines += ["### Leave one network out", "", *evaluation(own, left_out(own)), ""]
     for within, where in ((True, "within networks"), (False, "over all networks")):
         found = [shuffled_skill(own, seed, lambda share: left_out(own, share), within) for seed in range(SHUFFLES)]
-        lines += [f"Labels shuffled {where}, {SHUFFLES} times: skill {np.mean(found):.3f}, {min(found):.3f} to {max(found):.3f}.", ""]
+        lines += [
+            f"Labels shuffled {where}, {SHUFFLES} times: skill {np.mean(found):.3f}, {min(found):.3f} to {max(found):.3f}.",
+            "",
+        ]
     held = alive(of_part(rows, "held out"))
     if held:
-        frozen = model.coefficients()["stages"]
-        found = {stage: predicted(held, stage, frozen[stage]) for stage in STAGES}
+        found = {stage: np.array([model.keep_probability(row.evidence(stage)) for row in held]) for stage in STAGES}
         lines += ["### Networks run after the coefficients were frozen", "", *evaluation(held, found)]
     return lines

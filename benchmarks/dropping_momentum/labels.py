@@ -85,8 +85,8 @@ class Row:
         if stage != "sharpness":
             own["reduction"] = float(self.capped("sgd_100")[:FEATURE_SEEDS].mean())
         if stage == "trial":
-            plain, momentum = (self.capped(f"{method}_{TRIAL_STEPS}")[:FEATURE_SEEDS] for method in METHODS)
-            own |= {"trial_gap": trial_gap(plain, momentum), "trial_steps": TRIAL_STEPS}
+            plain, momentum = (self.capped(f"{method}_{TRIAL_STEPS[0]}")[:FEATURE_SEEDS] for method in METHODS)
+            own |= {"trial_gap": trial_gap(plain, momentum), "trial_steps": TRIAL_STEPS[0]}
         return Evidence(**own)
 
 
@@ -128,7 +128,19 @@ HEADER = (
 def cells(row: Row) -> list[str]:
     """Return the cells of a row, in the order of `HEADER`: losses with four digits, lists separated by spaces."""
     s = row.setting
-    own = [s.network, s.number, s.momentum, s.batch, s.place, s.seed, f"{row.edge:.4g}", row.x0, f"{row.lr:.6g}", f"{row.sharpness:.6g}", row.products]
+    own = [
+        s.network,
+        s.number,
+        s.momentum,
+        s.batch,
+        s.place,
+        s.seed,
+        f"{row.edge:.4g}",
+        row.x0,
+        f"{row.lr:.6g}",
+        f"{row.sharpness:.6g}",
+        row.products,
+    ]
     own += [f"{row.start:.6g}", f"{row.test_start:.6g}", row.verdict, f"{row.share:.4g}", f"{row.log_ratio:.4g}"]
     return [str(cell) for cell in own] + [" ".join(f"{loss:.4g}" for loss in row.runs[name]) for name in LISTS]
 
@@ -137,7 +149,15 @@ def from_cells(named: dict[str, str]) -> Row:
     """Return the row with these cells; the verdict, the share and the log ratio follow from the others."""
     s = named
     setting = Setting(s["network"], int(s["number"]), float(s["momentum"]), int(s["batch"]), float(s["place"]), int(s["seed"]))
-    numbers = (float(s["edge"]), float(s["x0"]), float(s["lr"]), float(s["sharpness"]), int(s["products"]), float(s["start"]), float(s["test_start"]))
+    numbers = (
+        float(s["edge"]),
+        float(s["x0"]),
+        float(s["lr"]),
+        float(s["sharpness"]),
+        int(s["products"]),
+        float(s["start"]),
+        float(s["test_start"]),
+    )
     return Row(setting, *numbers, {name: np.array(s[name].split(), dtype=float) for name in LISTS})
 
 

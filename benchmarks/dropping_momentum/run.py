@@ -60,7 +60,9 @@ def run_setting(setting: Setting, seeds: tuple[int, ...] = SEEDS, steps: int = S
                 runs[f"{method}_{at}"] += [finite(float(v) / start) for v in values]
             runs[f"{method}_end"] += [finite(float(v) / start) for v in losses[i][:, -3:].mean(axis=1)]
             runs[f"{method}_test"] += [finite(float(v) / test_start) for v in tests[i]]
-        row = Row(setting, edge, x0, lr, top, products, start, test_start, {name: np.array(values) for name, values in runs.items()})
+        row = Row(
+            setting, edge, x0, lr, top, products, start, test_start, {name: np.array(values) for name, values in runs.items()}
+        )
         done = total
         if row.verdict != "open":
             break

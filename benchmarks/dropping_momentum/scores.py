@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -58,7 +59,7 @@ def reliability(p: np.ndarray, y: np.ndarray) -> list[tuple[float, float, int, f
     """Return for each bin of `BINS` its ends, the number of settings, their mean probability and their mean outcome (nan if there are none)."""
     place = np.clip(np.searchsorted(BINS, p, side="right") - 1, 0, len(BINS) - 2)
     rows = []
-    for i, (low, high) in enumerate(zip(BINS, BINS[1:])):
+    for i, (low, high) in enumerate(itertools.pairwise(BINS)):
         own = place == i
         means = (float(p[own].mean()), float(y[own].mean())) if own.any() else (float("nan"), float("nan"))
         rows.append((low, high, int(own.sum()), *means))

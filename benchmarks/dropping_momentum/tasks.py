@@ -6,6 +6,7 @@ one set of parameters for each run, so that recurrent cells and attention are wr
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ class Pairs(nn.Module):
 def layers(*widths: int, act: Callable[[], nn.Module] = nn.ReLU, norm: Callable[[int], nn.Module] | None = None) -> nn.Sequential:
     """Return a fully connected network with these widths, with `norm` and `act` between its layers."""
     body: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:]):
+    for before, after in itertools.pairwise(widths):
         if body:
             body += [norm(before), act()] if norm else [act()]
         body.append(nn.Linear(before, after))
@@ -310,9 +311,7 @@ FITTED: dict[str, Maker] = {
         mean_square,
     ),
     "convolutions": (
-        lambda: images(
-            Convolution(1, 8, 8, 2), nn.ReLU(), Convolution(8, 16, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)
-        ),
+        lambda: images(Convolution(1, 8, 8, 2), nn.ReLU(), Convolution(8, 16, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)),
         rows_of_digits,
         entropy,
     ),
@@ -360,7 +359,9 @@ HELD_OUT: dict[str, Maker] = {
     ),
     "sines": (
         lambda: layers(8, 32, 32, 1, act=nn.SiLU),
-        lambda: (lambda x: (x, torch.sin(2 * x[:, :4]).sum(dim=1, keepdim=True) + 0.1 * torch.randn(len(x), 1)))(gaussian(8, 0.2)),
+        lambda: (lambda x: (x, torch.sin(2 * x[:, :4]).sum(dim=1, keepdim=True) + 0.1 * torch.randn(len(x), 1)))(
+            gaussian(8, 0.2)
+        ),
         mean_square,
     ),
     "gelu": (lambda: layers(64, 40, 20, 10, act=nn.GELU), rows_of_digits, entropy),
@@ -371,12 +372,18 @@ HELD_OUT: dict[str, Maker] = {
     ),
     "convolutions, batch norm": (
         lambda: images(
-            Convolution(1, 8, 8, 2), Normalised(8), nn.ReLU(), Convolution(8, 8, 4, 2), Normalised(8), nn.ReLU(),
-            nn.Flatten(), nn.Linear(32, 10),
+            Convolution(1, 8, 8, 2),
+            Normalised(8),
+            nn.ReLU(),
+            Convolution(8, 8, 4, 2),
+            Normalised(8),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32, 10),
         ),
         rows_of_digits,
         entropy,
-    ),  # fmt: skip
+    ),
     "language model": (
         lambda: nn.Sequential(nn.Embedding(16, 12), Positions(5, 12), *transformer(12, True), Last(), nn.Linear(12, 16)),
         lambda: sequences(16, 5, TRAIN + TEST),
