@@ -259,6 +259,12 @@ def one_hot_square(out: Tensor, y: Tensor) -> Tensor:
     return 0.5 * ((out - F.one_hot(y, 10)) ** 2).sum(dim=-1).mean()
 
 
+def sines() -> tuple[Tensor, Tensor]:
+    """Return Gaussian rows and the sum of the sines of four coordinates, with noise."""
+    x = gaussian(8, 0.2)
+    return x, torch.sin(2 * x[:, :4]).sum(dim=1, keepdim=True) + 0.1 * torch.randn(len(x), 1)
+
+
 def words_of_topics() -> tuple[Tensor, Tensor]:
     """Return 12 words of 60, drawn from one of six topics, and the topic."""
     topic = torch.randint(6, (TRAIN + TEST,))
@@ -294,6 +300,7 @@ def itself(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 Maker = tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, Tensor]], Callable[[Tensor, Tensor], Tensor]]
 entropy = F.cross_entropy
 
+# fmt: off
 FITTED: dict[str, Maker] = {
     "linear": (lambda: nn.Linear(32, 1), lambda: taught(gaussian(32, 0.5), nn.Linear(32, 1), 0.3), mean_square),
     "softmax": (lambda: nn.Linear(64, 10), rows_of_digits, entropy),
@@ -302,102 +309,66 @@ FITTED: dict[str, Maker] = {
     "relu regression": (lambda: layers(16, 48, 1), lambda: taught(gaussian(16, 0.5), layers(16, 24, 1), 0.1), mean_square),
     "deep tanh regression": (
         lambda: layers(12, 24, 24, 24, 24, 1, act=nn.Tanh),
-        lambda: taught(gaussian(12, 0.3), layers(12, 16, 1, act=nn.Tanh), 0.2),
-        mean_square,
+        lambda: taught(gaussian(12, 0.3), layers(12, 16, 1, act=nn.Tanh), 0.2), mean_square,
     ),
     "deep linear": (
-        lambda: layers(20, 20, 20, 5, act=nn.Identity),
-        lambda: taught(gaussian(20, 0.5), nn.Linear(20, 5), 0.1),
-        mean_square,
+        lambda: layers(20, 20, 20, 5, act=nn.Identity), lambda: taught(gaussian(20, 0.5), nn.Linear(20, 5), 0.1), mean_square,
     ),
     "convolutions": (
-        lambda: images(Convolution(1, 8, 8, 2), nn.ReLU(), Convolution(8, 16, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)),
-        rows_of_digits,
-        entropy,
+        lambda: images(
+            Convolution(1, 8, 8, 2), nn.ReLU(), Convolution(8, 16, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)
+        ), rows_of_digits, entropy,
     ),
     "residual": (
         lambda: images(Convolution(1, 4, 8, 2), block(4, False), nn.ReLU(), block(4, False), nn.Flatten(), nn.Linear(64, 10)),
-        rows_of_digits,
-        entropy,
+        rows_of_digits, entropy,
     ),
     "residual, batch norm": (
-        lambda: images(Convolution(1, 4, 8, 2), block(4, True), nn.Flatten(), nn.Linear(64, 10)),
-        rows_of_digits,
-        entropy,
+        lambda: images(Convolution(1, 4, 8, 2), block(4, True), nn.Flatten(), nn.Linear(64, 10)), rows_of_digits, entropy,
     ),
     "attention": (
         lambda: nn.Sequential(Patches(), nn.Linear(16, 12), Positions(4, 12), *transformer(12), Mean(), nn.Linear(12, 10)),
-        rows_of_digits,
-        entropy,
+        rows_of_digits, entropy,
     ),
-    "bag of words": (
-        lambda: nn.Sequential(nn.Embedding(60, 16), Mean(), nn.Linear(16, 6)),
-        words_of_topics,
-        entropy,
-    ),
+    "bag of words": (lambda: nn.Sequential(nn.Embedding(60, 16), Mean(), nn.Linear(16, 6)), words_of_topics, entropy),
     "recurrent": (lambda: nn.Sequential(Shape(8, 8), Rows(8, 16), nn.Linear(16, 10)), rows_of_digits, entropy),
     "gated recurrent, memory": (lambda: nn.Sequential(Rows(2, 12, "gru"), nn.Linear(12, 4)), lambda: marked(4), entropy),
     "autoencoder": (lambda: layers(64, 24, 8, 24, 64, act=nn.Tanh), lambda: itself(rows_of_digits()), mean_square),
-    "layer norm, noisy labels": (
-        lambda: layers(64, 32, 32, 10, norm=nn.LayerNorm),
-        lambda: rows_of_digits(0.2),
-        entropy,
-    ),
+    "layer norm, noisy labels": (lambda: layers(64, 32, 32, 10, norm=nn.LayerNorm), lambda: rows_of_digits(0.2), entropy),
     "next symbol": (
         lambda: nn.Sequential(nn.Embedding(20, 12), nn.Flatten(), *layers(72, 32, 20)),
-        lambda: sequences(20, 6, TRAIN + TEST),
-        entropy,
+        lambda: sequences(20, 6, TRAIN + TEST), entropy,
     ),
 }
 """Networks of the first two thirds of the settings, to which the coefficients are fitted: how to make one, its data, its loss."""
 
 HELD_OUT: dict[str, Maker] = {
-    "logistic": (
-        lambda: nn.Linear(24, 2),
-        lambda: taught(gaussian(24, 0.4), nn.Linear(24, 2), 0.0, classes=True),
-        entropy,
-    ),
-    "sines": (
-        lambda: layers(8, 32, 32, 1, act=nn.SiLU),
-        lambda: (lambda x: (x, torch.sin(2 * x[:, :4]).sum(dim=1, keepdim=True) + 0.1 * torch.randn(len(x), 1)))(
-            gaussian(8, 0.2)
-        ),
-        mean_square,
-    ),
+    "logistic": (lambda: nn.Linear(24, 2), lambda: taught(gaussian(24, 0.4), nn.Linear(24, 2), 0.0, classes=True), entropy),
+    "sines": (lambda: layers(8, 32, 32, 1, act=nn.SiLU), sines, mean_square),
     "gelu": (lambda: layers(64, 40, 20, 10, act=nn.GELU), rows_of_digits, entropy),
     "convolutions, squared": (
-        lambda: images(Convolution(1, 8, 8, 2), nn.Tanh(), Convolution(8, 12, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(48, 10)),
-        rows_of_digits,
-        one_hot_square,
+        lambda: images(
+            Convolution(1, 8, 8, 2), nn.Tanh(), Convolution(8, 12, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(48, 10)
+        ), rows_of_digits, one_hot_square,
     ),
     "convolutions, batch norm": (
         lambda: images(
-            Convolution(1, 8, 8, 2),
-            Normalised(8),
-            nn.ReLU(),
-            Convolution(8, 8, 4, 2),
-            Normalised(8),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(32, 10),
-        ),
-        rows_of_digits,
-        entropy,
+            Convolution(1, 8, 8, 2), Normalised(8), nn.ReLU(), Convolution(8, 8, 4, 2), Normalised(8), nn.ReLU(),
+            nn.Flatten(), nn.Linear(32, 10),
+        ), rows_of_digits, entropy,
     ),
     "language model": (
         lambda: nn.Sequential(nn.Embedding(16, 12), Positions(5, 12), *transformer(12, True), Last(), nn.Linear(12, 16)),
-        lambda: sequences(16, 5, TRAIN + TEST),
-        entropy,
+        lambda: sequences(16, 5, TRAIN + TEST), entropy,
     ),
     "long short-term memory": (
-        lambda: nn.Sequential(Shape(8, 8), Rows(8, 12, "lstm"), nn.Linear(12, 10)),
-        rows_of_digits,
-        entropy,
+        lambda: nn.Sequential(Shape(8, 8), Rows(8, 12, "lstm"), nn.Linear(12, 10)), rows_of_digits, entropy,
     ),
     "ratings": (lambda: Pairs(40, 30, 4), ratings, mean_square),
     "tied autoencoder": (lambda: Tied(64, 12), lambda: itself(rows_of_digits()), mean_square),
 }
 """Networks of the last third of the settings, run after the coefficients were frozen."""
+# fmt: on
 
 TASKS = FITTED | HELD_OUT
 
