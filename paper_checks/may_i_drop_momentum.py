@@ -1,4 +1,4 @@
-"""May I drop momentum here? The diagnosis is compared with complete runs that it does not use, and with the memory that it saves."""
+"""May I drop momentum here? P(keep) of the diagnosis on networks that it was not fitted to, its formulas, and the memory that dropping saves."""
 
 from __future__ import annotations
 
@@ -7,91 +7,84 @@ import math
 from functools import partial
 
 import numpy as np
-from _networks import SETTINGS, STEPS, complete_run, network, test_loss
-from _training import seeds, training
+from _dropping import BATCHES, MOMENTUM, complete_runs, points, problems
 
 import sdetools as st
+from sdetools.estimates import Estimate
 
-MISSED, BETTER, UNSURE = 2, 3, 2
-"""Largest number of wrong or open answers where the truth is known, least number of right answers above the best constant answer, and
-largest number of open answers among all 12.
-"""
+LACKED, DEAD, RESAMPLES = 0.1, 0.05, 2000
+"""The share of momentum's progress that plain SGD may lack, the progress below which a setting is not scored, and the bootstrap's resamples."""
+
+
+def brier_skill(p: np.ndarray, lacking: np.ndarray) -> float:
+    """Return 1 - B(p)/B(best constant) for probabilities p `(settings,)`, B the mean of (p - outcome)^2 over all runs `(settings, seeds)`."""
+    score = lambda q: float(((q - lacking) ** 2).mean())  # noqa: E731
+    base = score(lacking.mean())
+    return 1 - score(p[:, None]) / base if base > 0 else 0.0
+
+
+def over_networks(p: np.ndarray, lacking: np.ndarray, networks: list[str], seed: int) -> Estimate:
+    """Return the Brier skill with the standard error of a bootstrap that draws whole networks, whose number is the estimate's n."""
+    groups = [np.flatnonzero(np.array(networks) == name) for name in dict.fromkeys(networks)]
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(RESAMPLES):
+        index = np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])
+        found.append(brier_skill(p[index], lacking[index]))
+    return Estimate(brier_skill(p, lacking), float(np.std(found, ddof=1)), len(groups))
 
 
 @st.claim(
-    "diagnosis-predicts",
-    statement=r"A diagnosis at the start of a run, with trials of 200 steps, predicts whether plain SGD at the learning rate $\eta/(1-\beta)$ "
-    r"ends like SGDM. Complete runs are the ground truth. Where their 95 % interval of SGD's shortfall contains the tolerance, no answer is "
-    r"right or wrong.",
+    "diagnosis-is-calibrated",
+    statement=r"The diagnosis' probability that plain SGD at the learning rate $\eta/(1-\beta)$ lacks more than a tenth of momentum's progress, in "
+    r"stages and fitted to other networks, has a better Brier score on twelve new networks than the best constant probability.",
     source="Lemma 2.4 and Section 5.1",
 )
-def diagnosis(run):
-    """Compare the advice of the diagnosis with complete runs with and without momentum."""
-    from torch.nn import functional as F
+def calibration(run):
+    """Compare P(keep) with complete runs with momentum and without, on networks that the fit did not use."""
+    import torch
 
-    from sdetools.bridge.trial import TOLERANCE, progress_shortfall
-    from sdetools.recipes.training import Job
-
-    count, first = run.scale(quick=8, standard=8, full=16), seeds(run)  # four seeds decide too few settings
-    keys = list(itertools.product(SETTINGS, ("SGDM", "SGD"), range(first, first + count)))
-    with training(run, f"{STEPS} steps of {len(SETTINGS)} settings") as trainer:
-        runs = trainer.all(
-            {
-                (own, method, seed): Job(
-                    f"{own.network}-b{own.batch}-lr{own.lr:g}-{method.lower()}-seed{seed}",
-                    partial(complete_run, own, method, seed),
-                    seed,
-                )
-                for own, method, seed in keys
-            }
-        )
-        rows, truth, answers = [], [], []
-        for own in SETTINGS:
-            model, train, test = network(own.network)
-            found = st.bridge.diagnose(
-                model, F.cross_entropy, train, lr=own.lr, momentum=0.9, batch_size=own.batch, seed=run.seed % 2**31
-            )
-            before = test_loss(model.eval(), test)["test_loss"]
-            ends = {
-                method: np.array([runs[own, method, first + i].final.get("test_loss") or math.nan for i in range(count)])
-                for method in ("SGDM", "SGD")
-            }
-            shortfall = progress_shortfall(before, ends["SGDM"], ends["SGD"], looks=1)
-            truth.append("drop" if shortfall.high < TOLERANCE else "keep" if shortfall.low > TOLERANCE else "unknown")
-            answers.append(found.advice)
-            rows.append(
-                [*own, str(found.step_sharpness), found.prediction, str(found.trial.shortfall), found.advice, str(shortfall)]
-            )
-    run.table(
-        "Advice and complete runs",
-        [[*row, true] for row, true in zip(rows, truth)],
-        [
-            "network",
-            "batch",
-            "lr",
-            "eta lambda_max",
-            "prediction",
-            "shortfall, trial",
-            "advice",
-            "shortfall, complete run",
-            "true",
-        ],
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows, networks, answers, lacking = [], [], [], []
+        seeds, places = run.scale(quick=12, standard=24, full=48), points(run.scale(quick=2, standard=3, full=4))
+        for number, (name, own) in enumerate(problems().items()):
+            batch, seed = BATCHES[number % len(BATCHES)], run.seed % 2**31 + number
+            ask = partial(st.bridge.diagnose, own.network, own.loss, own.data, momentum=MOMENTUM, batch_size=batch, batches=16)
+            top = ask(lr=1e-3, seeds=0).sharpness.value
+            ends = complete_runs(own, [x0 / top for x0 in places], batch, seeds, seed)
+            for x0, (with_momentum, plain) in zip(places, ends):
+                found = ask(lr=(1 - MOMENTUM) * x0 / top, seed=seed)
+                progress, share = 1 - with_momentum.mean(), math.nan
+                if progress > DEAD and math.isfinite(found.keep_probability):
+                    networks.append(name)
+                    answers.append(found.keep_probability)
+                    lacking.append((plain - with_momentum) / progress > LACKED)
+                    share = lacking[-1].mean()
+                rows.append([name, batch, x0, found.stage, found.keep_probability, share, progress, found.cost.total])
+    finally:
+        torch.set_num_threads(threads)
+    columns = ["network", "batch", "x0", "stage", "P(keep)", "runs that lack over 0.1", "momentum's progress", "gradients"]
+    run.table("P(keep) and complete runs", rows, columns)
+    p, outcomes = np.array(answers), np.array(lacking, dtype=float)
+    skill = over_networks(p, outcomes, networks, seed=0)
+    sure = (p <= 0.05) | (p >= 0.95)
+    wrong = float(np.abs(p[sure].round()[:, None] - outcomes[sure]).mean()) if sure.any() else 0.0
+    cost = np.mean([row[-1] for row in rows]) / 1600
+    run.note(
+        f"Brier skill {skill.value:.2f} over {len(p)} settings of {skill.n} networks; {sure.sum()} answers above 95 %, {100 * wrong:.0f} % of whose "
+        f"runs end otherwise; mean cost {100 * cost:.0f} % of a pair of runs of 800 steps. The interval is Student's, with the standard error "
+        "of a bootstrap over networks: it assumes that the networks are a sample, and a skill that is about normal."
     )
-    right = sum(a == t for a, t in zip(answers, truth))
-    known = len(truth) - truth.count("unknown")
-    best = max(truth.count(word) for word in ("keep", "drop"))
-    run.measure("settings in which momentum matters", float(truth.count("keep")), at_least=5)
-    run.measure("settings in which it does not", float(truth.count("drop")), at_least=5)
-    run.measure("answers missed, where whole runs know", float(known - right), at_most=MISSED)
-    run.measure("more right than of the best constant answer", float(right - best), at_least=BETTER)
-    run.measure("open answers", float(answers.count("unsure")), at_most=UNSURE)
-    with run.control("the best constant answer"):
-        run.measure("answers missed, where whole runs know", float(known - best), at_most=MISSED)
+    run.measure("Brier skill beside the best constant", skill, at_least=0.0)
+    shuffled = [i for name in dict.fromkeys(networks) for i in np.flatnonzero(np.array(networks) == name)[::-1]]
+    with run.control("the outcomes of each network in reverse order of its learning rates"):
+        run.measure("Brier skill beside the best constant", over_networks(p, outcomes[shuffled], networks, seed=0), at_least=0.0)
 
 
 @st.claim(
     "diagnosis-is-its-formulas",
-    statement=r"The diagnosis' terms of Lemma 2.4, their intervals, the shortfall of a trial and the thresholds of its advice agree with the "
+    statement=r"The diagnosis' terms of Lemma 2.4, their intervals, the gaps of a trial, the interval of their share and all thresholds agree with the "
     r"equations, written out for a softmax regression.",
     source="Lemma 2.4",
 )
@@ -101,8 +94,9 @@ def formulas(run):
     from scipy.stats import t as student_law
 
     from sdetools.bridge.curvature import Quantity
-    from sdetools.bridge.diagnosis import zone_of
+    from sdetools.bridge.keep_probability import capped_gap, stable_step
     from sdetools.bridge.lemma_terms import jackknife, lemma_terms
+    from sdetools.bridge.stages import Stage, momentum_edge, zone_of
     from sdetools.bridge.trial import Trial, progress_shortfall
 
     exact = {"tolerance": 1e-10}
@@ -165,7 +159,7 @@ def formulas(run):
     momentum, lacked = np.array([1.0, 1.2, 0.8, 1.0]), np.array([0.2, 0.1, 0.3, 0.0])
     shortfall = progress_shortfall(3.0, momentum, momentum + lacked)
     scatter = lacked - 0.075 * (3.0 - momentum)
-    half = student_law.ppf(1 - 0.025 / 3, 3) * math.sqrt((scatter**2).sum() / 3 / 4) / 2.0
+    half = student_law.ppf(1 - 0.025, 3) * math.sqrt((scatter**2).sum() / 3 / 4) / 2.0
     run.measure("trial, progress lacked", shortfall.value, expected=0.075, **exact)
     run.measure("trial, lower end", shortfall.low, expected=0.075 - half, **exact)
     run.measure("trial, upper end", shortfall.high, expected=0.075 + half, **exact)
@@ -179,21 +173,33 @@ def formulas(run):
     nothing = progress_shortfall(3.0, np.ones(4) * 3.5, np.ones(4))
     run.measure("trial, no progress: open", float(nothing.low == -math.inf and nothing.high == math.inf), expected=1.0, **exact)
 
-    # thresholds of the advice
-    cases = [
-        (0.05, 0.0, 0.0999, "drop"),
-        (0.05, 0.0, 0.1001, "unsure"),
-        (0.15, 0.0999, 0.2, "unsure"),
-        (0.15, 0.1001, 0.2, "keep"),
-    ]
-    correct = [Trial(1, 3.0, momentum, momentum, Quantity.of(*ends)).advice == word for *ends, word in cases]
-    run.measure("trial, answers beside the tolerance", float(sum(correct)), expected=4.0, **exact)
+    # the share of pairs that lack more than a tenth: gaps 0.1, 0.1/1.8, 0.3/2.2, 0 and 1 of a diverged run, capped at the initial loss
+    trial = Trial(1, 3.0, np.append(momentum, 1.0), np.append(momentum + lacked + 1e-12, math.nan), shortfall)
+    expected = [0.1, 0.1 / 1.8, 0.3 / 2.2, 0.0, 1.0]
+    run.measure("trial, gaps of the pairs", float(np.abs(trial.gaps - expected).max()), expected=0.0, **exact)
+    run.measure("trial, a gap is at least -1", capped_gap(3.0, 2.0, 0.5), expected=-1.0, **exact)
+    run.measure("trial, share of pairs", trial.share.value, expected=3 / 5, **exact)
+    # Clopper and Pearson: P(at least 3 of 5 at the lower end) = P(at most 3 of 5 at the upper end) = 0.025
+    tail = lambda p, counts: sum(math.comb(5, k) * p**k * (1 - p) ** (5 - k) for k in counts)  # noqa: E731
+    run.measure("trial, lower end of the share", tail(trial.share.low, (3, 4, 5)), expected=0.025, **exact)
+    run.measure("trial, upper end of the share", tail(trial.share.high, (0, 1, 2, 3)), expected=0.025, **exact)
+
+    # the thresholds of the advice, of the theorem on least squares and of the description by it
+    cases = [(0.03, 0.01, 0.05, "drop"), (0.03, 0.01, 0.051, "unsure"), (0.97, 0.95, 0.99, "keep"), (0.97, 0.949, 0.99, "unsure")]
+    correct = [Stage("trial", Quantity.of(*ends), "", 0.0).advice == word for *ends, word in cases]
+    run.measure("answers beside 5 % and 95 %", float(sum(correct)), expected=4.0, **exact)
+    unstable = lambda x, b: (1 - x) ** 2 + 2 * x * x / b  # noqa: E731 - the mean-square factor of a step on one Gaussian coordinate
+    for size in (1, 8, 512):
+        run.measure(f"factor of a step at the edge, batch {size}", unstable(stable_step(size), size), expected=1.0, **exact)
+    # heavy ball at its own edge: z^2 - (1 + beta - eta lambda) z + beta has the root -1
+    root = 1 + (1 + 0.9 - (1 - 0.9) * momentum_edge(0.9)) + 0.9
+    run.measure("momentum at its own edge", root, expected=0.0, **exact)
     cases = [
         (0.9, 0.8, 0.999, "drop"), (0.9, 0.8, 1.001, None), (1.5, 1.001, 1.999, "between"), (1.5, 0.999, 1.9, None),
         (1.9, 1.5, 2.001, None), (2.1, 1.999, 2.2, None), (2.1, 2.001, 2.2, "keep"), (math.inf, math.inf, math.inf, None),
     ]  # fmt: skip
     correct = [zone_of(Quantity.of(*ends)) == word for *ends, word in cases]
-    run.measure("predictions beside 1 and 2", float(sum(correct)), expected=8.0, **exact)
+    run.measure("descriptions beside 1 and 2", float(sum(correct)), expected=8.0, **exact)
 
 
 @st.claim(

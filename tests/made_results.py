@@ -71,14 +71,14 @@ def diverging():
 
 
 def diagnosis():
-    """Return a diagnosis of a small network."""
+    """Return a diagnosis of a small network, with all of its stages."""
     import torch
 
     torch.manual_seed(0)
     x = torch.randn(64, 3)
     data = x, x.sum(1, keepdim=True)
     return st.bridge.diagnose(
-        torch.nn.Linear(3, 1), torch.nn.functional.mse_loss, data, 0.01, batch_size=4, batches=16, steps=5, seeds=2, seed=3
+        torch.nn.Linear(3, 1), torch.nn.functional.mse_loss, data, 0.01, batch_size=4, batches=16, steps=5, seeds=2, trial=True, seed=3
     )
 
 

@@ -4,8 +4,10 @@ from .batches import (
     Batches as Batches,
 )
 from .diagnosis import (
-    Diagnosis as Diagnosis,
     diagnose as diagnose,
+)
+from .diagnosis_result import (
+    Diagnosis as Diagnosis,
 )
 from .modules import (
     loss_of_module as loss_of_module,

@@ -83,12 +83,15 @@ class Batches:
 
         The batch has the structure of the data: arrays give the same nesting with `size` rows, a data set what its collate function returns.
         """
+        return self.rows(self.indices(seed, k))
+
+    def indices(self, seed: int, k: int) -> list[int]:
+        """Return the sample indices of `at(seed, k)`: a list of `size` different integers in [0, samples)."""
         epoch, place = divmod(k, self.per_epoch)
         if self._order is None or self._order[0] != (seed, epoch):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
             self._order = (seed, epoch), torch.randperm(self.samples, generator=generator)
-        index = self._order[1][place * self.size : (place + 1) * self.size].tolist()
-        return self.rows(index)
+        return [int(i) for i in self._order[1][place * self.size : (place + 1) * self.size]]
 
     def fresh(self, seed: int, k: int) -> Any:
         """Return batch `k` of the sequence `seed` of independent batches, each of `size` samples drawn without replacement from all samples.

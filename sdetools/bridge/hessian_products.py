@@ -63,6 +63,11 @@ class Derivatives:
             double = _doubled(self)
             if double is not None and _runs(double, batch):
                 self._take(double.net, cast=True)
+            elif not _runs(self, batch):
+                raise ValueError(
+                    f"`model` and the loss must have a gradient; torch raised: {cause}. A recurrent network on a GPU must be in training mode: "
+                    "call model.train()."
+                )
 
     def _take(self, net: torch.nn.Module, cast: bool = False) -> None:
         """Set the network and what depends on it: `params`, `dim` and `dtype`.
@@ -80,7 +85,11 @@ class Derivatives:
 
     def gradient(self, batch: Any) -> torch.Tensor:
         """Return the gradient of the loss of `batch`, `(dim,)`, detached; it is zero for a parameter that the loss does not depend on."""
-        return self._flat(torch.autograd.grad(self.value(batch), self.params, allow_unused=True))
+        parts = (
+            self._flat(torch.autograd.grad(weight * self.value(piece), self.params, allow_unused=True))
+            for weight, piece in self.objective.pieces(batch)
+        )
+        return sum(parts, torch.zeros((), dtype=self.dtype, device=self.params[0].device))
 
     def product(self, batch: Any, v: torch.Tensor) -> torch.Tensor:
         """Return H v, `(dim,)`, for the Hessian H of the loss of `batch` and a vector v `(dim,)`.
@@ -91,7 +100,7 @@ class Derivatives:
 
     def twice(self, batch: Any, v: torch.Tensor) -> torch.Tensor:
         """Return H v, `(dim,)`, as the gradient of g . v by autograd, for the gradient g of the loss of `batch` and a vector v `(dim,)`."""
-        return self.linear(batch)(v)
+        return sum((weight * self.linear(piece)(v) for weight, piece in self.objective.pieces(batch)), torch.zeros_like(v))
 
     def linear(self, batch: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the function v -> H v for the loss of `batch`, by autograd; argument and result are `(dim,)`.

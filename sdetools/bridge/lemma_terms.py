@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from sdetools.bridge.batches import Batches
-from sdetools.bridge.curvature import Population, Quantity, student_quantile
+from sdetools.bridge.curvature import Quantity, student_quantile
 from sdetools.bridge.hessian_products import Derivatives, dot
 from sdetools.bridge.modules import check_module
+from sdetools.bridge.population import Population
 from sdetools.estimates.interval import Kind
 from sdetools.noise.base import batch_factor
 

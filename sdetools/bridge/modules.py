@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 
 from sdetools._identity import function_identity
-from sdetools.bridge.batches import map_tensors
+from sdetools.bridge.batches import batch_rows, map_tensors
 from sdetools.losses.torch_function import TorchSamples
 
 
@@ -128,14 +130,49 @@ def check_module(module: torch.nn.Module) -> None:
             )
 
 
+def plain_copy(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a deep copy of a network without the wrappers of `torch.compile`, `DataParallel` and `DistributedDataParallel`.
+
+    The copy computes the same function. Compiled networks have no second derivatives, and would be compiled again for each copy.
+
+    Example:
+        >>> type(plain_copy(torch.nn.DataParallel(torch.nn.Linear(2, 1)))).__name__
+        'Linear'
+    """
+
+    def inner(part: torch.nn.Module) -> torch.nn.Module:
+        while True:
+            if "_orig_mod" in part._modules:  # torch.compile's OptimizedModule, without importing its compiler
+                part = part.get_submodule("_orig_mod")
+            elif isinstance(part, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+                part = part.module
+            else:
+                return part
+
+    net = copy.deepcopy(inner(model))
+    for parent in list(net.modules()):
+        for name, child in parent.named_children():
+            if inner(child) is not child:
+                setattr(parent, name, inner(child))
+    return net
+
+
 class Objective:
     """The scalar loss of a network on a batch, `objective(network, batch)`, with input validation.
 
     A call returns a tensor of shape `()`. A loss that is NaN or infinite on finite data is returned as it is: the run diverges.
 
+    Where a batch does not fit into memory, it passes in pieces of at most `rows` samples, one after the other, as with gradient accumulation. The
+    loss of the batch is then the mean of those of its pieces, weighted by their samples, or their sum if `sums`. Batch normalisation normalises each
+    piece alone.
+
     Args:
         loss: The loss as a function of (output, target), for batches (input, target).
         loss_of: The loss as a function of (network, batch), for any batches; it takes precedence over `loss`.
+        rows: The number of samples of a piece; None for whole batches.
+
+    Attributes:
+        sums: Whether the loss of a batch is the sum of those of its samples, False at first.
 
     Raises:
         ValueError: If no loss is callable. When called: if network and loss reject the batch, if the loss is not a scalar (`reduction="none"`)
@@ -147,13 +184,54 @@ class Objective:
         True
     """
 
-    def __init__(self, loss: Callable[..., Any] | None, loss_of: Callable[[torch.nn.Module, Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        loss: Callable[..., Any] | None,
+        loss_of: Callable[[torch.nn.Module, Any], Any] | None = None,
+        rows: int | None = None,
+    ) -> None:
         if loss_of is None and not callable(loss):
             raise ValueError(f"`loss` must be a function of (output, target), or None beside `loss_of`; got {loss!r}.")
         self.loss: Any = loss if loss_of is None else None
-        self.loss_of = loss_of
+        self.loss_of, self.rows, self.sums = loss_of, rows, False
 
     def __call__(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        values = [weight * self._whole(model, piece) for weight, piece in self.pieces(batch)]
+        return values[0] if len(values) == 1 else torch.stack(values).sum()
+
+    def backward(self, model: torch.nn.Module, batch: Any) -> float:
+        """Add the gradient of the loss of `batch` to `p.grad` of each parameter, one piece after the other, and return the loss.
+
+        From the first piece whose loss is not finite on, nothing is added.
+        """
+        total = 0.0
+        for weight, piece in self.pieces(batch):
+            value = weight * self._whole(model, piece)
+            total += float(value.detach())
+            if not math.isfinite(total):
+                break
+            value.backward()
+        return total
+
+    def pieces(self, batch: Any) -> Iterator[tuple[float, Any]]:
+        """Yield the pieces of a batch with their weights in its loss: the batch itself with weight 1 if it has at most `rows` samples."""
+        if self.rows is None or (count := batch_rows(batch)) <= self.rows:
+            yield 1.0, batch
+            return
+        shapes: list[tuple[int, ...]] = []
+        map_tensors(lambda part: shapes.append(tuple(part.shape)), batch)
+        unequal = [shape for shape in shapes if not shape or shape[0] != count]
+        if unequal:
+            raise ValueError(
+                f"`pieces` must split batches whose tensors all have one row per sample, {count} here; got a tensor of shape {unequal[0]}. "
+                "Leave it out, or let the batch contain only such tensors."
+            )
+        for at in range(0, count, self.rows):
+            end = min(at + self.rows, count)
+            yield 1.0 if self.sums else (end - at) / count, map_tensors(itemgetter(slice(at, end)), batch)
+
+    def _whole(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        """Return the loss of a batch that passes through the network at once."""
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
         if self.loss_of is None and not pair:
             raise ValueError(

@@ -1,41 +1,46 @@
-"""Paired training runs with and without momentum, from one checkpoint on the same batches, and the progress that the latter lack."""
+"""Training runs with and without momentum, from one checkpoint on the same batches: plain SGD's first steps, and the paired trial."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from sdetools._moved import RenamedAttribute
-from sdetools.bridge.batches import Batches
-from sdetools.bridge.curvature import Quantity, student_quantile
-from sdetools.bridge.modules import Objective
+from sdetools.bridge.curvature import Population, Quantity, student_quantile
+from sdetools.bridge.hessian_products import seeded
+from sdetools.bridge.keep_probability import capped_gap
+from sdetools.bridge.modules import Objective, plain_copy
 from sdetools.bridge.torch_optimisers import SGD, named
+from sdetools.estimates.interval import binomial_interval
 
 TOLERANCE = 0.1
 """Plain SGD matches when it lacks less than this fraction of momentum's progress."""
 WORST = 2.0
 """The cap for the fraction lacking in one run: the run ends as far above the initial loss as momentum ends below it."""
+EVALUATED = 1024
+"""The number of samples on which a loss is evaluated, where there are so many."""
 
 
 @dataclass(frozen=True)
 class Trial:
     """Result of paired training runs with and without momentum, from one checkpoint on the same batches.
 
-    Losses are means over batches of the same data in a separate shuffle.
+    Losses are means over the same samples, at most 1,024. Outcomes are often mixtures: one run of plain SGD in seven diverges, the others lack
+    nothing. So `share` counts pairs, and its interval holds for outcomes of any distribution.
 
     Attributes:
         steps: The number of steps of a run.
         before: The loss at the checkpoint.
         momentum: The losses after the last step with momentum, `(pairs,)`; NaN where a run diverged.
         plain: The losses after the last step of plain SGD, `(pairs,)`, in the same order; NaN where a run diverged.
-        shortfall: The fraction of momentum's progress that plain SGD lacks, (L_plain - L_momentum) / (L_before - L_momentum) of the means, with its
-            95 % interval.
+        shortfall: The fraction of momentum's progress that plain SGD lacks, (L_plain - L_momentum) / (L_before - L_momentum) of the means. Its 95 %
+            interval is Student's t: it assumes that the pairs' differences are about normal, which mixtures are not.
     """
 
     steps: int
@@ -47,91 +52,161 @@ class Trial:
     lost = RenamedAttribute("shortfall")
 
     @property
+    def gaps(self) -> np.ndarray:
+        """The fraction of momentum's progress that plain SGD lacks in each pair, in [-1, 1], `(pairs,)`; see `capped_gap`."""
+        return np.array([capped_gap(self.before, a, b) for a, b in zip(self.momentum, self.plain)])
+
+    @property
+    def share(self) -> Quantity:
+        """The share of pairs in which plain SGD lacks more than `TOLERANCE` = 0.1, with its Clopper-Pearson interval at 95 %."""
+        hits = int((self.gaps > TOLERANCE).sum())
+        return Quantity(hits / len(self.plain), binomial_interval(hits, len(self.plain)))
+
+    @property
     def advice(self) -> str:
-        """The advice of the trial, with the tolerance `TOLERANCE` = 0.1 for `shortfall`.
+        """The answer of the pairs alone, for runs as long as the trial: "drop" where the interval of `share` lies below 1/2, "keep" above, else "unsure".
 
-        It is "drop" (plain SGD can replace momentum) where the interval lies below the tolerance, "keep" where it lies above, else "unsure".
+        Fewer than six pairs never decide.
         """
-        if self.shortfall.high < TOLERANCE:
+        if self.share.high < 0.5:
             return "drop"
-        return "keep" if self.shortfall.low > TOLERANCE else "unsure"
+        return "keep" if self.share.low > 0.5 else "unsure"
 
 
-def run_trial(
-    model: torch.nn.Module, objective: Objective, source: Batches, form: str, lr: float, momentum: float, plain_lr: float,
-    seeds: int, steps: int, device: Any, stream: Callable[[int], int], tick: Callable[[], None],
-) -> tuple[Trial, torch.nn.Module | None]:  # fmt: skip
-    """Train pairs of copies of a network, with momentum and by plain SGD; while the result is undecided, double the number of pairs.
+class _Run:
+    """A copy of a network in training: what is needed to continue it, and the losses at the steps where it was evaluated."""
+
+    def __init__(self, net: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        self.net: torch.nn.Module | None = net
+        self.optimiser, self.steps = optimiser, 0
+        self.losses: dict[int, float] = {}
+
+
+class TrainingRuns:
+    """Training runs from one checkpoint: run i with momentum and run i of plain SGD see the same batches, those of the shuffle `stream(10 + i)`.
+
+    Runs continue where they stopped, so that a trial reuses the first steps of plain SGD. Draws of dropout are seeded by run and step.
 
     Args:
         model: The network at the checkpoint; it is not changed.
         objective: The loss of the network on a batch.
-        source: The batches.
-        form: The optimiser with momentum: "heavy-ball", "sgdm" or "nesterov".
-        lr: Its learning rate.
-        momentum: Its momentum.
-        plain_lr: The learning rate of plain SGD.
-        seeds: The initial number of pairs; it doubles to at most 4 `seeds`.
-        steps: The number of steps of a run.
+        population: The loss over all samples, on which runs are evaluated.
+        methods: The learning rate of plain SGD, then form, learning rate and momentum of the other method.
         device: The device of the runs; None for that of the model.
-        stream: A function that returns the seed of a shuffle: `stream(3)` for the evaluation, `stream(10 + i)` for both runs of pair i.
+        stream: A function that returns the seed of a shuffle: `stream(3)` for the evaluation, `stream(10 + i)` for run i.
         tick: Called after every step, for progress.
 
-    Returns:
-        The trial, and the network of the last run with momentum, or None where that run diverged.
+    Attributes:
+        gradients: The number of batch gradients computed so far, with an evaluation as a third of a gradient per batch.
     """
-    count = max(1, min(source.per_epoch, 1024 // source.size))
-    evaluation_batches = list(source.some(stream(3), count))
 
-    def evaluated(net: torch.nn.Module | None) -> float:
-        if net is None:
-            return math.nan
-        with torch.no_grad():
-            return float(np.mean([float(objective(net, batch)) for batch in evaluation_batches]))
+    def __init__(
+        self, model: torch.nn.Module, objective: Objective, population: Population, methods: tuple[float, str, float, float],
+        device: Any, stream: Callable[[int], int], tick: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.model, self.objective, self.population, self.device = model, objective, population, device
+        self.plain_lr, self.form, self.lr, self.momentum = methods
+        self.stream, self.tick, self.gradients = stream, tick, 0.0
+        self._runs: dict[tuple[int, bool], _Run] = {}
+        source = population.source
+        count = max(1, min(source.per_epoch, EVALUATED // source.size))
+        self._evaluation = np.concatenate([source.indices(stream(3), k) for k in range(count)])
 
-    def initial_network() -> torch.nn.Module:
-        net = copy.deepcopy(model)
-        return net if device is None else net.to(device)
+    @cached_property
+    def before(self) -> float:
+        """The loss at the checkpoint."""
+        return self._evaluate(self._start())
 
-    def trained(i: int, plain: bool) -> torch.nn.Module | None:
-        net = initial_network()
+    def loss(self, i: int, plain: bool, steps: int) -> float:
+        """Return the loss of run `i` after `steps` steps, of plain SGD or with momentum; NaN if it diverged.
+
+        Ask for fewer steps before more: a run does not go back.
+        """
+        run = self._runs.get((i, plain)) or self._begin(i, plain)
+        if steps not in run.losses:
+            if steps < run.steps:
+                raise ValueError(f"`steps` must not lie before the run's present step, {run.steps}; got {steps}. Ask in order.")
+            self._advance(run, i, steps)
+            run.losses[steps] = self._evaluate(run.net)
+        return run.losses[steps]
+
+    def reduction(self, seeds: int, steps: int) -> float:
+        """Return R, the mean over runs 0 ... seeds - 1 of L_sgd(steps)/L_0 of plain SGD; a loss above L_0 or not finite counts as L_0."""
+        ends = [self.loss(i, True, steps) for i in range(seeds)]
+        ratios = [end / self.before if math.isfinite(end) else 1.0 for end in ends]
+        return float(np.clip(ratios, 0.0, 1.0).mean()) if self.before > 0 else 1.0
+
+    def trial(self, seeds: int, steps: int) -> Trial:
+        """Return the paired trial of runs 0 ... seeds - 1."""
+        plain = np.array([self.loss(i, True, steps) for i in range(seeds)])
+        momentum = np.empty(seeds)
+        for i in range(seeds):
+            momentum[i] = self.loss(i, False, steps)
+            if i + 1 < seeds:
+                self._runs[i, False].net = None  # only the last one is needed again
+        return Trial(steps, self.before, momentum, plain, progress_shortfall(self.before, momentum, plain))
+
+    def last_with_momentum(self, seeds: int) -> torch.nn.Module | None:
+        """Return the network of run `seeds` - 1 with momentum, or None where it diverged."""
+        return self._runs[seeds - 1, False].net
+
+    def _start(self) -> torch.nn.Module:
+        net = plain_copy(self.model)
+        return net if self.device is None else net.to(self.device)
+
+    def _begin(self, i: int, plain: bool) -> _Run:
+        net = self._start()
         own = [p for p in net.parameters() if p.requires_grad]
-        optimiser = SGD(own, lr=plain_lr) if plain else named(form)(own, lr=lr, momentum=momentum)
-        for batch in source.some(stream(10 + i), steps):
-            optimiser.zero_grad()
-            value = objective(net, batch)
-            if not bool(torch.isfinite(value)):
-                return None
-            value.backward()
+        optimiser = SGD(own, lr=self.plain_lr) if plain else named(self.form)(own, lr=self.lr, momentum=self.momentum)
+        self._runs[i, plain] = run = _Run(net, optimiser)
+        return run
+
+    def _advance(self, run: _Run, i: int, steps: int) -> None:
+        """Train a run up to step `steps`; its network becomes None if it diverges."""
+        net = run.net
+        if net is None:
+            return
+        own = [p for p in net.parameters() if p.requires_grad]
+        for k in range(run.steps, steps):
+            seeded(self.stream(1000 + i) + 1_000_003 * k)
+            run.optimiser.zero_grad()
+            value = self.objective.backward(net, self.population.source.at(self.stream(10 + i), k))
+            self.gradients += 1
+            if not math.isfinite(value):
+                run.net = None
+                return
             for p in own:  # the gradient of an embedding may be sparse
                 p.grad = None if p.grad is None else p.grad.to_dense()
-            optimiser.step()
-            tick()
-        return net if all(bool(torch.isfinite(p).all()) for p in own) else None
+            run.optimiser.step()
+            self.tick()
+        run.steps = steps
+        if not all(bool(torch.isfinite(p).all()) for p in own):
+            run.net = None
 
-    before = evaluated(initial_network())
-    ends: list[tuple[float, float]] = []
-    while True:
-        for i in range(len(ends), max(seeds, 2 * len(ends))):
-            last = trained(i, plain=False)
-            ends.append((evaluated(last), evaluated(trained(i, plain=True))))
-        with_momentum, plain = np.array(ends).T
-        trial = Trial(steps, before, with_momentum, plain, progress_shortfall(before, with_momentum, plain))
-        if trial.advice != "unsure" or len(ends) >= 4 * seeds:
-            return trial, last
+    def _evaluate(self, net: torch.nn.Module | None) -> float:
+        if net is None:
+            return math.nan
+        seeded(self.stream(3))
+        self.gradients += len(self._evaluation) / self.population.source.size / 3
+        with torch.no_grad():
+            value = self.population.over(
+                self._evaluation, lambda piece: self.objective(net, self.population.batch(piece)).double()
+            )
+        return float(value)
 
 
-def progress_shortfall(before: float, momentum: np.ndarray, plain: np.ndarray, looks: int = 3) -> Quantity:
+def progress_shortfall(before: float, momentum: np.ndarray, plain: np.ndarray, looks: int = 1) -> Quantity:
     """Return the fraction of momentum's progress that plain SGD lacks, with a 95 % interval by the delta method.
 
     The fraction is (mean plain - mean momentum) / (before - mean momentum). A pair contributes at most the fraction `WORST` = 2, also if its run of
-    plain SGD diverged. If a run with momentum diverged or there was no progress, the value is NaN and the interval unbounded.
+    plain SGD diverged. If a run with momentum diverged or there was no progress, the value is NaN and the interval unbounded. The interval is Student's
+    t: it assumes differences that are about normal. Where some pairs lack nothing and others everything, count the pairs (`Trial.share`).
 
     Args:
         before: The loss at the checkpoint.
         momentum: The final losses with momentum, `(pairs,)`, of at least two pairs; NaN or infinite where a run diverged.
         plain: The final losses of plain SGD on the same batches, `(pairs,)`, in the same order.
-        looks: How often the interval is inspected; it is valid at all looks simultaneously (Bonferroni). A trial has three.
+        looks: How often the interval is inspected; it is valid at all looks simultaneously (Bonferroni).
     """
     if not np.isfinite(momentum).all():
         return Quantity.of(math.nan, -math.inf, math.inf)

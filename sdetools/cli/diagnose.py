@@ -24,8 +24,11 @@ from sdetools.cli.common import bar, main
     help="Form of the momentum: heavy-ball and nesterov as in torch, sgdm with m = mu m + (1 - mu) g.",
 )
 @click.option("--batches", type=int, default=64, show_default=True, help="Batches from which the terms are estimated.")
-@click.option("--seeds", type=int, default=4, show_default=True, help="Initial number of pairs of trial runs; 0 for no trial.")
-@click.option("--steps", type=int, default=200, show_default=True, help="Steps of a trial run.")
+@click.option("--seeds", type=int, default=2, show_default=True, help="Training runs of each method; 0 for no training.")
+@click.option("--steps", type=int, default=200, show_default=True, help="Steps of the trial.")
+@click.option("--trial/--no-trial", default=None, help="The paired trial in any case, or never. [default: where doubt is left]")
+@click.option("--planned-steps", type=int, help="Length of your run, to compare the cost with. [default: 800]")
+@click.option("--pieces", type=int, default=1, show_default=True, help="Pieces in which a batch passes through the network.")
 @click.option("--exact", is_flag=True, help="Compute the terms from all samples, for small data.")
 @click.option(
     "--hessian-samples",
@@ -36,13 +39,14 @@ from sdetools.cli.common import bar, main
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--out", type=click.Path(), help="Folder for diagnosis.json.")
 def diagnose(file: str, out: str | None, **options: Any) -> None:
-    """Predict whether plain SGD does as well as momentum on a network, and test it by trial runs.
+    """Estimate P(keep), the probability that plain SGD does worse than momentum on a network.
 
-    The prediction rests on the terms of Lemma 2.4, the expected change of the loss in one step, which are estimated from batches.
+    In stages: the largest Hessian eigenvalue; where it leaves doubt, a hundred steps of plain SGD; where these leave doubt, a paired trial. It stops as
+    soon as P(keep) is below 5 % or above 95 %.
 
     FILE is a Python file that defines `model` (an nn.Module), `loss` (a function of output and target) and `data` (arrays, a data set or a
-    loader). For other batches it defines `loss_of` (a function of model and batch) instead of `loss`. Prints the terms and the largest
-    Hessian eigenvalue of the full loss with 95 % intervals, and a recommendation. With --out it also writes diagnosis.json.
+    loader). For other batches it defines `loss_of` (a function of model and batch) instead of `loss`. Prints the terms of Lemma 2.4, the largest
+    Hessian eigenvalue of the full loss, P(keep) with its reasons and their cost, and a recommendation. With --out it also writes diagnosis.json.
 
     \b
     Example:

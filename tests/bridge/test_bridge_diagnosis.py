@@ -78,11 +78,12 @@ def quadratic(top):
 def test_advice_on_a_quadratic_with_a_known_stability_limit(lr, answer):
     """lambda_max = 10: plain SGD at lr / (1 - 0.9) is stable below lr = 0.02, momentum below 0.38."""
     model, data = quadratic(10.0)
-    found = diagnose(model, F.mse_loss, data, lr=lr, momentum=0.9, batch_size=48, steps=150)
+    found = diagnose(model, F.mse_loss, data, lr=lr, momentum=0.9, batch_size=48, steps=150, seeds=6, trial=True)
     assert abs(found.sharpness.value - 10) < 0.1
     assert found.plain_lr == pytest.approx(10 * lr)
-    assert found.advice == found.trial.advice == answer == found.prediction
+    assert found.advice == found.trial.advice == answer == found.least_squares
     assert answer in str(found).splitlines()[-1]
+    assert found.trial.share.value == (answer == "keep")
 
 
 def test_freed_bytes_are_those_of_the_buffer():
@@ -164,7 +165,9 @@ def test_advice_is_unsure_if_the_run_with_momentum_diverges():
     found = diagnose(
         torch.nn.Linear(4, 1), torch.nn.functional.mse_loss, (x, x[:, :1]), lr=1e4, batch_size=8, batches=16, seeds=2, steps=40
     )
-    assert found.prediction == "unsure" and "momentum diverges" in found.regime and found.advice == "unsure"
+    assert found.least_squares == "unsure" and "momentum diverges" in found.regime and found.advice == "unsure"
+    assert math.isnan(found.keep_probability) and "learning rate is wrong" in found.reasons[-2] and found.diverged == 1
+    assert '"keep_probability": null' in found.to_json()
 
 
 QUICK = {"lr": 0.01, "batch_size": 8, "batches": 16, "seeds": 2, "steps": 3}
@@ -307,10 +310,10 @@ def test_the_sharpness_in_a_thousand_dimensions():
 
 def test_the_sharpness_costs_a_small_part_of_a_trial(monkeypatch):
     """Counted in batch gradients, with a product as two and a graph as one: at most a quarter of a trial of 1,600, and not zero."""
-    from sdetools.bridge import curvature, diagnosis
+    from sdetools.bridge import curvature, diagnosis, hessian_products
 
     done, spent = [], []
-    linear = curvature.Derivatives.linear
+    linear = hessian_products.Derivatives.linear
 
     def counting_linear(own, batch):
         done.append(1)
@@ -323,15 +326,16 @@ def test_the_sharpness_costs_a_small_part_of_a_trial(monkeypatch):
         spent.append(sum(done[before:]))
         return found
 
-    monkeypatch.setattr(curvature.Derivatives, "linear", counting_linear)
+    monkeypatch.setattr(hessian_products.Derivatives, "linear", counting_linear)
     monkeypatch.setattr(diagnosis, "sharpness", counted)
     x, y = digits(1024)
     for layer in (torch.nn.BatchNorm1d(64), torch.nn.Dropout(0.2)):
         model = torch.nn.Sequential(layer, torch.nn.Linear(64, 10)).double()
         spent.clear()
-        found = diagnose(model, F.cross_entropy, (x, y), lr=0.01, batch_size=8, batches=16, seeds=2, steps=5)
+        found = diagnose(model, F.cross_entropy, (x, y), lr=0.01, batch_size=8, batches=16, seeds=2, steps=5, trial=True)
         assert len(spent) == 2 and 100 < sum(spent) <= 400
         assert found.sharpness.low < found.sharpness.value < found.sharpness.high
+        assert found.cost.sharpness == pytest.approx(sum(spent), rel=0.2)  # the claimed cost is that which was counted
 
 
 def test_the_sharpness_with_tied_and_frozen_weights_and_logistic_loss_equals_the_dense_one():

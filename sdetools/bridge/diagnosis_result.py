@@ -1,0 +1,254 @@
+"""The result of a diagnosis: measured quantities with their intervals, P(keep) after each stage, reasons, cost and advice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sdetools._moved import RenamedAttribute
+from sdetools.bridge.curvature import Quantity
+from sdetools.bridge.keep_probability import CLEAR, Evidence
+from sdetools.bridge.stages import STABLE, UNSTABLE, Cost, Stage, background, zone_of
+from sdetools.bridge.trial import Trial
+from sdetools.studies.result_protocol import BY_HAND, Origin, Result, plain
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Diagnosis(Result):
+    """Result of `diagnose`: measured quantities with 95 % intervals, and P(keep) with its reasons.
+
+    "Keep" means that plain SGD at the effective learning rate would lack more than a tenth of momentum's progress at the end of the run. L is the loss
+    over all data, H its Hessian at the checkpoint, and Sigma the covariance of the gradient of one batch.
+
+    Attributes:
+        lr: The learning rate of the run with momentum.
+        momentum: Its momentum.
+        batch_size: Its batch size.
+        plain_lr: The effective learning rate eta, at which plain SGD would replace it.
+        descent: |grad L|^2.
+        curvature: grad L^T H grad L.
+        noise: tr(H Sigma).
+        variance: tr(Sigma).
+        sharpness: The largest eigenvalue lambda_max of H.
+        later_sharpness: lambda_max after the trial's steps with momentum, because training may increase it; infinite if that run diverged, and None
+            without a trial.
+        freed: The bytes of the momentum buffer, which plain SGD does not need.
+        trial: The paired training runs; None without a trial.
+        notes: Sentences on how derivatives were computed and which data were read.
+        origin: The call that made the result.
+        stages: The stages that were needed, in order; the last one gives the answer.
+        evidence: What entered P(keep); None without momentum.
+        cost: The gradients spent, and those of a complete pair of runs; None if the result was constructed directly.
+    """
+
+    lr: float
+    momentum: float
+    batch_size: int
+    plain_lr: float
+    descent: Quantity
+    curvature: Quantity
+    noise: Quantity
+    variance: Quantity
+    sharpness: Quantity
+    later_sharpness: Quantity | None
+    freed: int
+    trial: Trial | None = field(default=None)
+    notes: tuple[str, ...] = ()
+    origin: Origin = field(default=BY_HAND, compare=False)
+    stages: tuple[Stage, ...] = ()
+    evidence: Evidence | None = None
+    cost: Cost | None = None
+
+    prediction = RenamedAttribute("least_squares")
+
+    @property
+    def diverged(self) -> int:
+        """1 if the last run with momentum diverged, else 0."""
+        return int(self.later_sharpness is not None and not math.isfinite(self.later_sharpness.value))
+
+    @property
+    def keep_probability(self) -> float:
+        """P(keep), the probability that plain SGD lacks more than a tenth of momentum's progress; NaN if the run with momentum is no good itself."""
+        return self._keep.value
+
+    @property
+    def stage(self) -> str:
+        """The stage that answers: "sharpness", "first steps" or "trial"; empty if the result was constructed without stages."""
+        return self.stages[-1].name if self.stages else ""
+
+    @property
+    def advice(self) -> str:
+        """What to do with momentum: "drop" if P(keep) is at most 0.05 over all of its range, "keep" if at least 0.95, else "unsure"."""
+        return self.stages[-1].advice if self.stages else "unsure"
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Sentences that justify the advice: what theorem and safe rule say, what each stage found and cost, and the cost of all."""
+        known = background(self.sharpness * self.plain_lr, self.evidence) if self.evidence is not None else ()
+        return (
+            *known,
+            *(f"{one.name}: {one.reason}; P(keep) = {_percent(one.keep)}; {one.gradients:.0f} gradients" for one in self.stages),
+            *(() if self.cost is None else (f"cost: {self.cost}",)),
+        )
+
+    @property
+    def _keep(self) -> Quantity:
+        return self.stages[-1].keep if self.stages else Quantity.of(math.nan, 0.0, 1.0)
+
+    @property
+    def _quantities(self) -> dict[str, Quantity]:
+        """The measured quantities in a dict by name, without missing ones; derived quantities included."""
+        found = {
+            name: getattr(self, name) for name in ("descent", "curvature", "noise", "variance", "sharpness", "later_sharpness")
+        }
+        found |= {
+            "step_sharpness": self.step_sharpness,
+            "progress_shortfall": None if self.trial is None else self.trial.shortfall,
+            "share_of_pairs": None if self.trial is None else self.trial.share,
+            "keep_probability": self._keep,
+        }
+        return {name: one for name, one in found.items() if one is not None}
+
+    @property
+    def data(self) -> xarray.Dataset:
+        """The measured quantities as a data set: variables `value`, `low` and `high` over the dimension `quantity` (their names).
+
+        The attributes are the settings, the conclusions (`regime`, `least_squares`, `stage`, `advice`), the reasons, the cost and the call.
+        """
+        import xarray
+
+        rows = self._quantities
+        fields = {end: ("quantity", [getattr(one, end) for one in rows.values()]) for end in ("value", "low", "high")}
+        names = ("lr", "momentum", "batch_size", "plain_lr", "freed", "regime", "least_squares", "stage", "advice")
+        attributes = {name: getattr(self, name) for name in names} | {"reasons": "\n".join(self.reasons)}
+        if self.cost is not None:
+            attributes |= {"gradients": self.cost.total, "gradients_of_a_paired_run": self.cost.paired_run}
+        return xarray.Dataset(fields, {"quantity": list(rows)}, attributes | {"diverged": self.diverged} | self.origin.attributes)
+
+    def table(self) -> str:
+        """Return all quantities with their intervals, the regime, the reasons, the notes and the advice as text, one per line."""
+        return str(self)
+
+    def summary(self) -> str:
+        """Return one line of text: the advice, P(keep) and the stage that gave it, and eta lambda_max with its interval."""
+        return f"{self.advice}: P(keep) = {_percent(self._keep)} by the {self.stage}; eta lambda_max {self.step_sharpness}"
+
+    def plot(self, *, ax: Any = None) -> Figure:
+        """Plot P(keep) after each stage, with its range (see `Stage.keep`), and the thresholds of the advice.
+
+        A stage whose P(keep) is NaN is left out.
+
+        Args:
+            ax: The axes to draw into; None for those of a new figure.
+
+        Returns:
+            The figure.
+        """
+        from sdetools.plots import figure_of, interval_plot
+
+        rows = {one.name: (one.keep.value, one.keep.low, one.keep.high) for one in self.stages if math.isfinite(one.keep.value)}
+        return figure_of(interval_plot(rows, "P(keep)", edges={"drop below": CLEAR, "keep above": 1 - CLEAR}, ax=ax))
+
+    @property
+    def noise_scale(self) -> float:
+        """The gradient noise scale, batch_size tr(Sigma) / |grad L|^2: the batch size at which noise equals signal; inf or NaN if |grad L|^2 = 0."""
+        return self.batch_size * _ratio(self.variance.value, self.descent.value)
+
+    @property
+    def step_sharpness(self) -> Quantity:
+        """The stability number eta lambda_max of plain SGD, from the larger sharpness before or after the trial; infinite if momentum diverged."""
+        both = [one for one in (self.sharpness, self.later_sharpness) if one is not None]
+        return Quantity.of(*(max(getattr(one, end) for one in both) for end in ("value", "low", "high"))) * self.plain_lr
+
+    @property
+    def regime(self) -> str:
+        """The step-size regime of a quadratic loss with this sharpness, a sentence such as "small steps, noise-induced: ...", or that it is undecided."""
+        if self.later_sharpness is not None and not math.isfinite(self.later_sharpness.value):
+            return "the run with momentum diverges: its learning rate is too large"
+        if self.least_squares == "keep":
+            return "large steps: plain SGD at the effective learning rate would exceed the stability limit of a quadratic loss"
+        if self.least_squares == "unsure":
+            step_sharpness = self.step_sharpness
+            across = [f"{edge:g}" for edge in (STABLE, UNSTABLE) if step_sharpness.low < edge <= step_sharpness.high]
+            if not across:
+                return "intermediate steps, near the stability limit of plain SGD"
+            return f"undecided: the interval of eta lambda_max contains {' and '.join(across)}"
+        if abs(self.noise.value) > abs(self.curvature.value):
+            return "small steps, noise-induced: momentum acts like plain SGD"
+        return "small steps, curvature-induced: momentum acts like plain SGD"
+
+    @property
+    def least_squares(self) -> str:
+        """The answer if the loss were quadratic, by eta lambda_max alone: "drop" if its interval lies below 1, "keep" above 2, else "unsure".
+
+        Above 2 plain SGD diverges on a quadratic loss, which is a theorem. On networks training often flattens the loss, so `advice` does not use it.
+        It is "unsure" also if the run with momentum diverged.
+        """
+        zone = zone_of(self.step_sharpness)
+        return "unsure" if zone in (None, "between") else zone
+
+    def to_json(self) -> str:
+        """Return all fields except `origin`, and all conclusions, as JSON text; numbers that are not finite become null."""
+        names = ("noise_scale", "regime", "least_squares", "keep_probability", "stage", "advice", "reasons")
+        own = {name: part for name, part in dataclasses.asdict(self).items() if name != "origin"}
+        derived = {"step_sharpness": dataclasses.asdict(self.step_sharpness)}
+        if self.trial is not None:
+            derived["share_of_pairs"] = dataclasses.asdict(self.trial.share)
+        return json.dumps(plain(own | derived | {name: getattr(self, name) for name in names}), indent=1) + "\n"
+
+    def __str__(self) -> str:
+        eta = self.plain_lr
+        rows = [
+            ("descent term |grad L|^2", str(self.descent)),
+            ("curvature term grad L.H grad L", str(self.curvature)),
+            ("noise term tr(H Sigma)", str(self.noise)),
+            ("curvature term / descent term of a step", f"{eta / 2 * _ratio(self.curvature.value, self.descent.value):.3g}"),
+            ("noise term / descent term of a step", f"{eta / 2 * _ratio(self.noise.value, self.descent.value):.3g}"),
+            ("sharpness lambda_max, full loss", str(self.sharpness)),
+            *([] if self.later_sharpness is None else [("sharpness after the trial", str(self.later_sharpness))]),
+            ("eta lambda_max", str(self.step_sharpness)),
+            ("gradient noise scale", f"{self.noise_scale:.4g} (batch size {self.batch_size})"),
+            ("regime", self.regime),
+        ]
+        if self.trial is not None:
+            runs = f"{len(self.trial.plain)} pairs of {self.trial.steps} steps"
+            rows.append((f"progress plain SGD lacks, {runs}", f"{self.trial.shortfall} (Student's t: assumes no mixture)"))
+            rows.append(("share of pairs that lack over 0.1", f"{self.trial.share} (Clopper-Pearson)"))
+        rows.append(("P(keep)", f"{_percent(self._keep)} by the {self.stage}"))
+        width = max(len(name) for name, _ in rows)
+        sentences = [("reason", one) for one in self.reasons] + [("note", note) for note in self.notes]
+        text = "\n".join(f"{name:<{width}}  {value}" for name, value in [*rows, *sentences])
+        advice = {
+            "drop": f"drop it: plain SGD at lr={eta:.6g}, which frees {_bytes(self.freed)}",
+            "keep": "keep it: plain SGD at the effective learning rate would do worse",
+            "unsure": "unsure: a longer trial (`trial=True` with more `steps`), or complete runs with and without momentum, would decide",
+        }[self.advice]
+        return f"{text}\nmomentum: {advice}"
+
+
+def _percent(keep: Quantity) -> str:
+    """Return a probability with its range as text, in per cent."""
+    if math.isnan(keep.value):
+        return "unknown"
+    shown = [f"{100 * p:.1f} %" for p in (keep.value, keep.low, keep.high)]
+    return shown[0] if shown[0] == shown[1] == shown[2] else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def _ratio(a: float, b: float) -> float:
+    """Return a / b; for b = 0 it is infinite, and NaN if a = 0 too."""
+    return a / b if b else math.inf if a else math.nan
+
+
+def _bytes(count: int) -> str:
+    """Return a number of bytes as text with a decimal unit, such as "1.5 MB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"

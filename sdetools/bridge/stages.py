@@ -1,0 +1,207 @@
+r"""The stages of a diagnosis: sharpness, plain SGD's first steps, paired trial; it stops at the first that answers.
+
+Three kinds of statement are kept apart, in code and in the sentences that a user reads:
+
+- The theorem on least squares: plain SGD at eta = lr / (1 - momentum) is stable iff x = eta lambda lies below 2B / (B + 2) (`stable_step`).
+- The safe rule: networks with x0 = eta lambda_max below this edge at the start may drop momentum (`safe`).
+- The calibrated heuristic: P(keep), fitted to complete runs with and without momentum (`keep_probability`). It alone gives the advice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sdetools.bridge.curvature import Quantity
+from sdetools.bridge.keep_probability import CLEAR, STAGES, Evidence, keep_probability, safe, stable_step
+from sdetools.bridge.trial import TOLERANCE, TrainingRuns, Trial
+
+STABLE, UNSTABLE = 1.0, 2.0
+"""eta lambda_max below which plain SGD acts like SGDM on a quadratic loss, and above which it is unstable there."""
+FIRST_STEPS = 100
+"""The steps of plain SGD after which its loss is compared with that at the start."""
+PLANNED_STEPS = 800
+"""The length of the run in question where a user does not state it: that of the runs to which P(keep) was fitted."""
+SHARPENING = 4.0
+"""The factor by which early training may sharpen the loss. The sharpness at the start alone answers "drop" only if P(keep) is clear at this factor too:
+a small ReLU network on the digits at eta lambda_max = 1.3 needs momentum, because its units die in plain SGD's first steps."""
+WIDEST = 10.0
+"""The largest factor between eta lambda_max and an end of its interval: an interval from a few noisy batches may contain 0 and less."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of a diagnosis found.
+
+    Attributes:
+        name: "sharpness", "first steps" or "trial".
+        keep: P(keep) by all evidence up to this stage, with its range over the interval of lambda_max (`probability`).
+        reason: The finding as a sentence.
+        gradients: What the stage cost, in gradients of one batch.
+    """
+
+    name: str
+    keep: Quantity
+    reason: str
+    gradients: float
+
+    @property
+    def advice(self) -> str:
+        """The answer: "drop" if P(keep) is at most `CLEAR` = 0.05 over all of its interval, "keep" if it is at least 0.95, else "unsure"."""
+        if self.keep.high <= CLEAR:
+            return "drop"
+        return "keep" if self.keep.low >= 1 - CLEAR else "unsure"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a diagnosis cost, and the alternative: a complete pair of runs. The unit is the gradient of one batch.
+
+    A Hessian product counts as two gradients and one more for its graph, an evaluation of the loss as a third of one. Work that is done in larger pieces
+    counts by its floating-point operations.
+
+    Attributes:
+        terms: The terms of Lemma 2.4. The advice does not use them.
+        sharpness: The largest eigenvalues, at the start and after the trial.
+        runs: Plain SGD's first steps and the trial.
+        paired_run: Two runs of the planned length, with momentum and without.
+    """
+
+    terms: float
+    sharpness: float
+    runs: float
+    paired_run: float
+
+    @property
+    def total(self) -> float:
+        """The gradients of the whole diagnosis."""
+        return self.terms + self.sharpness + self.runs
+
+    def __str__(self) -> str:
+        share = self.total / self.paired_run
+        pays = (
+            ""
+            if share < 0.5
+            else ". Measuring pays only for runs much longer than its own steps; trying both costs little more here"
+        )
+        return f"{self.total:.0f} gradients of a batch, where a pair of complete runs takes {self.paired_run:.0f}{pays}"
+
+
+def zone_of(step_sharpness: Quantity) -> str | None:
+    """Return the zone of the interval of eta lambda_max: "drop" below 1, "keep" above 2, "between" inside [1, 2], ends included.
+
+    None if the interval contains points of two zones, or if the value is not finite. `step_sharpness` is eta lambda_max with its interval.
+    """
+    if not math.isfinite(step_sharpness.value):
+        return None
+    if step_sharpness.high < STABLE:
+        return "drop"
+    if step_sharpness.low > UNSTABLE:
+        return "keep"
+    return "between" if step_sharpness.low >= STABLE and step_sharpness.high <= UNSTABLE else None
+
+
+def momentum_edge(momentum: float) -> float:
+    """Return 2 (1 + momentum) / (1 - momentum), the edge of eta lambda at which heavy-ball momentum itself is unstable on a quadratic loss.
+
+    Example:
+        >>> round(momentum_edge(0.9), 12)
+        38.0
+    """
+    return 2 * (1 + momentum) / (1 - momentum)
+
+
+def probability(evidence: Evidence, x0: Quantity) -> Quantity:
+    """Return P(keep) with its range over the interval of `x0`.
+
+    Ends of `x0` that are farther from its value than a factor of `WIDEST` = 10 are moved there. Without a run of plain SGD, the upper end is multiplied by
+    `SHARPENING` = 4. Without a trial, nothing is known about the run with momentum. So where `x0` reaches the edge at which momentum itself is
+    unstable, the range begins at 0.
+    """
+    middle = max(x0.value, 0.0)
+    low, high = (min(max(end, middle / WIDEST), middle * WIDEST) for end in (x0.low, x0.high))
+    sharper = SHARPENING if evidence.reduction is None else 1.0
+    values = [keep_probability(replace(evidence, x0=end)) for end in (x0.value, low, sharper * high)]
+    unknown = evidence.trial_gap is None and high > momentum_edge(evidence.momentum)
+    return Quantity.of(values[0], 0.0 if unknown else min(values), max(values))
+
+
+def first_stage(x0: Quantity, evidence: Evidence, gradients: float) -> Stage:
+    """Return the stage "sharpness": P(keep) from x0 = eta lambda_max at the start."""
+    keep = probability(evidence, x0)
+    text = f"eta lambda_max = {x0} at the start"
+    if x0.high > (edge := momentum_edge(evidence.momentum)):
+        text += f"; momentum itself is unstable above {edge:.4g} on a quadratic loss, so that only a trial can say keep"
+    return Stage(STAGES[0], keep, text, gradients)
+
+
+def further_stages(
+    first: Stage, x0: Quantity, evidence: Evidence, runs: TrainingRuns, seeds: int, steps: int, trial: bool | None
+) -> tuple[list[Stage], Evidence, Trial | None]:
+    """Train where the sharpness leaves doubt: plain SGD's first steps, then, where these leave doubt too, the paired trial.
+
+    Args:
+        first: The stage "sharpness".
+        x0: eta lambda_max at the start.
+        evidence: The evidence of the first stage.
+        runs: The training runs.
+        seeds: The number of runs of each method, at least 2.
+        steps: The steps of the trial.
+        trial: True for both stages in any case, False for no trial, None for as many stages as the answer takes.
+
+    Returns:
+        The stages including the first, all evidence, and the trial or None.
+    """
+    stages = [first]
+    if first.advice != "unsure" and not trial:
+        return stages, evidence, None
+    if not runs.before > 0:
+        reason = (
+            f"the loss at the start is {runs.before:.4g}; the stages that train compare losses with it, and need a positive one"
+        )
+        return [replace(first, reason=f"{first.reason}; {reason}")], evidence, None
+    if steps < FIRST_STEPS:
+        for i in range(seeds):
+            runs.loss(i, True, steps)
+    evidence = replace(evidence, reduction=runs.reduction(seeds, FIRST_STEPS))
+    text = f"plain SGD's loss is {evidence.reduction:.3g} of that at the start after {FIRST_STEPS} steps, mean of {seeds} runs"
+    spent = runs.gradients
+    stages.append(Stage(STAGES[1], probability(evidence, x0), text, spent))
+    if trial is False or (stages[-1].advice != "unsure" and not trial):
+        return stages, evidence, None
+    found = runs.trial(seeds, steps)
+    what = f"{seeds} pairs of {steps} steps"
+    if math.isnan(found.shortfall.value):
+        keep = Quantity.of(math.nan, 0.0, 1.0)
+        text = (
+            f"the runs with momentum diverge or make no progress in {what}: its learning rate is wrong, with momentum or without"
+        )
+    else:
+        evidence = replace(evidence, trial_gap=float(found.gaps.mean()), trial_steps=steps)
+        keep = probability(evidence, x0)
+        text = f"plain SGD lacks {evidence.trial_gap:.3g} of momentum's progress in {what}; more than {TOLERANCE:g} in the share {found.share} of them"
+    stages.append(Stage(STAGES[2], keep, text, runs.gradients - spent))
+    return stages, evidence, found
+
+
+def decided(evidence: Evidence | None, eta: float) -> Callable[[Quantity], bool]:
+    """Return the function that says whether an estimate of lambda_max answers the question at learning rate `eta`, so that no more data are needed."""
+    return lambda found: (
+        evidence is not None and math.isfinite(found.value) and first_stage(found * eta, evidence, 0.0).advice != "unsure"
+    )
+
+
+def background(x0: Quantity, evidence: Evidence) -> tuple[str, ...]:
+    """Return what the theorem on least squares and the safe rule say about `x0`, a sentence each."""
+    edge = stable_step(evidence.batch_size)
+    place = "is stable below" if x0.high < edge else "is unstable above" if x0.low >= edge else "may be on either side of"
+    rule = (
+        "eta lambda_max at the start lies below this edge: dropping was safe in all recorded runs"
+        if safe(replace(evidence, x0=x0.high))
+        else "does not apply; above the edge training may flatten the loss, and many networks may drop momentum there too"
+    )
+    return (
+        f"theorem, for least squares alone: plain SGD {place} eta lambda = 2B/(B + 2) = {edge:.3g} at batch size {evidence.batch_size}",
+        f"safe rule: {rule}",
+    )
