@@ -78,7 +78,16 @@ def diagnosis():
     x = torch.randn(64, 3)
     data = x, x.sum(1, keepdim=True)
     return st.bridge.diagnose(
-        torch.nn.Linear(3, 1), torch.nn.functional.mse_loss, data, 0.01, batch_size=4, batches=16, steps=5, seeds=2, trial=True, seed=3
+        torch.nn.Linear(3, 1),
+        torch.nn.functional.mse_loss,
+        data,
+        0.01,
+        batch_size=4,
+        batches=16,
+        steps=100,
+        seeds=2,
+        trial=True,
+        seed=3,
     )
 
 

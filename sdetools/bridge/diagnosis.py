@@ -26,11 +26,11 @@ from sdetools.bridge.batches import Batches, is_stream, read_stream
 from sdetools.bridge.curvature import PARTS, Quantity, sharpness
 from sdetools.bridge.diagnosis_result import Diagnosis
 from sdetools.bridge.hessian_products import Derivatives
-from sdetools.bridge.keep_probability import STAGES, Evidence
+from sdetools.bridge.keep_probability import FIRST_STEPS, STAGES, TRIAL_STEPS, Evidence
 from sdetools.bridge.lemma_terms import GROUPS, exact_terms, sampled_terms
 from sdetools.bridge.modules import Objective, plain_copy
 from sdetools.bridge.population import Population
-from sdetools.bridge.stages import FIRST_STEPS, PLANNED_STEPS, Cost, Stage, decided, first_stage, further_stages
+from sdetools.bridge.stages import PLANNED_STEPS, Cost, Stage, decided, first_stage, further_stages
 from sdetools.bridge.torch_optimisers import convert
 from sdetools.bridge.trial import TrainingRuns
 from sdetools.studies.result_protocol import Origin, called
@@ -76,7 +76,7 @@ def diagnose(
         loss_of: The loss of (model, batch), for batches of another form.
         batches: The number of batches that the terms are estimated from, at least 16.
         seeds: The number of runs of each method. P(keep) was fitted to two; six decide by their share alone. 0 omits all training; 1 is refused.
-        steps: The number of steps of the trial.
+        steps: The number of steps of the trial, at least 100. A trial of more than 100 is looked at after 100 too, and stops there if P(keep) is clear.
         trial: True for the trial in any case, False for none, None where the stages before it leave doubt.
         planned_steps: The length of the run in question, to compare the cost with; None for 800, the length of the runs to which P(keep) was fitted.
         pieces: The number of pieces in which a batch passes through the network, one after the other, where it does not fit into memory at once. The
@@ -113,7 +113,7 @@ def diagnose(
     seeds = _check.count("seeds", seeds, least=0)
     if seeds == 1:
         raise ValueError("`seeds` must be 0, or at least 2 for an interval; got 1.")
-    steps = _check.count("steps", steps)
+    steps = _check.count("steps", steps, TRIAL_STEPS[0], "P(keep) was fitted to trials of at least as many steps.")
     planned_steps = None if planned_steps is None else _check.count("planned_steps", planned_steps)
     pieces = _check.count("pieces", pieces)
     if trial not in (None, True, False) or (trial and not seeds):

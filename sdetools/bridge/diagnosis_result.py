@@ -85,7 +85,7 @@ class Diagnosis(Result):
 
     @property
     def advice(self) -> str:
-        """What to do with momentum: "drop" if P(keep) is at most 0.05 over all of its range, "keep" if at least 0.95, else "unsure"."""
+        """What to do with momentum, "drop", "keep" or "unsure", by P(keep) where it is clear, else by the safe rule; see `Stage.advice`."""
         return self.stages[-1].advice if self.stages else "unsure"
 
     @property

@@ -3,8 +3,8 @@ r"""The stages of a diagnosis: sharpness, plain SGD's first steps, paired trial;
 Three kinds of statement are kept apart, in code and in the sentences that a user reads:
 
 - The theorem on least squares: plain SGD at eta = lr / (1 - momentum) is stable iff x = eta lambda lies below 2B / (B + 2) (`stable_step`).
-- The safe rule: networks with x0 = eta lambda_max below this edge at the start may drop momentum (`safe`).
-- The calibrated heuristic: P(keep), fitted to complete runs with and without momentum (`keep_probability`). It alone gives the advice.
+- The safe rule: networks may drop momentum that are below this edge even if training sharpens them `SHARPENING` times (`is_safe`).
+- The calibrated heuristic: P(keep), fitted to complete runs with and without momentum (`keep_probability`). Where it is clear, it gives the advice.
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sdetools.bridge.curvature import Quantity
-from sdetools.bridge.keep_probability import CLEAR, STAGES, Evidence, keep_probability, safe, stable_step
+from sdetools.bridge.keep_probability import (
+    CLEAR,
+    FIRST_STEPS,
+    STAGES,
+    TRIAL_STEPS,
+    Evidence,
+    keep_probability,
+    safe,
+    stable_step,
+)
 from sdetools.bridge.trial import TOLERANCE, TrainingRuns, Trial
 
 STABLE, UNSTABLE = 1.0, 2.0
 """eta lambda_max below which plain SGD acts like SGDM on a quadratic loss, and above which it is unstable there."""
-FIRST_STEPS = 100
-"""The steps of plain SGD after which its loss is compared with that at the start."""
 PLANNED_STEPS = 800
 """The length of the run in question where a user does not state it: that of the runs to which P(keep) was fitted."""
-SHARPENING = 4.0
-"""The factor by which early training may sharpen the loss. The sharpness at the start alone answers "drop" only if P(keep) is clear at this factor too:
-a small ReLU network on the digits at eta lambda_max = 1.3 needs momentum, because its units die in plain SGD's first steps."""
+SHARPENING = 16.0
+"""The factor of the safe rule by which training may sharpen the loss. Without it the rule is unsafe: of recorded runs whose eta lambda_max at the start lies
+between 0.5 and 1, a fifth needs momentum, because the loss sharpens early and plain SGD jumps and is stuck."""
+LEAST = 0.5
+"""The least eta lambda_max at the start of recorded runs. Below, a loss that has hardly moved in plain SGD's first steps may be slow and not stuck."""
 WIDEST = 10.0
 """The largest factor between eta lambda_max and an end of its interval: an interval from a few noisy batches may contain 0 and less."""
 
@@ -39,19 +48,23 @@ class Stage:
         keep: P(keep) by all evidence up to this stage, with its range over the interval of lambda_max (`probability`).
         reason: The finding as a sentence.
         gradients: What the stage cost, in gradients of one batch.
+        safe: Whether the safe rule applies, which answers where P(keep) is not clear.
     """
 
     name: str
     keep: Quantity
     reason: str
     gradients: float
+    safe: bool = False
 
     @property
     def advice(self) -> str:
-        """The answer: "drop" if P(keep) is at most `CLEAR` = 0.05 over all of its interval, "keep" if it is at least 0.95, else "unsure"."""
+        """The answer: "drop" if P(keep) is at most `CLEAR` = 0.05 over its range, "keep" if at least 0.95; else "drop" if `safe`, or "unsure"."""
         if self.keep.high <= CLEAR:
             return "drop"
-        return "keep" if self.keep.low >= 1 - CLEAR else "unsure"
+        if self.keep.low >= 1 - CLEAR:
+            return "keep"
+        return "drop" if self.safe else "unsure"
 
 
 @dataclass(frozen=True)
@@ -115,16 +128,26 @@ def momentum_edge(momentum: float) -> float:
 def probability(evidence: Evidence, x0: Quantity) -> Quantity:
     """Return P(keep) with its range over the interval of `x0`.
 
-    Ends of `x0` that are farther from its value than a factor of `WIDEST` = 10 are moved there. Without a run of plain SGD, the upper end is multiplied by
-    `SHARPENING` = 4. Without a trial, nothing is known about the run with momentum. So where `x0` reaches the edge at which momentum itself is
-    unstable, the range begins at 0.
+    Ends of `x0` that are farther from its value than a factor of `WIDEST` = 10 are moved there. Without a trial, nothing is known about the run with
+    momentum. So the range begins at 0 where `x0` reaches the edge at which momentum itself is unstable, and below `LEAST` = 0.5, where plain SGD may be
+    slow and not stuck.
     """
     middle = max(x0.value, 0.0)
     low, high = (min(max(end, middle / WIDEST), middle * WIDEST) for end in (x0.low, x0.high))
-    sharper = SHARPENING if evidence.reduction is None else 1.0
-    values = [keep_probability(replace(evidence, x0=end)) for end in (x0.value, low, sharper * high)]
-    unknown = evidence.trial_gap is None and high > momentum_edge(evidence.momentum)
+    values = [keep_probability(replace(evidence, x0=end)) for end in (x0.value, low, high)]
+    unknown = evidence.trial_gap is None and (high > momentum_edge(evidence.momentum) or low < LEAST)
     return Quantity.of(values[0], 0.0 if unknown else min(values), max(values))
+
+
+def is_safe(x0: Quantity, evidence: Evidence) -> bool:
+    """Return whether the safe rule applies: `SHARPENING` = 16 times the upper end of eta lambda_max lies below plain SGD's edge on least squares.
+
+    Example:
+        >>> run = Evidence(0.9, 32, None, x0=0.1)
+        >>> [is_safe(Quantity.of(x), run) for x in (0.1, 0.2)]
+        [True, False]
+    """
+    return safe(replace(evidence, x0=SHARPENING * max(x0.high, 0.0)))
 
 
 def first_stage(x0: Quantity, evidence: Evidence, gradients: float) -> Stage:
@@ -133,7 +156,7 @@ def first_stage(x0: Quantity, evidence: Evidence, gradients: float) -> Stage:
     text = f"eta lambda_max = {x0} at the start"
     if x0.high > (edge := momentum_edge(evidence.momentum)):
         text += f"; momentum itself is unstable above {edge:.4g} on a quadratic loss, so that only a trial can say keep"
-    return Stage(STAGES[0], keep, text, gradients)
+    return Stage(STAGES[0], keep, text, gradients, is_safe(x0, evidence))
 
 
 def further_stages(
@@ -147,7 +170,7 @@ def further_stages(
         evidence: The evidence of the first stage.
         runs: The training runs.
         seeds: The number of runs of each method, at least 2.
-        steps: The steps of the trial.
+        steps: The steps of the trial, at least 100; it is looked at after the earlier ones of `TRIAL_STEPS` too.
         trial: True for both stages in any case, False for no trial, None for as many stages as the answer takes.
 
     Returns:
@@ -161,28 +184,33 @@ def further_stages(
             f"the loss at the start is {runs.before:.4g}; the stages that train compare losses with it, and need a positive one"
         )
         return [replace(first, reason=f"{first.reason}; {reason}")], evidence, None
-    if steps < FIRST_STEPS:
-        for i in range(seeds):
-            runs.loss(i, True, steps)
     evidence = replace(evidence, reduction=runs.reduction(seeds, FIRST_STEPS))
     text = f"plain SGD's loss is {evidence.reduction:.3g} of that at the start after {FIRST_STEPS} steps, mean of {seeds} runs"
     spent = runs.gradients
-    stages.append(Stage(STAGES[1], probability(evidence, x0), text, spent))
+    stages.append(Stage(STAGES[1], probability(evidence, x0), text, spent, first.safe))
     if trial is False or (stages[-1].advice != "unsure" and not trial):
         return stages, evidence, None
-    found = runs.trial(seeds, steps)
-    what = f"{seeds} pairs of {steps} steps"
-    if math.isnan(found.shortfall.value):
+    for look in [*(earlier for earlier in TRIAL_STEPS if earlier < steps and not trial), steps]:
+        found = runs.trial(seeds, look)
+        last, evidence = _trial_stage(found, x0, evidence, runs.gradients - spent, first.safe)
+        if last.advice != "unsure":
+            break
+    return [*stages, last], evidence, found
+
+
+def _trial_stage(found: Trial, x0: Quantity, evidence: Evidence, gradients: float, rule: bool) -> tuple[Stage, Evidence]:
+    """Return the stage "trial" from paired runs that cost `gradients`, and the evidence with that of the trial."""
+    what = f"{len(found.plain)} pairs of {found.steps} steps"
+    if not (found.momentum < found.before).any():  # NaN where a run diverged
         keep = Quantity.of(math.nan, 0.0, 1.0)
         text = (
             f"the runs with momentum diverge or make no progress in {what}: its learning rate is wrong, with momentum or without"
         )
     else:
-        evidence = replace(evidence, trial_gap=float(found.gaps.mean()), trial_steps=steps)
+        evidence = replace(evidence, trial_gap=float(found.gaps.mean()), trial_steps=found.steps)
         keep = probability(evidence, x0)
         text = f"plain SGD lacks {evidence.trial_gap:.3g} of momentum's progress in {what}; more than {TOLERANCE:g} in the share {found.share} of them"
-    stages.append(Stage(STAGES[2], keep, text, runs.gradients - spent))
-    return stages, evidence, found
+    return Stage(STAGES[2], keep, text, gradients, rule and not math.isnan(keep.value)), evidence
 
 
 def decided(evidence: Evidence | None, eta: float) -> Callable[[Quantity], bool]:
@@ -197,9 +225,9 @@ def background(x0: Quantity, evidence: Evidence) -> tuple[str, ...]:
     edge = stable_step(evidence.batch_size)
     place = "is stable below" if x0.high < edge else "is unstable above" if x0.low >= edge else "may be on either side of"
     rule = (
-        "eta lambda_max at the start lies below this edge: dropping was safe in all recorded runs"
-        if safe(replace(evidence, x0=x0.high))
-        else "does not apply; above the edge training may flatten the loss, and many networks may drop momentum there too"
+        f"applies: even {SHARPENING:g} times eta lambda_max lies below this edge, so that momentum may be dropped"
+        if is_safe(x0, evidence)
+        else f"does not apply: {SHARPENING:g} times eta lambda_max lies above this edge, and training may sharpen the loss or flatten it"
     )
     return (
         f"theorem, for least squares alone: plain SGD {place} eta lambda = 2B/(B + 2) = {edge:.3g} at batch size {evidence.batch_size}",

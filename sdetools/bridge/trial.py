@@ -142,8 +142,6 @@ class TrainingRuns:
         momentum = np.empty(seeds)
         for i in range(seeds):
             momentum[i] = self.loss(i, False, steps)
-            if i + 1 < seeds:
-                self._runs[i, False].net = None  # only the last one is needed again
         return Trial(steps, self.before, momentum, plain, progress_shortfall(self.before, momentum, plain))
 
     def last_with_momentum(self, seeds: int) -> torch.nn.Module | None:
