@@ -133,11 +133,13 @@ def diagnose(
             raise ValueError(
                 f"`model` must have finite parameters; got a NaN or an infinity in {name}. Use a checkpoint from before the divergence."
             )
+    freed = sum(p.numel() * p.element_size() for _, p in own) if momentum else 0
+    dtype = own[0][1].dtype  # `Derivatives` converts half precision
     notes = []
     if stream := is_stream(data):
         needed = max(steps, FIRST_STEPS) if seeds else 0
         data, batch_size = read_stream(data, max(batches, needed), batch_size)
-    source = Batches(data, batch_size, device, own[0][1].dtype)
+    source = Batches(data, batch_size, device, dtype)
     if stream:
         source.partial = True
         notes.append(f"{source.samples} samples were read from the stream and used throughout")
@@ -193,7 +195,6 @@ def diagnose(
         notes.append(derivatives.note)
     if terms[0].value == terms[3].value == 0:
         notes.append("every gradient is 0: neither method moves")
-    freed = sum(p.numel() * p.element_size() for _, p in own) if momentum else 0
     return Diagnosis(
         float(lr),
         float(momentum),
@@ -205,7 +206,7 @@ def diagnose(
         freed,
         found,
         tuple(notes),
-        Origin(call, seed, 0, "torch", str(own[0][1].dtype)[6:]),
+        Origin(call, seed, 0, "torch", str(dtype)[6:]),
         tuple(stages),
         evidence,
         Cost(spent, measuring, training, 2.0 * (planned_steps or PLANNED_STEPS)),

@@ -178,7 +178,9 @@ class Population:
 
     def _find_kind(self) -> str:
         """Return "mean" or "sum" if the loss of a random batch is that of its two pieces, up to rounding; "" if it is neither."""
-        n = min(self.source.samples, max(2, min(self.source.size, 64)))
+        objective = self.own.objective
+        rows, objective.rows = objective.rows, None  # pieces have weights that presuppose the answer
+        n = min(self.source.samples, max(2, min(self.source.size, 64, rows or 64)))
         index = torch.randperm(self.source.samples, generator=torch.Generator().manual_seed(self.seed))[:n].tolist()
         cut = max(1, n // 3)
         try:
@@ -188,6 +190,8 @@ class Population:
                 )
         except ValueError:  # the network rejects a batch of this size
             return ""
+        finally:
+            objective.rows = rows
         tolerance = 1e3 * torch.finfo(self.own.dtype).eps * max(abs(whole), abs(one), abs(other))
         if abs(whole - (cut * one + (n - cut) * other) / n) <= tolerance:
             return "mean"
