@@ -20,4 +20,4 @@ data = torch.as_tensor(digits.data / 16, dtype=torch.float32), torch.as_tensor(d
 if __name__ == "__main__":
     for lr in (0.003, 0.2):
         print(f"lr = {lr}, momentum 0.9")
-        print(st.bridge.diagnose(model, loss, data, lr=lr, momentum=0.9, batch_size=32, steps=100), end="\n\n")
+        print(st.bridge.diagnose(model, loss, data, lr=lr, momentum=0.9, batch_size=32), end="\n\n")

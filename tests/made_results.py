@@ -84,7 +84,6 @@ def diagnosis():
         0.01,
         batch_size=4,
         batches=16,
-        steps=100,
         seeds=2,
         trial=True,
         seed=3,

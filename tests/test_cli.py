@@ -522,7 +522,7 @@ def test_diagnose_runs_a_file_and_writes_json(tmp_path):
         "--batch-size",
         "8",
         "--steps",
-        "100",
+        "200",
         "--trial",
         "--pieces",
         "2",

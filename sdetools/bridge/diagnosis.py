@@ -76,7 +76,7 @@ def diagnose(
         loss_of: The loss of (model, batch), for batches of another form.
         batches: The number of batches that the terms are estimated from, at least 16.
         seeds: The number of runs of each method. P(keep) was fitted to two; six decide by their share alone. 0 omits all training; 1 is refused.
-        steps: The number of steps of the trial, at least 100. A trial of more than 100 is looked at after 100 too, and stops there if P(keep) is clear.
+        steps: The number of steps of the trial, at least 200, to which P(keep) was fitted. A longer one is looked at after 200 too, and stops there if P is clear.
         trial: True for the trial in any case, False for none, None where the stages before it leave doubt.
         planned_steps: The length of the run in question, to compare the cost with; None for 800, the length of the runs to which P(keep) was fitted.
         pieces: The number of pieces in which a batch passes through the network, one after the other, where it does not fit into memory at once. The

@@ -32,7 +32,8 @@ PLANNED_STEPS = 800
 """The length of the run in question where a user does not state it: that of the runs to which P(keep) was fitted."""
 SHARPENING = 16.0
 """The factor of the safe rule by which training may sharpen the loss. Without it the rule is unsafe: of recorded runs whose eta lambda_max at the start lies
-between 0.5 and 1, a fifth needs momentum, because the loss sharpens early and plain SGD jumps and is stuck."""
+between 0.5 and 1, a fifth needs momentum, because the loss sharpens early and plain SGD jumps and is stuck. Recorded runs do not reach below 0.5: there
+the factor rests on the theory for small steps."""
 LEAST = 0.5
 """The least eta lambda_max at the start of recorded runs. Below, a loss that has hardly moved in plain SGD's first steps may be slow and not stuck."""
 WIDEST = 10.0
@@ -170,7 +171,7 @@ def further_stages(
         evidence: The evidence of the first stage.
         runs: The training runs.
         seeds: The number of runs of each method, at least 2.
-        steps: The steps of the trial, at least 100; it is looked at after the earlier ones of `TRIAL_STEPS` too.
+        steps: The steps of the trial, at least 200; a longer one is looked at after the earlier ones of `TRIAL_STEPS` too.
         trial: True for both stages in any case, False for no trial, None for as many stages as the answer takes.
 
     Returns:

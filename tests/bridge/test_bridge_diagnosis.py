@@ -58,7 +58,7 @@ def test_the_model_and_the_generator_are_not_changed():
     before = copy.deepcopy(model.state_dict())
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
-    diagnose(model, F.cross_entropy, (x, y), lr=0.01, batch_size=8, steps=100, seeds=2, batches=16)
+    diagnose(model, F.cross_entropy, (x, y), lr=0.01, batch_size=8, seeds=2, batches=16)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(state, torch.random.get_rng_state())
@@ -105,7 +105,6 @@ def test_dictionaries_as_batches_and_batch_normalisation():
         loader,
         lr=0.01,
         loss_of=lambda m, b: F.cross_entropy(m(b["pixels"]), b["label"]),
-        steps=100,
         seeds=2,
         batches=16,
     )
@@ -152,10 +151,10 @@ def test_dropout_is_reproducible_and_the_callers_generator_is_not_changed():
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
     loss = torch.nn.functional.mse_loss
     before = torch.get_rng_state()
-    first = diagnose(model, loss, (x, x[:, :1]), lr=0.01, batch_size=8, batches=16, seeds=2, steps=100)
+    first = diagnose(model, loss, (x, x[:, :1]), lr=0.01, batch_size=8, batches=16, seeds=2)
     assert torch.equal(before, torch.get_rng_state())
     torch.rand(7)
-    again = diagnose(model, loss, (x, x[:, :1]), lr=0.01, batch_size=8, batches=16, seeds=2, steps=100)
+    again = diagnose(model, loss, (x, x[:, :1]), lr=0.01, batch_size=8, batches=16, seeds=2)
     assert first.to_json() == again.to_json()
 
 
@@ -163,7 +162,7 @@ def test_advice_is_unsure_if_the_run_with_momentum_diverges():
     torch.manual_seed(5)
     x = torch.randn(64, 4)
     found = diagnose(
-        torch.nn.Linear(4, 1), torch.nn.functional.mse_loss, (x, x[:, :1]), lr=1e4, batch_size=8, batches=16, seeds=2, steps=100
+        torch.nn.Linear(4, 1), torch.nn.functional.mse_loss, (x, x[:, :1]), lr=1e4, batch_size=8, batches=16, seeds=2
     )
     assert found.least_squares == "unsure" and "momentum diverges" in found.regime and found.advice == "unsure"
     assert math.isnan(found.keep_probability) and "learning rate is wrong" in found.reasons[-2] and found.diverged == 1
@@ -332,7 +331,7 @@ def test_the_sharpness_costs_a_small_part_of_a_trial(monkeypatch):
     for layer in (torch.nn.BatchNorm1d(64), torch.nn.Dropout(0.2)):
         model = torch.nn.Sequential(layer, torch.nn.Linear(64, 10)).double()
         spent.clear()
-        found = diagnose(model, F.cross_entropy, (x, y), lr=0.01, batch_size=8, batches=16, seeds=2, steps=100, trial=True)
+        found = diagnose(model, F.cross_entropy, (x, y), lr=0.01, batch_size=8, batches=16, seeds=2, trial=True)
         assert len(spent) == 2 and 100 < sum(spent) <= 400
         assert found.sharpness.low < found.sharpness.value < found.sharpness.high
         assert found.cost.sharpness == pytest.approx(sum(spent), rel=0.2)  # the claimed cost is that which was counted

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sdetools.bridge import diagnose
 from sdetools.bridge.modules import Objective, plain_copy
 
-SETTINGS = {"lr": 1e-3, "batch_size": 8, "batches": 16, "seeds": 2, "steps": 100, "trial": True}
+SETTINGS = {"lr": 1e-3, "batch_size": 8, "batches": 16, "seeds": 2, "trial": True}
 
 
 def numbers():

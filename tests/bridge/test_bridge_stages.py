@@ -27,7 +27,7 @@ def answered(monkeypatch, answers, **change):
     """Return a diagnosis in which P(keep) of each stage is given, whatever the evidence."""
     monkeypatch.setattr(stages, "keep_probability", lambda e: answers[stages.STAGES.index(stages_of(e))])
     model, data = linear()
-    settings = {"lr": 0.05, "batch_size": 8, "batches": 16, "seeds": 2, "steps": 120}
+    settings = {"lr": 0.05, "batch_size": 8, "batches": 16, "seeds": 2, "steps": 220}
     return diagnose(model, F.mse_loss, data, **settings | change)
 
 
@@ -64,14 +64,14 @@ def test_the_cost_counts_every_gradient_of_the_runs(monkeypatch):
     backward = torch.Tensor.backward
     monkeypatch.setattr(torch.Tensor, "backward", lambda *given, **more: counted.append(1) or backward(*given, **more))
     found = answered(monkeypatch, (0.5, 0.5, 0.5))
-    assert len(counted) == 2 * 120 + 2 * 120  # the trial continues the first hundred steps
-    assert found.cost.runs == pytest.approx(len(counted) + 9 * 8 / 3)  # at the start, four after 100 steps, four at the end
+    assert len(counted) == 2 * 220 + 2 * 220  # the trial continues the first hundred steps
+    assert found.cost.runs == pytest.approx(len(counted) + 11 * 8 / 3)  # start, first steps, both looks
     assert found.cost.paired_run == 1600 and found.cost.total == found.cost.terms + found.cost.sharpness + found.cost.runs
     assert "little more here" not in str(answered(monkeypatch, (0.5, 0.5, 0.5), planned_steps=50_000).cost)
     assert "Measuring pays only" in answered(monkeypatch, (0.5, 0.5, 0.5), planned_steps=300).reasons[-1]
 
 
-@pytest.mark.parametrize("steps", [100, 160])
+@pytest.mark.parametrize("steps", [200, 260])
 def test_first_steps_and_trial_equal_plain_loops(steps):
     """R, the losses of the trial and its gaps beside loops in NumPy over the same batches, to 1e-9."""
     model, (x, y) = linear()
@@ -110,8 +110,8 @@ def test_a_run_that_was_continued_has_the_bits_of_one_that_was_not():
     x = torch.randn(64, 4)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 1))
     settings = {"lr": 0.005, "batch_size": 8, "batches": 16, "seeds": 2, "trial": True}
-    stopped, straight = (diagnose(model, F.mse_loss, (x, x[:, :1]), steps=steps, **settings) for steps in (130, 100))
-    again = diagnose(model, F.mse_loss, (x, x[:, :1]), steps=130, **settings)
+    stopped, straight = (diagnose(model, F.mse_loss, (x, x[:, :1]), steps=steps, **settings) for steps in (230, 200))
+    again = diagnose(model, F.mse_loss, (x, x[:, :1]), steps=230, **settings)
     assert stopped.to_json() == again.to_json()
     assert stopped.evidence.reduction == straight.evidence.reduction != stopped.trial.plain.mean() / stopped.trial.before
 
@@ -188,7 +188,7 @@ def test_progress_reaches_its_total():
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 99}, {"trial": 1.5}, {"trial": True, "seeds": 0}, {"planned_steps": 0}, {"pieces": 0}, {"pieces": 9}]
+    "change", [{"steps": 199}, {"trial": 1.5}, {"trial": True, "seeds": 0}, {"planned_steps": 0}, {"pieces": 0}, {"pieces": 9}]
 )
 def test_invalid_settings_of_the_stages_are_refused(change):
     model, data = linear()
