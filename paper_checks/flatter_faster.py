@@ -142,7 +142,7 @@ def shortest(run):
     measure_limit(run)
     if already_contradicted(run):
         return
-    # with fewer paths T cannot be told apart from its neighbours where the rms overshoots, at the largest eta
+    # with fewer paths neighbouring T have unusable errors where the rms overshoots, at the largest eta
     paths, etas = run.scale(quick=2048, standard=4096, full=16384), run.scale(quick=ETAS[::2], standard=ETAS, full=ETAS)
     drawn, rows = [], []
     for n, problem in enumerate((valley(), uv(), minibatch())):
