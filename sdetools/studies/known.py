@@ -161,7 +161,7 @@ class Known:
         return floor
 
     def _up_to(self, n: int) -> Known:
-        """Return what is known of the first `n` recorded times alone, from a run that ends there: later steps cost as much and change nothing."""
+        """Return what is known of the first `n` recorded times alone, from a run that ends there: later steps take time and change nothing."""
         program = self.program
         if n == len(program.record):
             return self
