@@ -77,6 +77,9 @@ from .noise.oracle import (
     NoisyOracle as NoisyOracle,
     svag as svag,
 )
+from .noise.streaming import (
+    streaming_least_squares as streaming_least_squares,
+)
 from .schedules import (
     Plan as Plan,
 )

@@ -9,6 +9,9 @@ from .data import (
     least_squares as least_squares,
     logistic as logistic,
 )
+from .diagonal import (
+    DiagonalQuadratic as DiagonalQuadratic,
+)
 from .expression import (
     ExpressionLoss as ExpressionLoss,
     from_expression as from_expression,

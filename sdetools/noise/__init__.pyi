@@ -36,3 +36,7 @@ from .oracle import (
     SVAGNoise as SVAGNoise,
     svag as svag,
 )
+from .streaming import (
+    StreamingNoise as StreamingNoise,
+    streaming_least_squares as streaming_least_squares,
+)

@@ -8,6 +8,7 @@ import pytest
 from traced import EMITTERS, traced
 
 from sdetools.losses import (
+    DiagonalQuadratic,
     Loss,
     double_well,
     exponential_valley,
@@ -30,6 +31,7 @@ def symmetric(dim):
 
 
 LOSSES = {
+    "diagonal": DiagonalQuadratic([2.0, 0.5, 0.0]),
     "double_well": double_well(),
     "hyperbola": hyperbola(),
     "exponential_valley": exponential_valley(0.7),
