@@ -23,12 +23,34 @@ from .gaussian import (
     probability_below as probability_below,
     raw_moment as raw_moment,
 )
+from .least_squares import (
+    risk as risk,
+)
 from .moments import (
     moments as moments,
+)
+from .momentum_budget import (
+    BatchThreshold as BatchThreshold,
+    Best as Best,
+    batch_threshold as batch_threshold,
+    best as best,
+    effective_dimension as effective_dimension,
+    general_budget as general_budget,
+    momentum_budget as momentum_budget,
+    momentum_edge as momentum_edge,
+    momentum_stationary_risk as momentum_stationary_risk,
 )
 from .quadrature import (
     transfer as transfer,
 )
 from .recorded import (
     Moments as Moments,
+)
+from .risk_result import (
+    Risk as Risk,
+)
+from .stability import (
+    rate as rate,
+    stability_edge as stability_edge,
+    stationary_risk as stationary_risk,
 )

@@ -17,6 +17,9 @@ from .paths import (
     manifold_plot as manifold_plot,
     path_plot as path_plot,
 )
+from .risk_plots import (
+    risk_curves as risk_curves,
+)
 from .rooflines import (
     roofline_panels as roofline_panels,
 )

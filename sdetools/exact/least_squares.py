@@ -1,0 +1,166 @@
+"""The exact risk of linear rules on streaming least squares, step by step.
+
+In the eigenbasis of the rows, E g_i = lam_i u_i and Cov(g_i(u), g_i(w)) = (lam_i^2 u_i w_i + lam_i (s^2 + sum_j lam_j u_j w_j)) / B on the same
+rows. So the second moments of the parts of the state in one coordinate move by themselves, but for the one number (one for each pair of
+gradients) by which all coordinates are coupled. Off-diagonal moments never enter. See `exact.mode_loop` for the recursion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.exact.groups import NODES, contraction, group, grouping_bound
+from sdetools.exact.mode_problem import ModeProblem, mode_problem, start_moments
+from sdetools.exact.mode_steps import ModeSteps, mode_steps
+from sdetools.exact.moment_maps import moment_map
+from sdetools.exact.recorded import recorded
+from sdetools.exact.risk_result import Risk
+
+GROUPED_FROM = 2_000
+"""The number of modes from which they are grouped by default."""
+
+
+def risk(
+    dynamics: Any,
+    x0: Any,
+    steps: int,
+    record: Sequence[int] | np.ndarray | None = None,
+    *,
+    moments: bool = False,
+    nodes: int | None = None,
+) -> Risk:
+    """Return the exact excess risk 1/2 sum_i lam_i E x_i^2 of a linear rule on streaming least squares, at recorded steps.
+
+    Any rule goes that is linear in its state and its gradients and treats all coordinates alike, with moving coefficients, as many parts as
+    it has, and several gradients a step on the same rows, if their points do not depend on each other. The risk of an unstable rule
+    overflows to infinity, without an error.
+
+    Args:
+        dynamics: The rule, such as `st.SGDM(oracle, plan)`, on an oracle of `st.streaming_least_squares`.
+        x0: A point `(dim,)`, a law of `st.starts`, or a pair (mean, variance) of vectors `(dim,)`.
+        steps: The number of steps.
+        record: The steps at which the risk is returned, increasing; by default 0, ..., `steps`.
+        moments: Whether the second moments of the state in each mode are returned as well; modes are then not grouped.
+        nodes: 0 follows every mode. Otherwise modes with similar eigenvalues are followed in groups of so many nodes (see
+            `exact.groups`), and the result has a proved bound on the error where one is known, else an estimate. By default 4 for 2,000 modes
+            or more, else 0.
+
+    Returns:
+        The risk, with `.data`, `.table()` and `.plot()`.
+
+    Raises:
+        ValueError: If the oracle is not one of streaming least squares, the rule not linear, or an argument invalid.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.streaming_least_squares(spectrum=[1.0, 0.5], label_noise=0.2, batch=4)
+        >>> sgdm = st.exact.risk(st.SGDM(oracle, st.schedules.constant(0.2, beta=0.9)), x0=[1.0, 1.0], steps=400, record=[0, 400])
+        >>> sgdm.risk.round(6)
+        array([0.75  , 0.0008])
+    """
+    problem = mode_problem(getattr(dynamics, "oracle", None))  # type: ignore[arg-type]
+    steps = _check.count("steps", steps, least=0)
+    kept = recorded(record, steps)
+    nodes = _nodes(nodes, len(problem.lam), moments)
+    total = int(kept[-1])
+    made = mode_steps(dynamics, max(total, 1))
+    start = problem.lam * start_moments(dynamics, x0)
+    bound = estimate = 0.0
+    kept_moments, followed = None, len(problem.lam)
+    if nodes and total:
+        curve, followed, bound = _grouped(problem, made, start, total, nodes)
+        if np.isnan(bound):
+            estimate = float(np.abs(_grouped(problem, made, start, total, max(nodes - 2, 1))[0] - curve)[kept].max())
+    else:
+        curve, kept_moments = _followed(problem, made, start, total, kept if moments else None)
+    return Risk(
+        steps=kept,
+        times=kept * dynamics.step_time,
+        risk=curve[kept],
+        spectrum=problem.lam,
+        name=dynamics.name,
+        parts=tuple(dynamics.parts),
+        moments=kept_moments,
+        nodes=followed,
+        bound=bound,
+        estimate=estimate,
+    )
+
+
+def _nodes(given: int | None, modes: int, moments: bool) -> int:
+    """Return the nodes of a group, 0 for no groups."""
+    nodes = (NODES if modes >= GROUPED_FROM and not moments else 0) if given is None else _check.count("nodes", given, least=0)
+    if nodes and moments:
+        raise ValueError(f"`nodes` must be 0 if the moments of each mode are returned; got nodes={nodes}.")
+    return nodes
+
+
+def _advance(
+    problem: ModeProblem, made: ModeSteps, S: np.ndarray, lam: np.ndarray, drive: np.ndarray, cuts: Sequence[int], seen: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the risk after 0, 1, ... steps and the levels, and call `seen(k, S)` at the steps `cuts`, increasing."""
+    from sdetools.exact.mode_loop import march
+
+    total = int(cuts[-1])
+    curve, levels = np.empty(total + 1), np.zeros(max(total, 1))
+    curve[0] = S[0, 0].sum() / 2
+    with np.errstate(all="ignore"):
+        at = 0
+        for k in cuts:
+            march(
+                S,
+                lam,
+                drive,
+                made.A,
+                made.G,
+                made.U,
+                made.index,
+                problem.label_variance,
+                problem.factor,
+                at,
+                int(k) - at,
+                curve,
+                levels,
+            )
+            at = int(k)
+            seen(at, S)
+    curve[~np.isfinite(curve)] = np.inf
+    return curve, levels
+
+
+def _followed(
+    problem: ModeProblem, made: ModeSteps, start: np.ndarray, total: int, kept: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the risk of all steps with every mode followed, and the moments at the steps `kept`, if any."""
+    found: list[np.ndarray] = []
+
+    def seen(k: int, S: np.ndarray) -> None:
+        if kept is not None:
+            with np.errstate(all="ignore"):
+                whole = np.where(np.tri(len(S)).T[..., None] > 0, S, np.swapaxes(S, 0, 1)) / problem.lam
+            found.append(whole)
+
+    S = np.ascontiguousarray(start)
+    lam = np.array(problem.lam)
+    curve, _ = _advance(problem, made, S, lam, lam * lam, [total] if kept is None else kept.tolist(), seen)
+    return curve, np.array(found) if kept is not None else None
+
+
+def _grouped(problem: ModeProblem, made: ModeSteps, start: np.ndarray, total: int, nodes: int) -> tuple[np.ndarray, int, float]:
+    """Return the risk of all steps with modes in groups, the number of nodes, and the bound, NaN if none is known."""
+    use = problem.lam > 0
+    lam, start = problem.lam[use], start[..., use]
+    proved = made.constant and made.G.shape[1] == 1
+    maps = moment_map(made, problem.factor)
+    groups = group(lam, nodes, (lambda centre: contraction(maps, centre)[0]) if proved else None)
+    drive = lam * lam
+    S = np.ascontiguousarray(groups.sums(start))
+    curve, levels = _advance(problem, made, S, groups.lam.copy(), groups.sums(drive), [total], lambda k, S: None)
+    bound = np.nan
+    if proved:
+        bound = grouping_bound(groups, maps, start, drive, float(levels.max())) if np.isfinite(levels).all() else np.inf
+    return curve, len(groups.lam), bound

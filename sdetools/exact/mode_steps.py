@@ -1,0 +1,161 @@
+"""The steps of a linear rule in one coordinate: the matrices of every step, from calls of the rule itself.
+
+A rule that treats all coordinates alike is, in one coordinate, s' = A s + sum_j G_j g_j with the gradients g_j at the points u_j = U_j . s,
+where s has one number for each part of the state. On a quadratic loss of curvature lam in this coordinate, E g_j = lam u_j, so that the
+mean of s moves by M(lam) = A + lam sum_j G_j U_j^T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sdetools.exact.linear import open_step
+
+_BLOCK = 16_384
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class ModeSteps:
+    """The matrices of a run of a linear rule in one coordinate, with n parts of the state and J gradients a step.
+
+    Attributes:
+        A: The matrices of the state, one for each different step, shape `(kinds, n, n)`.
+        G: The weights of the gradients in the new state, shape `(kinds, J, n)`.
+        U: The weights of the state in the points of the gradients, shape `(kinds, J, n)`.
+        index: The kind of each step, shape `(steps,)`.
+    """
+
+    A: np.ndarray
+    G: np.ndarray
+    U: np.ndarray
+    index: np.ndarray
+
+    @property
+    def constant(self) -> bool:
+        """Whether all steps are of one kind."""
+        return len(self.A) == 1
+
+    def mean_map(self, lam: Any, kind: int = 0) -> np.ndarray:
+        """Return M(lam) = A + lam sum_j G_j U_j^T of a step, shape `(..., n, n)` for curvatures `lam` of shape `(...)`, real or complex."""
+        slope = np.einsum("ja,jb->ab", self.G[kind], self.U[kind])
+        return self.A[kind] + np.asarray(lam)[..., None, None] * slope
+
+
+def mode_steps(dynamics: Any, steps: int) -> ModeSteps:
+    """Return the matrices of steps 0, ..., `steps` - 1 of a linear rule in one coordinate.
+
+    The rule is called with the coefficients of many steps at once, and checked against single calls; a rule that cannot take arrays as
+    coefficients is called step by step.
+
+    Args:
+        dynamics: The dynamics, such as `st.SGDM(oracle, plan)`.
+        steps: The number of steps, at least 1.
+
+    Raises:
+        ValueError: If the rule is not linear, mixes coordinates or treats them differently, has constants or extra draws, or evaluates a
+            gradient at a point that depends on another gradient of the step.
+    """
+    if getattr(dynamics, "extra_draws", ()):
+        raise ValueError(
+            f"the exact risk must have a rule without extra draws; got {dynamics.name}, which multiplies by them. Simulate it instead."
+        )
+    rows = np.asarray(dynamics.coefficient_values(steps), dtype=float).reshape(steps, -1)
+    fresh = np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])
+    rows, index = rows[fresh], np.cumsum(fresh) - 1
+    if len(rows) < steps and len(np.unique(rows, axis=0)) < len(rows):
+        rows, back = np.unique(rows, axis=0, return_inverse=True)
+        index = back.ravel()[index]
+    n = len(dynamics.parts)
+    _check_coordinatewise(dynamics, n, rows[0])
+    checked = np.unique(np.linspace(0, len(rows) - 1, 5).astype(int))
+    single = [_single(dynamics.rule, n, rows[k]) for k in checked]
+    try:
+        tables = [
+            _together(dynamics.rule, n, single[0][1].shape[0], part) for part in np.array_split(rows, -(-len(rows) // _BLOCK))
+        ]
+        A, G, U = (np.concatenate(parts) for parts in zip(*tables, strict=True))
+        if all(
+            np.allclose(found[k], one, rtol=1e-13, atol=1e-15)
+            for k, three in zip(checked, single, strict=True)
+            for found, one in zip((A, G, U), three, strict=True)
+        ):
+            return _made(A, G, U, index)
+    except Exception:  # the rule is written for numbers as coefficients, as math.sqrt(eta) is
+        pass
+    A, G, U = (np.stack(parts) for parts in zip(*(_single(dynamics.rule, n, row) for row in rows), strict=True))
+    return _made(A, G, U, index)
+
+
+def _made(A: np.ndarray, G: np.ndarray, U: np.ndarray, index: np.ndarray) -> ModeSteps:
+    """Return the steps, with arrays in the layout that the compiled loop takes."""
+    return ModeSteps(
+        *(np.ascontiguousarray(part, dtype=float) for part in (A, G, U)), np.ascontiguousarray(index, dtype=np.int64)
+    )
+
+
+def _single(rule: Any, n: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return A, G and U of one step."""
+    step = open_step(rule, [1] * n, 1, row)
+    if step.constant.any() or any(d.any() for d, _, _ in step.points):
+        raise ValueError(
+            "the exact risk must have a rule without constants, in coordinates whose origin is the minimiser; "
+            "got one that moves the point 0 without a gradient. Measure x from the minimiser."
+        )
+    if any(K.any() for _, _, earlier in step.points for K in earlier):
+        raise ValueError(
+            "the exact risk must have gradients at points that do not depend on another gradient of the same step, because its rows enter "
+            "both; got a rule that evaluates a gradient there. Simulate it instead."
+        )
+    empty = np.zeros((0, n))
+    return step.matrix, np.array([g[:, 0] for g in step.answers] or empty), np.array([U[0] for _, U, _ in step.points] or empty)
+
+
+def _together(rule: Any, n: int, calls: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return A, G and U of many steps, `(steps, ...)`, from one call of the rule; ValueError if it is not linear in state and gradients."""
+    steps, inputs = len(rows), n + calls
+    probes = np.random.default_rng(20240604).standard_normal((inputs, 2))
+    columns = np.concatenate([np.eye(inputs), probes], axis=1)
+    table = np.broadcast_to(columns[:, None], (inputs, steps, columns.shape[1])).reshape(inputs, 1, -1)
+    points: list[np.ndarray] = []
+
+    def oracle(x: Any) -> np.ndarray:
+        points.append(np.broadcast_to(np.asarray(x, dtype=float), table.shape[1:]))
+        return table[n + len(points) - 1].copy()
+
+    with np.errstate(all="ignore"):
+        new = rule(tuple(part.copy() for part in table[:n]), oracle, *np.repeat(rows, columns.shape[1], axis=0).T)
+    values = np.stack([np.broadcast_to(np.asarray(part, dtype=float), table.shape[1:]) for part in (*new, *points)])
+    values = np.moveaxis(values.reshape(n + calls, steps, -1), 1, 0)  # (steps, new state and points, columns)
+    matrix, found = values[..., :inputs], values[..., inputs:]
+    size = np.abs(matrix) @ np.abs(probes) + np.finfo(float).tiny
+    if not np.all(np.abs(matrix @ probes - found) <= _TOLERANCE * size) or matrix[:, n:, n:].any():
+        raise ValueError("not linear")
+    return matrix[:, :n, :n], np.swapaxes(matrix[:, :n, n:], 1, 2), matrix[:, n:, :n]
+
+
+def _check_coordinatewise(dynamics: Any, n: int, row: np.ndarray) -> None:
+    """Refuse a rule whose step in two coordinates is not the same step in each of them."""
+    step = None
+    try:
+        step = open_step(dynamics.rule, [2] * n, 2, row)
+    except ValueError as error:
+        if "linear" in str(error) or "equally often" in str(error):
+            raise
+    except Exception:  # an array of another length within the rule
+        step = None
+    if step is None or not all(map(_alike, (step.matrix, *step.answers, *(U for _, U, _ in step.points)))):
+        raise ValueError(
+            f"the exact risk must have a rule that treats every coordinate alike and by itself; {dynamics.name} does not. Simulate it instead."
+        )
+
+
+def _alike(matrix: np.ndarray) -> bool:
+    """Return whether a matrix of 2 x 2 blocks has multiples of the identity as blocks."""
+    blocks = matrix.reshape(matrix.shape[0] // 2, 2, matrix.shape[1] // 2, 2)
+    size = _TOLERANCE * np.abs(blocks).max(initial=0.0)
+    off = max(np.abs(blocks[:, 0, :, 1]).max(initial=0.0), np.abs(blocks[:, 1, :, 0]).max(initial=0.0))
+    return bool(off <= size and np.abs(blocks[:, 0, :, 0] - blocks[:, 1, :, 1]).max(initial=0.0) <= size)

@@ -1,0 +1,233 @@
+"""Stationary law, stability edge and exact rate of linear rules on streaming least squares.
+
+At constant coefficients the second moments move by z_i <- E(lam_i) z_i + lam_i^2 sum_jl level_jl N_jl (see `exact.moment_maps`). In terms of
+
+    K(z) = sum_i lam_i^2 (readout of level) (z 1 - E(lam_i))^-1 N,
+
+which maps levels to levels, the run is stable in mean square if and only if all E(lam_i) and K(1) have a spectral radius below 1. The
+stationary levels solve level = s^2 + K(1) level. The rate is the largest z at which K(z) has the spectral radius 1 (the secular
+equation), or the largest eigenvalue of an E(lam_i) if that is larger. All maps preserve the order of covariances, so both are positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.exact.mode_problem import mode_problem
+from sdetools.exact.mode_steps import ModeSteps, mode_steps
+from sdetools.exact.moment_maps import MomentMap, moment_map
+
+_LEARNING_RATES = ("eta", "gamma")
+_GRID = 1.25
+
+
+def level_gain(maps: MomentMap, lam: np.ndarray, z: float = 1.0) -> np.ndarray:
+    """Return K(z), by which the levels of the noise reproduce themselves, shape `(J^2, J^2)` for J gradients a step.
+
+    Args:
+        maps: The map of the moments in a step.
+        lam: The eigenvalues, positive, shape `(modes,)`.
+        z: A number larger than every eigenvalue of the maps of the modes.
+    """
+    p, J = len(maps.position), len(maps.N)
+    added = np.linalg.solve(z * np.eye(p) - maps.at(lam), maps.N.reshape(-1, p).T) * (lam * lam)[:, None, None]
+    return maps.points.reshape(J * J, p) @ added.sum(axis=0)
+
+
+def largest_eigenvalue(matrices: np.ndarray) -> float:
+    """Return the largest modulus of an eigenvalue of matrices `(..., n, n)`, 0 if n = 0; infinity if an entry is not finite."""
+    if not np.isfinite(matrices).all():
+        return np.inf
+    return float(np.abs(np.linalg.eigvals(matrices)).max(initial=0.0))
+
+
+def is_stable(maps: MomentMap, lam: np.ndarray) -> bool:
+    """Return whether the second moments of modes of eigenvalues `lam`, `(modes,)`, positive, remain bounded and forget their start."""
+    with np.errstate(all="ignore"):
+        return largest_eigenvalue(maps.at(lam)) < 1 and largest_eigenvalue(level_gain(maps, lam)) < 1
+
+
+def exact_rate(maps: MomentMap, lam: np.ndarray) -> float:
+    """Return the factor by which the second moments' distance from their limit finally changes in a step, by the secular equation.
+
+    Args:
+        maps: The map of the moments in a step.
+        lam: The eigenvalues, positive, shape `(modes,)`.
+    """
+    own = largest_eigenvalue(maps.at(lam))
+
+    def excess(z: float) -> float:
+        with np.errstate(all="ignore"):
+            return largest_eigenvalue(level_gain(maps, lam, z)) - 1
+
+    gap = 1e-12 * max(own, 1e-12)
+    if not excess(own + gap) > 0:
+        return own
+    high = gap
+    while excess(own + high) > 0:
+        high *= 4
+    low = high / 4 if high > gap else gap
+    for _ in range(60):
+        middle = np.sqrt(low * high)
+        low, high = (middle, high) if excess(own + middle) > 0 else (low, middle)
+        if high - low <= 1e-15 * own + 1e-14 * high:
+            break
+    return float(own + high)
+
+
+def stationary_risk(dynamics: Any) -> float:
+    """Return the excess risk 1/2 sum_i lam_i E x_i^2 in the stationary law of a linear rule on streaming least squares; infinity without one.
+
+    For SGD and SGDM it is (s^2/2) q/(1-q) with the budget q of `exact.momentum_budget`.
+
+    Args:
+        dynamics: The rule, with coefficients that are constant in the end.
+
+    Raises:
+        ValueError: If the coefficients keep moving, and as in `exact.risk`.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.streaming_least_squares(spectrum=[1.0, 0.5], label_noise=0.2, batch=4)
+        >>> round(stationary_risk(st.SGD(oracle, st.schedules.constant(0.2))), 6)
+        0.000846
+    """
+    problem, maps, lam = _final(dynamics)
+    if not is_stable(maps, lam):
+        return np.inf
+    J = len(maps.N)
+    level = np.linalg.solve(np.eye(J * J) - level_gain(maps, lam), np.full(J * J, problem.label_variance))
+    z = np.linalg.solve(np.eye(len(maps.position)) - maps.at(lam), level @ maps.N.reshape(J * J, -1))
+    return float(((lam * lam)[:, None] * z).sum(axis=0) @ maps.position / 2)
+
+
+def rate(dynamics: Any) -> float:
+    """Return the exact rate of a linear rule on streaming least squares: the factor per step by which risk minus its limit finally changes.
+
+    A rate of 1 or above means divergence.
+
+    Args:
+        dynamics: The rule, with coefficients that are constant in the end.
+
+    Raises:
+        ValueError: If the coefficients keep moving, and as in `exact.risk`.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.streaming_least_squares(spectrum=[1.0], batch=1)
+        >>> rate(st.SGD(oracle, st.schedules.constant(0.25)))  # (1 - 1/4)^2 + 2 (1/4)^2
+        0.6875
+    """
+    _, maps, lam = _final(dynamics)
+    return float(f"{exact_rate(maps, lam):.14g}")
+
+
+def stability_edge(dynamics: Any) -> float:
+    """Return the largest c such that a linear rule at c times its learning rate is stable in mean square on streaming least squares.
+
+    The first loss of stability is sought upwards from a small c, by factors of 1.25, and then bisected to rounding.
+
+    Args:
+        dynamics: The rule, whose learning rate is the coefficient `eta` or `gamma`; or a function that returns the rule for a given c.
+
+    Raises:
+        ValueError: If the rule has no such coefficient, no c in 1e-12 ... 1e12 is the edge, and as in `exact.risk`.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.streaming_least_squares(spectrum=[2.0], batch=4)
+        >>> round(stability_edge(st.SGD(oracle, st.schedules.constant(1.0))), 12)  # 2 B / (lam (B + 2))
+        0.666666666667
+    """
+    if callable(dynamics):
+        stable = lambda c: is_stable(*_final(dynamics(c))[1:])  # noqa: E731
+    else:
+        stable = _scaled(dynamics)
+    c = 1.0
+    if stable(c):
+        while stable(c) and c < 1e12:
+            c *= _GRID
+        low, high = c / _GRID, c
+    else:
+        while not stable(c) and c > 1e-12:
+            c /= _GRID
+        low, high = c, c * _GRID
+    if not 1e-12 < c < 1e12:
+        raise ValueError(f"the rule must become unstable at some multiple of its learning rate; got none up to {c:.0e}.")
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    return float(low)
+
+
+def _scaled(dynamics: Any) -> Callable[[float], bool]:
+    """Return whether a rule at c times its learning rate is stable, as a function of c."""
+    names = tuple(dynamics.coefficients)
+    found = [name for name in _LEARNING_RATES if name in names]
+    if not found:
+        raise ValueError(
+            f"the rule must have the coefficient eta or gamma; {dynamics.name} has {', '.join(names)}. "
+            "Give a function of c that returns the rule."
+        )
+
+    def stable(c: float) -> bool:
+        return is_stable(*_final(_WithRate(dynamics, names.index(found[0]), c))[1:])
+
+    return stable
+
+
+class _WithRate:
+    """A rule with one of its coefficients multiplied by a number."""
+
+    def __init__(self, dynamics: Any, column: int, by: float) -> None:
+        self._own, self._column, self._by = dynamics, column, by
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        out = np.array(self._own.coefficient_values(steps), dtype=float)
+        out[:, self._column] *= self._by
+        return out
+
+
+def _final(dynamics: Any) -> tuple[Any, MomentMap, np.ndarray]:
+    """Return the problem, the map of the moments in a late step, and the positive eigenvalues."""
+    problem = mode_problem(getattr(dynamics, "oracle", None))  # type: ignore[arg-type]
+    length = len(dynamics.plan.eta_values) + 4
+    rows = np.asarray(dynamics.coefficient_values(10 * length), dtype=float).reshape(10 * length, -1)
+    if np.any(rows[-1] != rows[length - 1 :]):
+        raise ValueError(
+            f"the coefficients must be constant in the end for a stationary law; those of {dynamics.name} keep moving. "
+            "Follow its risk by st.exact.risk."
+        )
+    made = mode_steps(dynamics, length)
+    return problem, moment_map(_last(made), problem.factor), problem.lam[problem.lam > 0]
+
+
+def _last(made: ModeSteps) -> ModeSteps:
+    """Return the last step alone."""
+    kind = int(made.index[-1])
+    return replace(made, **{name: getattr(made, name)[kind : kind + 1] for name in "AGU"}, index=np.zeros(1, dtype=np.int64))
+
+
+def heavy_ball_map(eta: float, beta: float, factor: float) -> MomentMap:
+    """Return the map of the moments of `st.SGDM` at learning rate `eta` and momentum `beta`, written out, for searches over both.
+
+    Args:
+        eta: The learning rate of the EMA form, h of the closed forms.
+        beta: The momentum coefficient in [0, 1).
+        factor: sigma^2 / B of the noise.
+    """
+    eta = _check.number("eta", eta)
+    if beta == 0:
+        A, G, U = np.ones((1, 1, 1)), np.array([[[-eta]]]), np.ones((1, 1, 1))
+    else:
+        A = np.array([[[1.0, -eta * beta], [0.0, beta]]])
+        G, U = np.array([[[-eta * (1 - beta), 1 - beta]]]), np.array([[[1.0, 0.0]]])
+    return moment_map(ModeSteps(A, G, U, np.zeros(1, dtype=np.int64)), factor)
