@@ -44,6 +44,7 @@ from .dynamics.integrators import (
     Platen as Platen,
 )
 from .dynamics.rules import (
+    DANA as DANA,
     IGT as IGT,
     PNM as PNM,
     QHM as QHM,
@@ -54,10 +55,13 @@ from .dynamics.rules import (
     STORM as STORM,
     AccSGD as AccSGD,
     Auxiliary as Auxiliary,
+    GeneralMomentum as GeneralMomentum,
     HeavyBall as HeavyBall,
+    MaSS as MaSS,
     Nesterov as Nesterov,
     PrimalAveraging as PrimalAveraging,
     RandomScaling as RandomScaling,
+    ScheduleFree as ScheduleFree,
 )
 from .dynamics.sdes import (
     SDE as SDE,

@@ -73,13 +73,8 @@ def start_moments(dynamics: Any, x0: Any) -> np.ndarray:
         parts = [np.asarray(part, dtype=float) for part in (dynamics.start(x) if z is None else dynamics.start(x, z))]
         if any(len(part) != dim for part in parts):
             raise ValueError(f"every part of the state must have {dim} coordinates; got {[len(part) for part in parts]}.")
-        wide = max(part.ndim for part in parts)
-        return np.stack(
-            [
-                np.broadcast_to(part.reshape(dim, -1) if wide > 1 else part, (dim, z.shape[1]) if wide > 1 else dim)
-                for part in parts
-            ]
-        )  # type: ignore[union-attr]
+        shape = (dim,) if z is None else (dim, z.shape[1])
+        return np.stack([np.broadcast_to(part[:, None] if part.ndim < len(shape) else part, shape) for part in parts])
 
     at = state(mean)
     out = np.einsum("ai,bi->abi", at, at)

@@ -92,9 +92,8 @@ def mode_steps(dynamics: Any, steps: int) -> ModeSteps:
 
 def _made(A: np.ndarray, G: np.ndarray, U: np.ndarray, index: np.ndarray) -> ModeSteps:
     """Return the steps, with arrays in the layout that the compiled loop takes."""
-    return ModeSteps(
-        *(np.ascontiguousarray(part, dtype=float) for part in (A, G, U)), np.ascontiguousarray(index, dtype=np.int64)
-    )
+    A, G, U = (np.ascontiguousarray(part, dtype=float) for part in (A, G, U))
+    return ModeSteps(A, G, U, np.ascontiguousarray(index, dtype=np.int64))
 
 
 def _single(rule: Any, n: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,6 +24,8 @@ from sdetools.exact.moment_maps import MomentMap, moment_map
 
 _LEARNING_RATES = ("eta", "gamma")
 _GRID = 1.25
+_LATE = 4_000
+"""Steps, beyond twice those of the plan, in whose second half coefficients must not move."""
 
 
 def level_gain(maps: MomentMap, lam: np.ndarray, z: float = 1.0) -> np.ndarray:
@@ -199,9 +201,9 @@ class _WithRate:
 def _final(dynamics: Any) -> tuple[Any, MomentMap, np.ndarray]:
     """Return the problem, the map of the moments in a late step, and the positive eigenvalues."""
     problem = mode_problem(getattr(dynamics, "oracle", None))  # type: ignore[arg-type]
-    length = len(dynamics.plan.eta_values) + 4
-    rows = np.asarray(dynamics.coefficient_values(10 * length), dtype=float).reshape(10 * length, -1)
-    if np.any(rows[-1] != rows[length - 1 :]):
+    length = 2 * len(dynamics.plan.eta_values) + _LATE
+    rows = np.asarray(dynamics.coefficient_values(length), dtype=float)
+    if np.any(rows[length // 2 :] != rows[-1]):
         raise ValueError(
             f"the coefficients must be constant in the end for a stationary law; those of {dynamics.name} keep moving. "
             "Follow its risk by st.exact.risk."
