@@ -10,6 +10,13 @@ from .closed_observables import (
     Absolute as Absolute,
     Below as Below,
 )
+from .dropping import (
+    Dropping as Dropping,
+    MassParameters as MassParameters,
+    drop_momentum as drop_momentum,
+    dropping_diagram as dropping_diagram,
+    mass_parameters as mass_parameters,
+)
 from .equations import (
     solution as solution,
     step_law as step_law,
@@ -48,6 +55,13 @@ from .recorded import (
 )
 from .risk_result import (
     Risk as Risk,
+)
+from .spectra import (
+    Spectrum as Spectrum,
+    from_data as from_data,
+    power_law as power_law,
+    random_features as random_features,
+    two_bulks as two_bulks,
 )
 from .stability import (
     rate as rate,

@@ -34,10 +34,13 @@ def level_gain(maps: MomentMap, lam: np.ndarray, z: float = 1.0) -> np.ndarray:
     Args:
         maps: The map of the moments in a step.
         lam: The eigenvalues, positive, shape `(modes,)`.
-        z: A number larger than every eigenvalue of the maps of the modes.
+        z: A number larger than every eigenvalue of the maps of the modes; at one of them K is infinite.
     """
     p, J = len(maps.position), len(maps.N)
-    added = np.linalg.solve(z * np.eye(p) - maps.at(lam), maps.N.reshape(-1, p).T) * (lam * lam)[:, None, None]
+    try:
+        added = np.linalg.solve(z * np.eye(p) - maps.at(lam), maps.N.reshape(-1, p).T) * (lam * lam)[:, None, None]
+    except np.linalg.LinAlgError:  # at a pole
+        return np.full((J * J, J * J), np.inf)
     return maps.points.reshape(J * J, p) @ added.sum(axis=0)
 
 

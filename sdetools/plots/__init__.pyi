@@ -18,6 +18,7 @@ from .paths import (
     path_plot as path_plot,
 )
 from .risk_plots import (
+    phase_diagram as phase_diagram,
     risk_curves as risk_curves,
 )
 from .rooflines import (

@@ -61,3 +61,42 @@ def risk_curves(
                 axes.plot(x, y[0] * (x / x[0]) ** slope, color=FAINT, linewidth=1.0, linestyle=":")
     finish(axes, xlabel, ylabel, title, legend=True)
     return axes
+
+
+def phase_diagram(
+    rates: Any, batches: Any, values: Any, level: float, *, title: str = "", label: str = "bound", ax: Axes | None = None
+) -> Axes:
+    """Plot numbers over learning rate and batch size on logarithmic axes, with the contour of one level.
+
+    Args:
+        rates: The learning rates, `(rates,)`, positive.
+        batches: The batch sizes, `(batches,)`, positive.
+        values: The numbers, `(batches, rates)`; those that are not positive and finite are left blank.
+        level: The level of the contour, such as the tolerance of a rule.
+        title: Title of the axes.
+        label: The name of the numbers, in the legend of the contour.
+        ax: Axes to draw on; None makes a new figure.
+
+    Returns:
+        The axes; `.figure` is their figure.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+
+    Example:
+        >>> axes = phase_diagram([0.01, 0.1], [1, 8], [[0.001, 0.1], [0.002, 0.3]], level=0.05)
+        >>> axes.get_xlabel()
+        'learning rate h'
+    """
+    h, B, table = (np.asarray(part, dtype=float) for part in (rates, batches, values))
+    if table.shape != (len(B), len(h)):
+        raise ValueError(f"`values` must have shape ({len(B)}, {len(h)}), batches by rates; got {table.shape}.")
+    _, axes = canvas(ax=ax)
+    shown = np.ma.masked_invalid(np.log10(np.where((table > 0) & np.isfinite(table), table, np.nan)))
+    axes.pcolormesh(h, B, shown, shading="nearest", cmap="viridis")
+    if min(table.shape) > 1 and np.nanmin(np.where(np.isfinite(table), table, np.nan)) < level < table.max():
+        axes.contour(h, B, np.minimum(table, 1e3), levels=[level], colors="white")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    finish(axes, "learning rate h", "batch size B", title or f"log10 {label}; line: {label} = {level:g}")
+    return axes

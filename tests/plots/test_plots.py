@@ -45,6 +45,10 @@ CASES = {
         4,
         lambda ax: plots.level_panels("x", (T + 1, T[:2] + 1), (T, T[:2]), T + 1, T + 1, (3.0, 9.0), eps=0.1, ax=ax),
     ),
+    "phase_diagram": (
+        1,
+        lambda ax: plots.phase_diagram([0.1, 1.0, 2.0], [1, 9], [[0.01, 0.1, np.inf], [0.02, 0.2, 3.0]], level=0.05, ax=ax),
+    ),
     "risk_curves": (1, lambda ax: plots.risk_curves([0, 1, 9], {"SGD": [2.0, 1.0, 0.1]}, slopes=[-1.0], ax=ax)),
     "roofline_panels": (2, lambda ax: plots.roofline_panels({"quadratic": np.arange(1.0, 11.0).reshape(5, 2)}, ax)),
 }

@@ -1,0 +1,145 @@
+"""May momentum be dropped on least squares? A bound on the logarithm of the ratio of the losses with and without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.exact.momentum_budget import momentum_budget
+from sdetools.exact.spectra import Spectrum
+from sdetools.exact.stability import exact_rate, heavy_ball_map, is_stable
+
+_TIMES = 400
+_FLOOR = 0.05
+
+
+@dataclass(frozen=True)
+class Dropping:
+    """The three terms of the rule for dropping momentum, each at least 0; `drop_momentum` returns them.
+
+    Attributes:
+        noise: log[q_0 (1 - q_b) / (q_b (1 - q_0))], the ratio of the stationary risks. Exact; infinite if plain SGD is unstable.
+        transient: max_t 2 beta/(1-beta) |<x (1 - x t)>_w|, x = h lam, the lag while the risk falls. Asymptotic: to first order in x/(1-beta).
+        rate: T |log z_b - log z_0| with the exact rates z. The rates are exact; to add this term up to the step T is heuristic.
+        floor_step: T: the steps until the risk of plain SGD has nearly reached its floor, at most `steps`; a model of the risk, heuristic.
+    """
+
+    noise: float
+    transient: float
+    rate: float
+    floor_step: int
+
+    @property
+    def bound(self) -> float:
+        """The sum of the three terms, an estimate from above of the largest |log(risk with momentum / risk without)|; no proved bound."""
+        return self.noise + self.transient + self.rate
+
+    def drop(self, delta: float) -> bool:
+        """Return whether the rule says that momentum may be dropped at a tolerance `delta` of the logarithm of the risk."""
+        return bool(self.bound <= _check.positive("delta", delta))
+
+
+def drop_momentum(spectrum: Spectrum, batch: int, h: float, beta: float, steps: int) -> Dropping:
+    """Return the three terms of the rule for dropping momentum on streaming least squares: SGD at rate h instead of SGDM.
+
+    Drop it at a tolerance delta if their sum is at most delta. The rule says when dropping is safe; where it says nothing, dropping may still
+    be. Its small parameter is beta h lam / (1 - beta), and not the heavy-ball rate times lam. `Dropping` says what is exact, asymptotic and heuristic.
+
+    Args:
+        spectrum: The problem, such as `exact.power_law(...)`, with its start and label noise.
+        batch: The batch B.
+        h: The learning rate of the EMA form; torch's lr over 1 - beta.
+        beta: The momentum coefficient in [0, 1).
+        steps: The steps of the run.
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+
+    Example:
+        >>> from sdetools.exact.spectra import power_law
+        >>> terms = drop_momentum(power_law(100, a=1.0, b=0.5, label_noise=0.5), batch=8, h=0.004, beta=0.9, steps=1000)
+        >>> terms.drop(0.05), terms.drop(1e-4)
+        (True, False)
+    """
+    lam, rho, steps = spectrum.values, spectrum.distance, _check.count("steps", steps)
+    q = {b: momentum_budget(lam, batch, h, b) for b in (0.0, beta)}
+    beta = _check.momentum("beta", beta)
+    maps = {b: heavy_ball_map(h, b, 1 / batch) for b in (0.0, beta)}
+    if q[0.0] >= 1 or not all(is_stable(one, lam) for one in maps.values()):
+        return Dropping(np.inf, np.inf, np.inf, steps)
+    noise = float(np.log(q[0.0] * (1 - q[beta]) / (q[beta] * (1 - q[0.0]))))
+    x, t = h * lam, np.unique(np.concatenate([[0.0], np.geomspace(1, steps, _TIMES)]))
+    weights = lam * rho**2 * np.exp(-2 * np.outer(t, x))
+    signal, lag = weights.sum(axis=1) / 2, (weights * x * (1 - np.outer(t, x))).sum(axis=1)
+    floor = spectrum.label_noise**2 / 2 * q[0.0] / (1 - q[0.0])
+    with np.errstate(all="ignore"):
+        share = np.where(signal > 0, lag / (2 * signal), 0.0) * signal / np.maximum(signal + floor, 1e-300)
+    transient = float(2 * beta / (1 - beta) * np.abs(share).max())
+    reached = np.flatnonzero(signal <= _FLOOR * floor)
+    last = int(np.ceil(t[reached[0]])) if len(reached) else steps
+    rates = [np.log(exact_rate(maps[b], lam)) for b in (0.0, beta)]
+    return Dropping(max(noise, 0.0), transient, float(last * abs(rates[0] - rates[1])), last)
+
+
+def dropping_diagram(spectrum: Spectrum, batches: Any, rates: Any, beta: float, steps: int) -> np.ndarray:
+    """Return the bound of the rule over a grid of batches and learning rates, `(batches, rates)`; `plots.phase_diagram` draws it.
+
+    Args:
+        spectrum: The problem.
+        batches: The batch sizes.
+        rates: The learning rates h of the EMA form.
+        beta: The momentum coefficient in [0, 1).
+        steps: The steps of the run.
+
+    Example:
+        >>> from sdetools.exact.spectra import power_law
+        >>> dropping_diagram(power_law(9, 1.0, 0.5, 0.1), [1, 8], [0.01, 0.1, 9.0], 0.9, 100).shape
+        (2, 3)
+    """
+    return np.array([[drop_momentum(spectrum, int(B), float(h), beta, steps).bound for h in rates] for B in batches])
+
+
+@dataclass(frozen=True)
+class MassParameters:
+    """The parameters of `st.MaSS` on streaming least squares; `mass_parameters` returns them.
+
+    Attributes:
+        eta: The learning rate, the authors' eta_1.
+        gamma: The extrapolation.
+        c: The compensation eta_2 / eta_1.
+        rate: The bound 1 - 1/S on its rate.
+    """
+
+    eta: float
+    gamma: float
+    c: float
+    rate: float
+
+
+def mass_parameters(spectrum: Any, batch: int) -> MassParameters:
+    """Return the parameters of `st.MaSS` for Gaussian rows and a batch m, after Liu and Belkin (2020).
+
+    L_m = L_1/m + (m-1) lam_max/m with L_1 = tr K + 2 lam_max, kappa_m = L_m/lam_min, kt_m = (d + 2)/m + (m-1)/m, S = sqrt(kappa_m kt_m):
+    eta = 1/L_m, gamma = (S-1)/(S+1), c = S/(S+1) (1 - 1/kt_m). The parameters are recalled from the paper; their rate was measured.
+
+    Args:
+        spectrum: The eigenvalues lam_i, positive.
+        batch: The batch m.
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+
+    Example:
+        >>> mass_parameters([1.0, 0.25], batch=1).eta  # 1 / (1.25 + 2)
+        0.3076923076923077
+    """
+    lam, m = np.atleast_1d(_check.finite("spectrum", spectrum)), _check.count("batch", batch)
+    if lam.ndim != 1 or lam.min(initial=1.0) <= 0:
+        raise ValueError(f"`spectrum` must be a vector of positive numbers; got {_check.shown(spectrum)}.")
+    L = (lam.sum() + 2 * lam.max()) / m + (m - 1) * lam.max() / m
+    kt = (len(lam) + 2) / m + (m - 1) / m
+    S = float(np.sqrt(L / lam.min() * kt))
+    return MassParameters(float(1 / L), (S - 1) / (S + 1), S / (S + 1) * (1 - 1 / kt), 1 - 1 / S)
