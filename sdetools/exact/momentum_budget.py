@@ -223,20 +223,20 @@ def best(spectrum: Any, batch: int, momentum: bool = True) -> Best:
         maps = heavy_ball_map(float(np.exp(log_h)), beta, 1 / B)
         return np.log(exact_rate(maps, lam)) if is_stable(maps, lam) else 1.0
 
-    def over_h(beta: float) -> tuple[float, float]:
+    def over_h(beta: float, precision: float = 1e-4) -> tuple[float, float]:
         top = np.log(momentum_edge(lam, int(B), beta))
-        found = minimize_scalar(lambda u: at(u, beta), bounds=(top - 12, top), method="bounded", options={"xatol": 1e-6})
+        found = minimize_scalar(lambda u: at(u, beta), bounds=(top - 12, top), method="bounded", options={"xatol": precision})
         return float(found.fun), float(found.x)
 
-    value, log_h = over_h(0.0)
+    value, log_h = over_h(0.0, 1e-6)
     if not momentum:
         return Best(float(np.exp(log_h)), 0.0, float(np.exp(value)))
     low, high = np.log(1e-3 / np.sqrt(lam.max() / lam.min())), 0.0
-    found = minimize_scalar(lambda v: over_h(-np.expm1(v))[0], bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    found = minimize_scalar(lambda v: over_h(-np.expm1(v))[0], bounds=(low, high), method="bounded", options={"xatol": 1e-3})
     beta = float(-np.expm1(found.x))
     if found.fun >= value:
         return Best(float(np.exp(log_h)), 0.0, float(np.exp(value)))
-    value, log_h = over_h(beta)
+    value, log_h = over_h(beta, 1e-6)
     return Best(float(np.exp(log_h)), beta, float(np.exp(value)))
 
 

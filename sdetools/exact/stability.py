@@ -64,6 +64,8 @@ def exact_rate(maps: MomentMap, lam: np.ndarray) -> float:
         maps: The map of the moments in a step.
         lam: The eigenvalues, positive, shape `(modes,)`.
     """
+    from scipy.optimize import brentq
+
     own = largest_eigenvalue(maps.at(lam))
 
     def excess(z: float) -> float:
@@ -71,18 +73,13 @@ def exact_rate(maps: MomentMap, lam: np.ndarray) -> float:
             return largest_eigenvalue(level_gain(maps, lam, z)) - 1
 
     gap = 1e-12 * max(own, 1e-12)
-    if not excess(own + gap) > 0:
-        return own
     high = gap
     while excess(own + high) > 0:
         high *= 4
-    low = high / 4 if high > gap else gap
-    for _ in range(60):
-        middle = np.sqrt(low * high)
-        low, high = (middle, high) if excess(own + middle) > 0 else (low, middle)
-        if high - low <= 1e-15 * own + 1e-14 * high:
-            break
-    return float(own + high)
+    if high == gap:
+        return own
+    found = brentq(lambda u: min(excess(own + np.exp(u)), 1e300), np.log(high / 4), np.log(high), xtol=1e-13)
+    return float(own + np.exp(found))
 
 
 def stationary_risk(dynamics: Any) -> float:

@@ -1,0 +1,405 @@
+"""Where momentum has a value on least squares, and where not: exact risks of streaming least squares, without paths.
+
+Rows are Gaussian with eigenvalues lam_i, B fresh rows a step, label noise s, h the learning rate of the EMA form. All numbers are exact (moment
+recursions or closed forms); the references are written out here and share nothing with the library but the rule of the method.
+
+    k = (1 - beta) / (1 + beta),    q_b = sum_i h lam_i / (2 B - (1 + k B) h lam_i),    stationary risk = (s^2 / 2) q_b / (1 - q_b)
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+import sdetools as st
+
+E = st.exact
+LAM, RHO, S, B = np.array([2.0, 0.9, 0.3, 0.05]), np.array([1.0, -0.5, 2.0, 0.3]), 0.4, 2
+ROUNDING = 1e-10
+constant = st.schedules.constant
+
+
+def whole_covariance(matrices, steps, square=1.0):
+    """Return the risk by the recursion of the whole E s s^T for s' = A s + b g, g at c . s, all coordinates: (A, b, c) of one coordinate."""
+    A, b, c = (np.asarray(part, dtype=float) for part in matrices)
+    d, K = len(LAM), np.diag(LAM)
+    eye = np.eye(d)
+    lift, push, read = np.kron(A, eye), np.kron(b[:, None], eye), np.kron(c[None], eye)
+    M = lift + push @ K @ read
+    s = np.kron(np.array([1.0, *([float(c[0] != 1.0 or A[0, 0] != 1.0)] * (len(b) - 1))]), RHO)
+    second, out = np.outer(s, s), []
+    for _ in range(steps + 1):
+        out.append(np.trace(K @ second[:d, :d]) / 2)
+        C = read @ second @ read.T
+        second = M @ second @ M.T + push @ (square * K @ C @ K + (np.trace(K @ C) + S * S) * K) @ push.T / B
+    return np.array(out)
+
+
+RULES = {
+    "SGD": (lambda o: st.SGD(o, constant(0.2)), ([[1]], [-0.2], [1])),
+    "SGDM": (lambda o: st.SGDM(o, constant(0.3, 0.8)), ([[1, -0.24], [0, 0.8]], [-0.06, 0.2], [1, 0])),
+    "general momentum": (
+        lambda o: st.GeneralMomentum(o, constant(1.0), D=0.1, g1=1.0, g2=0.1, g3=0.01),
+        ([[1, -0.009], [0, 0.9]], [-0.11, 1.0], [1, 0]),
+    ),
+    "MaSS": (lambda o: st.MaSS(o, constant(0.15), gamma=0.6, c=0.2), ([[1.6, -0.6], [1, 0]], [-0.21, -0.15], [1, 0])),
+}
+"""Rules, and A, b and c of their papers in one coordinate."""
+
+
+@st.claim(
+    "least-squares-recursion",
+    statement=r"On streaming least squares the diagonal of the second moments closes: $\mathrm{Var}\, g_i = (\lambda_i^2 u_i^2 + \lambda_i s)/B$ "
+    r"with $s = \sigma^2 + \sum_j \lambda_j E u_j^2$, in every dimension and for every linear rule.",
+    source="Isserlis' theorem; derived",
+)
+def recursion(run):
+    """Compare the risk of four rules with the recursion of the whole covariance, and one with a simulation."""
+    run.note(
+        "Detects a wrong rule, a term of the variance, the level of the noise, the batch, and the square of the label noise."
+    )
+    oracle = st.streaming_least_squares(LAM, S, B)
+    for name, (make, matrices) in RULES.items():
+        found, expected = E.risk(make(oracle), RHO, 60).risk, whole_covariance(matrices, 60)
+        run.measure(f"{name}: largest relative distance, 60 steps", np.abs(found / expected - 1).max(), at_most=ROUNDING)
+    rule, steps = RULES["SGDM"][0](oracle), 20
+    mean = st.simulate(
+        rule, RHO, steps * rule.step_time, observe={"L": oracle.loss.value}, times=[steps * rule.step_time], **run.options()
+    ).at("L")
+    exact = whole_covariance(RULES["SGDM"][1], steps)[-1]
+    run.measure("SGDM: simulated risk after 20 steps", mean, expected=exact, tolerance=10 * mean.stderr)
+    with run.control(r"without $\lambda_i^2 u_i^2$"):
+        other = whole_covariance(RULES["SGDM"][1], steps, square=0.0)[-1]
+        run.measure("SGDM: simulated risk after 20 steps", mean, expected=other, tolerance=10 * mean.stderr)
+
+
+def budget(lam, batch, h, k):
+    """Return q for a given k."""
+    return (h * lam / (2 * batch - (1 + k * batch) * h * lam)).sum()
+
+
+@st.claim(
+    "least-squares-stationary-law",
+    statement=r"The stationary risk is $\frac{\sigma^2}{2} \frac{q_b}{1 - q_b}$, $q_b = \sum_i \frac{h\lambda_i}{2B - (1 + kB) h\lambda_i}$, "
+    r"$k = \frac{1-\beta}{1+\beta}$, and the rule is stable in mean square if and only if $q_b < 1$.",
+    source="derived",
+)
+def stationary(run):
+    """Compare the stationary risk and the edge with the formula."""
+    run.note("Detects a wrong k, a factor of B or 2, and an edge that is not that of q = 1.")
+    oracle = st.streaming_least_squares(LAM, S, B)
+    for beta in (0.0, 0.5, 0.95):
+        k, rule = (1 - beta) / (1 + beta), st.SGDM(oracle, constant(0.2, beta))
+        q = budget(LAM, B, 0.2, k)
+        run.measure(f"stationary risk, beta={beta}", E.stationary_risk(rule), S * S / 2 * q / (1 - q), relative=ROUNDING)
+        run.measure(
+            f"closed form of the library, beta={beta}",
+            E.momentum_stationary_risk(LAM, B, S, 0.2, beta),
+            S * S / 2 * q / (1 - q),
+            relative=ROUNDING,
+        )
+        run.measure(
+            f"risk after 20,000 steps, beta={beta}",
+            E.risk(rule, RHO, 20_000, [20_000]).risk[0],
+            S * S / 2 * q / (1 - q),
+            relative=1e-9,
+        )
+        edge = 0.2 * E.stability_edge(rule)
+        run.measure(f"q at the edge, beta={beta}", budget(LAM, B, edge, k), 1.0, tolerance=1e-8)
+    with run.control("k = 1"):
+        run.measure(
+            "stationary risk, beta=0.95",
+            E.stationary_risk(st.SGDM(oracle, constant(0.2, 0.95))),
+            S * S / 2 * budget(LAM, B, 0.2, 1) / (1 - budget(LAM, B, 0.2, 1)),
+            relative=0.01,
+        )
+
+
+def gain(lam, batch):
+    """Return how many times faster the best SGDM is than the best SGD, by their exact rates."""
+    return math.log(E.best(lam, batch).rate) / math.log(E.best(lam, batch, momentum=False).rate)
+
+
+@st.claim(
+    "least-squares-no-acceleration-at-small-batch",
+    statement=r"For two eigenvalues 1 and $1/\kappa$, $\kappa \to \infty$, the best SGDM is $(B+2)/2$ times faster than the best SGD: 3/2 at batch 1, "
+    r"where MaSS is more than 100 times faster.",
+    source="derived; MaSS: Liu and Belkin, ICLR 2020",
+)
+def small_batch(run):
+    """Measure the gain of the best momentum at small batch sizes, for a condition number of 10^6."""
+    kappa = 1e6
+    run.note(
+        r"The distance from the limit is of order $(B+2)/\sqrt{\kappa}$. Detects a wrong rate, and a search that misses the optimum by 1 %."
+    )
+    gains = {batch: gain([1.0, 1 / kappa], batch) for batch in (1, 2, 4)}
+    for batch, found in gains.items():
+        run.measure(f"gain of SGDM, B={batch}", found, (batch + 2) / 2, relative=0.01)
+    p = E.mass_parameters([1.0, 1 / kappa], 1)
+    oracle = st.streaming_least_squares([1.0, 1 / kappa], 0.0, 1)
+    rate = E.rate(st.MaSS(oracle, constant(p.eta), gamma=p.gamma, c=p.c))
+    plain = E.best([1.0, 1 / kappa], 1, momentum=False).rate
+    run.measure("gain of MaSS, B=1", math.log(rate) / math.log(plain), at_least=100)
+    run.measure("rate of MaSS within its bound 1 - 1/S", rate, at_most=p.rate)
+    with run.control("the gain sqrt(kappa) / 4 of large batches"):
+        run.measure("gain of SGDM, B=1", gains[1], at_least=kappa**0.5 / 4)
+
+
+@st.claim(
+    "least-squares-mass",
+    statement=r"At batch 1 in two dimensions, $-\log(\mathrm{rate})$ falls like $\kappa^{-1}$ for the best SGD and like $\kappa^{-1/2}$ for MaSS. "
+    r"The parameters of MaSS are recalled from the paper.",
+    source="Liu and Belkin, ICLR 2020",
+)
+def mass(run):
+    """Measure the exponents in kappa between 10^5 and 10^6."""
+    speeds = {}
+    for kappa in (1e5, 1e6):
+        lam = [1.0, 1 / kappa]
+        p, oracle = E.mass_parameters(lam, 1), st.streaming_least_squares(lam, 0.0, 1)
+        speeds[kappa] = (
+            -math.log(E.best(lam, 1, momentum=False).rate),
+            -math.log(E.rate(st.MaSS(oracle, constant(p.eta), gamma=p.gamma, c=p.c))),
+        )
+        run.measure(
+            f"Nesterov's rate with the same numbers, kappa={kappa:g}",
+            E.rate(st.MaSS(oracle, constant(p.eta), gamma=p.gamma, c=0.0)),
+            at_least=1.0,
+        )
+    sgd, accelerated = (math.log10(b / a) for a, b in zip(speeds[1e5], speeds[1e6], strict=True))
+    run.note(
+        r"S is $\sqrt{\kappa_m \tilde\kappa_m}$ up to a term of relative order $1/S$. Detects another gamma or compensation."
+    )
+    run.measure("exponent of SGD", sgd, -1.0, tolerance=0.02)
+    run.measure("exponent of MaSS", accelerated, -0.5, tolerance=0.03)
+    with run.control("MaSS as slow as SGD"):
+        run.measure("exponent of MaSS", accelerated, -1.0, tolerance=0.03)
+
+
+SPECTRA = {
+    "power law": np.arange(1.0, 16) ** -2,
+    "geometric": np.geomspace(1, 1e-5, 12),
+    "two bulks": np.repeat([1.0, 1e-4], [16, 2]),
+}
+
+
+@st.claim(
+    "least-squares-batch-threshold",
+    statement=r"The best rate of heavy ball over $4/\sqrt\kappa$ is nearly one function of $B / B^*$, $B^* = \frac12 r_{\rm eff} \sqrt\kappa$, "
+    r"$r_{\rm eff} = \mathrm{tr} K / \lambda_{\max}$: an asymptotic rule, here measured on three spectra.",
+    source="measured",
+)
+def threshold(run):
+    """Compare the spread of the scaled best rates of three spectra at equal B/B* with that at equal B."""
+    shares, spreads = (1 / 4, 16.0), {"B*": [], "B": []}
+    limits = {name: E.batch_threshold(lam) for name, lam in SPECTRA.items()}
+    middle = math.exp(np.mean([math.log(one.threshold) for one in limits.values()]))
+
+    def scaled(name, batch):
+        return -math.log(E.best(SPECTRA[name], max(round(batch), 1)).rate) * limits[name].kappa ** 0.5 / 4
+
+    for share in shares:
+        for kind in spreads:
+            found = [math.log(scaled(name, share * (one.threshold if kind == "B*" else middle))) for name, one in limits.items()]
+            spreads[kind].append(max(found) - min(found))
+    ratio = sum(spreads["B"]) / sum(spreads["B*"])
+    run.table(
+        "spread of log(rate / (4 / sqrt kappa)) over the spectra",
+        [{"B/B*": s, "at equal B/B*": a, "at equal B": b} for s, a, b in zip(shares, spreads["B*"], spreads["B"], strict=True)],
+    )
+    run.note("Detects another effective rank, and a threshold without sqrt(kappa).")
+    run.measure("spread at equal B over spread at equal B/B*", ratio, at_least=5.0)
+    with run.control("no collapse"):
+        run.measure("spread at equal B over spread at equal B/B*", ratio, at_most=1.0)
+
+
+@st.claim(
+    "least-squares-exponents",
+    statement=r"On the spectrum $j^{-2a}$ with target $j^{-b}$, $a = 1$, $b = 0.3$, the risk of SGD, SGDM and schedule-free SGD falls like $t^{-0.8}$, that "
+    r"of DANA-decaying like $t^{-1.2}$, $(2 - 1/2a)(2a + 2b - 1)/2a$: here momentum is not marginal.",
+    source="Ferbach et al., arXiv:2505.16098",
+)
+def exponents(run):
+    """Measure the local exponent between 20,000 and 200,000 steps, of 20,000 modes in groups."""
+    law, batch, record = E.power_law(20_000, a=1.0, b=0.3), 16, [20_000, 200_000]
+    oracle = st.streaming_least_squares(law.values, 0.0, batch)
+    h = 0.1 * E.momentum_edge(law.values, batch)
+    rules = {
+        "SGD": (st.SGD(oracle, constant(h)), -0.8, 0.01),
+        "SGDM": (st.SGDM(oracle, constant(h, 0.9)), -0.8, 0.01),
+        "schedule-free SGD": (st.ScheduleFree(oracle, constant(h)), -0.8, 0.01),
+        "DANA": (st.DANA(oracle, constant(h), delta=4.0, ratio=1.0, power=0.5), -1.2, 0.03),
+    }
+    found = {}
+    for name, (rule, expected, tolerance) in rules.items():
+        risk = E.risk(rule, law.distance, record[-1], record, nodes=2)
+        found[name] = float(risk.local_exponents()[0])
+        run.measure(f"exponent of {name}", found[name], expected, tolerance=tolerance)
+    run.note(
+        r"The next term of DANA's exponent is about $.035$ a decade before this one. Detects another power of g3 or another decay D."
+    )
+    diverging = st.DANA(oracle, constant(3 * h), delta=4.0, ratio=1.0, power=0.0)
+    last = E.risk(diverging, law.distance, 200_000, [200_000], nodes=2).risk[0]
+    run.measure("log10 of the risk of g3 = g2 after 200,000 steps", min(math.log10(last), 300.0), at_least=3)
+    with run.control("DANA as slow as SGD"):
+        run.measure("exponent of DANA", found["DANA"], -0.8, tolerance=0.03)
+
+
+@st.claim(
+    "least-squares-noise-budget",
+    statement=r"Frozen general momentum is stable in mean square if and only if $q = \sum_i r_i/(1 - r_i) < 1$ with the closed form of $r_i$, and "
+    r"$q \approx (g_2\, \mathrm{tr} K + (g_3/g_2) N(D/g_2))/2B$ for small steps.",
+    source="derived",
+)
+def noise_budget(run):
+    """Compare the edge in g3 of the rule with the root of q = 1, and the schedule within the budget with SGD."""
+    lam, batch, D, g2 = np.arange(1.0, 51) ** -2, 4, 0.01, 0.1
+    oracle = st.streaming_least_squares(lam, 0.0, batch)
+    edge = E.stability_edge(lambda g3: st.GeneralMomentum(oracle, constant(1.0), D=D, g1=1.0, g2=g2, g3=g3 * g2))
+    run.measure("q at the edge of the rule", E.general_budget(lam, batch, D, g2, edge * g2), 1.0, tolerance=1e-6)
+    small = (1e-3 * lam.sum() + 0.02 * (lam / (lam + 0.1)).sum()) / (2 * batch)
+    run.measure("q for small steps", E.general_budget(lam, batch, 1e-4, 1e-3, 2e-5), small, relative=0.02)
+    law, steps = E.power_law(2_000, a=1.0, b=0.3), 20_000
+    for rows in (1, 16):
+        stream = st.streaming_least_squares(law.values, 0.0, rows)
+        h = 0.3 * E.momentum_edge(law.values, rows)
+        within, plain, beyond = (
+            E.risk(rule, law.distance, steps, [steps], nodes=2).risk[0]
+            for rule in (
+                st.DANA(stream, constant(h), delta=4.0, share=0.25),
+                st.SGD(stream, constant(h)),
+                st.DANA(stream, constant(h), delta=4.0, share=3.0),
+            )
+        )
+        run.measure(f"risk of SGD over that within the budget, B={rows}", plain / within, at_least=5.0)
+        with run.control(f"three times the budget, B={rows}"):
+            run.measure("risk of SGD over that of the rule", plain / beyond, at_least=1.0)
+
+
+@st.claim(
+    "least-squares-interpolation",
+    statement=r"Without label noise, where the loss falls by a power law, the loss of SGDM over that of SGD tends to $(1 - q_0)/(1 - q_b)$.",
+    source="derived",
+)
+def interpolation(run):
+    """Compare the ratio of the losses after 40,000 steps with the limit."""
+    law, batch = E.power_law(2_000, a=1.0, b=0.3), 4
+    h = 0.7 * E.momentum_edge(law.values, batch)
+    oracle = st.streaming_least_squares(law.values, 0.0, batch)
+    with_momentum, without = (
+        E.risk(r, law.distance, 40_000, [40_000], nodes=4).risk[0]
+        for r in (st.SGDM(oracle, constant(h, 0.9)), st.SGD(oracle, constant(h)))
+    )
+    limit = (1 - budget(law.values, batch, h, 1.0)) / (1 - budget(law.values, batch, h, 0.1 / 1.9))
+    run.note("Detects a wrong k in either budget.")
+    run.measure("loss of SGDM over that of SGD", with_momentum / without, limit, tolerance=1e-3)
+    run.measure("the limit is away from 1", 1 - limit, at_least=0.03)
+    with run.control("no difference"):
+        run.measure("loss of SGDM over that of SGD", with_momentum / without, 1.0, tolerance=1e-3)
+
+
+class AverageOfSGDM(st.Dynamics):
+    """The mean x of the iterates z_0, ..., z_k of SGDM."""
+
+    parts, at_x0, coefficients = ("x", "z", "m"), ("z",), ("eta", "beta", "c")
+
+    @staticmethod
+    def rule(state, oracle, eta, beta, c):
+        x, z, m = state
+        m = beta * m + (1 - beta) * oracle(z)
+        z = z - eta * m
+        return x + c * (z - x), z, m
+
+    def coefficient_values(self, steps):
+        return np.column_stack([self.plan.etas(steps), self.plan.betas(steps), 1 / (np.arange(steps) + 2.0)])
+
+
+@st.claim(
+    "least-squares-averages-do-not-see-momentum",
+    statement=r"$T\, E L$ of the mean of $T$ iterates tends to $\sum_i (s + \lambda_i E\rho_i^2)/2B$ for every stable $(h, \beta)$, with the stationary "
+    r"$s$ and $\rho$: equal up to their excess, while the last iterates differ.",
+    source="derived",
+)
+def averages(run):
+    """Compare T E L of the mean after 200,000 steps with the limit, with and without momentum."""
+    steps, h, last = 200_000, 0.3, {}
+    oracle = st.streaming_least_squares(LAM, S, B)
+    for beta in (0.0, 0.9):
+        k = (1 - beta) / (1 + beta)
+        q = budget(LAM, B, h, k)
+        level = S * S / (1 - q)
+        modes = level * h * LAM / (2 * B - (1 + k * B) * h * LAM)
+        limit = float((level + modes).sum() / (2 * B))
+        found = steps * E.risk(AverageOfSGDM(oracle, constant(h, beta)), 0 * RHO, steps, [steps]).risk[0]
+        run.measure(f"T E L of the mean, beta={beta}", found, limit, relative=0.005)
+        last[beta] = q / (1 - q), limit
+    run.note(
+        r"The next term is of relative order $1/(h \lambda_{\min} T) = 3 \cdot 10^{-4}$. Detects a wrong level or factor of B."
+    )
+    run.measure("last iterates: risk of SGD over that of SGDM, minus 1", last[0.0][0] / last[0.9][0] - 1, at_least=0.2)
+    with run.control("the mean as noisy as the last iterate"):
+        run.measure("T E L of the mean, SGD over SGDM", last[0.0][1] / last[0.9][1], last[0.0][0] / last[0.9][0], relative=0.05)
+
+
+@st.claim(
+    "least-squares-dropping-momentum",
+    statement=r"Where the three terms of the rule sum to at most $\delta$, the logarithm of the ratio of the risks of SGDM and SGD stays below $1.5\,\delta$ "
+    r"(proportion .97 at $\delta = .02$, .95 at $\delta = .05$): the rule says when dropping momentum is safe.",
+    source="derived for small steps; measured on random problems",
+)
+def dropping(run):
+    """Run the rule and two naive ones on random power laws, with the exact risks as the truth."""
+    generator, kept = np.random.default_rng(run.seed), {}
+    for _ in range(run.scale(quick=150, standard=2_500, full=6_000)):
+        law = E.power_law(
+            int(generator.integers(4, 24)), generator.uniform(0.4, 1.5), generator.uniform(0, 1), 10 ** generator.uniform(-2, 0.5)
+        )
+        batch, beta, steps = (
+            int(2 ** generator.integers(0, 9)),
+            float(generator.choice([0.5, 0.8, 0.9, 0.95])),
+            int(10 ** generator.uniform(2, 3.3)),
+        )
+        h = E.momentum_edge(law.values, batch, beta) * 10 ** generator.uniform(-3.5, -0.1)
+        oracle = st.streaming_least_squares(law.values, law.label_noise, batch)
+        curves = [
+            E.risk(rule, law.distance, steps).risk for rule in (st.SGDM(oracle, constant(h, beta)), st.SGD(oracle, constant(h)))
+        ]
+        gap = np.abs(np.log(curves[0] / curves[1])).max() if np.isfinite(curves[1]).all() else math.inf
+        bound = E.drop_momentum(law, batch, h, beta, steps).bound
+        for rule, number in (
+            ("the rule", bound),
+            ("h lam <= delta", h * law.values[0]),
+            ("eta lam <= delta", (1 - beta) * h * law.values[0]),
+        ):
+            for delta in (0.02, 0.05):
+                told, safe = number <= delta, gap < 1.5 * delta
+                row = kept.setdefault((rule, delta), np.zeros(3, dtype=int))
+                row += [told, told and safe, safe]
+    run.table(
+        "the rules",
+        [
+            {"rule": r, "delta": d, "drop": n[0], "precision": n[1] / max(n[0], 1), "recall": n[1] / max(n[2], 1)}
+            for (r, d), n in kept.items()
+        ],
+    )
+    least = {0.02: 0.97, 0.05: 0.95}
+    for delta in (0.02, 0.05):
+        told, right, _ = kept["the rule", delta]
+        lower = proportion_bound(int(right), int(told)) if run.budget != "quick" else right / told
+        run.measure(
+            f"precision of drop, delta={delta}" + (", lower bound" if run.budget != "quick" else ""),
+            float(lower),
+            at_least=least[delta],
+        )
+        for naive in ("h lam <= delta", "eta lam <= delta"):
+            told, right, _ = kept[naive, delta]
+            with run.control(f"{naive}, delta={delta}"):
+                run.measure("precision of drop", right / told, at_least=0.8)
+
+
+def proportion_bound(right, told, level=1e-3):
+    """Return the Clopper-Pearson lower bound of a proportion."""
+    from scipy.stats import beta
+
+    return beta.ppf(level, right, told - right + 1) if right else 0.0
