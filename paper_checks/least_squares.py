@@ -192,7 +192,7 @@ SPECTRA = {
 )
 def threshold(run):
     """Compare the spread of the scaled best rates of three spectra at equal B/B* with that at equal B."""
-    shares, spreads = (1 / 4, 16.0), {"B*": [], "B": []}
+    shares, spreads = run.scale(quick=(16.0,), standard=(1 / 4, 16.0), full=(1 / 4, 4.0, 16.0, 64.0)), {"B*": [], "B": []}
     limits = {name: E.batch_threshold(lam) for name, lam in SPECTRA.items()}
     middle = math.exp(np.mean([math.log(one.threshold) for one in limits.values()]))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.exact.stability import exact_rate, heavy_ball_map, is_stable
+from sdetools.exact.stability import exact_rate, heavy_ball_map
 
 
 def momentum_budget(spectrum: Any, batch: int, h: float, beta: float = 0.0) -> float:
@@ -220,8 +220,7 @@ def best(spectrum: Any, batch: int, momentum: bool = True) -> Best:
     lam, B, _, _ = _checked(spectrum, batch, 1.0, 0.0)
 
     def at(log_h: float, beta: float) -> float:
-        maps = heavy_ball_map(float(np.exp(log_h)), beta, 1 / B)
-        return np.log(exact_rate(maps, lam)) if is_stable(maps, lam) else 1.0
+        return float(np.log(exact_rate(heavy_ball_map(float(np.exp(log_h)), beta, 1 / B), lam)))
 
     def over_h(beta: float, precision: float = 1e-4) -> tuple[float, float]:
         top = np.log(momentum_edge(lam, int(B), beta))
