@@ -2,7 +2,7 @@
 
 python benchmarks/dropping_momentum run --part fitted         complete runs for the fit
 python benchmarks/dropping_momentum fit --write               the coefficients of sdetools/bridge/keep_probability.json, and the evaluation
-python benchmarks/dropping_momentum run --part "held out"     complete runs of other networks, after the coefficients were frozen
+python benchmarks/dropping_momentum run --part unseen     complete runs of other networks, after the coefficients were frozen
 python benchmarks/dropping_momentum fit                       the evaluation of the frozen coefficients on them
 """
 
@@ -19,14 +19,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="make the missing rows of the table")
-    run.add_argument("--part", choices=("fitted", "held out"), required=True, help="the networks")
+    run.add_argument("--part", choices=("fitted", "unseen"), required=True, help="the networks")
     run.add_argument("--out", type=Path, default=TABLE, help="the table (default: labels.csv in this folder)")
     run.add_argument("--share", default="0/1", help="this process and their number, such as 0/2 (default 0/1)")
     run.add_argument("--minutes", type=float, default=float("inf"), help="start no setting after this time (default: no limit)")
     fit = commands.add_parser("fit", help="fit and evaluate")
     fit.add_argument("--table", type=Path, default=TABLE, help="the table (default: labels.csv in this folder)")
     fit.add_argument(
-        "--write", action="store_true", help="freeze the coefficients; refused once held-out networks are in the table"
+        "--write", action="store_true", help="freeze the coefficients; refused once unseen networks are in the table"
     )
     options = parser.parse_args()
     if options.command == "run":
@@ -37,9 +37,9 @@ def main() -> None:
         import fit as fitting
 
         rows = read(options.table)
-        if options.write and fitting.of_part(rows, "held out"):
-            parser.error("the coefficients are frozen: the table has rows of held-out networks, which must not influence them.")
-        print("\n".join([f"{part}: {summary(fitting.of_part(rows, part))}" for part in ("fitted", "held out")] + [""]))
+        if options.write and fitting.of_part(rows, "unseen"):
+            parser.error("the coefficients are frozen: the table has rows of unseen networks, which must not influence them.")
+        print("\n".join([f"{part}: {summary(fitting.of_part(rows, part))}" for part in ("fitted", "unseen")] + [""]))
         print("\n".join(fitting.command(rows, options.write)))
 
 

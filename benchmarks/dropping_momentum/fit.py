@@ -11,7 +11,7 @@ import numpy as np
 from labels import FEATURE_SEEDS, Row, digest
 from scores import brier, clear, log_loss, over_networks, reliability, skill, wrong
 from settings import STEPS
-from tasks import FITTED, HELD_OUT, TRAIN
+from tasks import FITTED, TRAIN, UNSEEN
 
 from sdetools.bridge import keep_probability as model
 
@@ -136,8 +136,8 @@ def alive(rows: Sequence[Row]) -> list[Row]:
 
 
 def of_part(rows: Sequence[Row], part: str) -> list[Row]:
-    """Return the rows of "fitted" or "held out" networks."""
-    names = FITTED if part == "fitted" else HELD_OUT
+    """Return the rows of "fitted" or "unseen" networks."""
+    names = FITTED if part == "fitted" else UNSEEN
     return [row for row in rows if row.setting.network in names]
 
 
@@ -231,8 +231,8 @@ def command(rows: Sequence[Row], write: bool) -> list[str]:
             f"Labels shuffled {where}, {SHUFFLES} times: skill {np.mean(found):.3f}, {min(found):.3f} to {max(found):.3f}.",
             "",
         ]
-    held = alive(of_part(rows, "held out"))
-    if held:
-        found = {stage: np.array([model.keep_probability(row.evidence(stage)) for row in held]) for stage in STAGES}
-        lines += ["### Networks run after the coefficients were frozen", "", *evaluation(held, found)]
+    unseen = alive(of_part(rows, "unseen"))
+    if unseen:
+        found = {stage: np.array([model.keep_probability(row.evidence(stage)) for row in unseen]) for stage in STAGES}
+        lines += ["### Networks run after the coefficients were frozen", "", *evaluation(unseen, found)]
     return lines

@@ -111,7 +111,7 @@ def interval(successes: int, trials: int, level: float) -> tuple[float, float]:
 
 
 def decided(lacking: int, seeds: int) -> str:
-    """Return "keep" or "drop" if most runs without momentum surely lack, or surely do not; else "open".
+    """Return "keep" or "drop" if most runs without momentum lack, or most do not, with confidence; else "open".
 
     The interval of the share of runs that lack more than `TOLERANCE` excludes 1/2. It is valid for all looks together (Bonferroni).
     """

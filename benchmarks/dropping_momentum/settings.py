@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from tasks import FITTED, HELD_OUT
+from tasks import FITTED, UNSEEN
 
 STEPS = 800
 """Length of a complete run."""
@@ -23,7 +23,7 @@ SLOW_BATCHES, SLOW_COUNTS = (4, 8, 8, 16, 16, 32, 64, 64, 128, 512), {0.5: 2, 0.
 LEAST, MOST, BELOW_EDGE = (1.5, 0.5), 60.0, 0.9
 """The least x0 = h lambda_max, the most, and the largest share of the edge of heavy-ball momentum without noise, 2 (1 + momentum)/(1 - momentum).
 
-The first `HALF` settings of a network start at 1.5. The others start at .5, since SGDM's own edge turned out to lie below 2 in a third of the first."""
+The first `HALF` settings of a network start at 1.5. The others start at .5, since SGDM's own edge lies below 2 in a third of the first."""
 HALF = 8
 BELOW_OWN_EDGE = 0.8
 """The largest share of the edge that probes find: just below it, most complete runs of SGDM still fail."""
@@ -67,12 +67,12 @@ class Setting:
 
 
 def settings(part: str) -> list[Setting]:
-    """Return the settings of "fitted" or "held out" networks, first the first of each network, then the second of each, and so on.
+    """Return the settings of "fitted" or "unseen" networks, first the first of each network, then the second of each, and so on.
 
     Within a network and a momentum coefficient, the places of log x0 are stratified.
     """
     out = []
-    for network in FITTED if part == "fitted" else HELD_OUT:
+    for network in FITTED if part == "fitted" else UNSEEN:
         rng = np.random.default_rng(zlib.crc32(network.encode()))
         batches = rng.permutation(SLOW_BATCHES if network in SLOW else BATCHES)
         own = []

@@ -342,7 +342,7 @@ FITTED: dict[str, Maker] = {
 }
 """Networks of the first two thirds of the settings, to which the coefficients are fitted: how to make one, its data, its loss."""
 
-HELD_OUT: dict[str, Maker] = {
+UNSEEN: dict[str, Maker] = {
     "logistic": (lambda: nn.Linear(24, 2), lambda: taught(gaussian(24, 0.4), nn.Linear(24, 2), 0.0, classes=True), entropy),
     "sines": (lambda: layers(8, 32, 32, 1, act=nn.SiLU), sines, mean_square),
     "gelu": (lambda: layers(64, 40, 20, 10, act=nn.GELU), rows_of_digits, entropy),
@@ -370,7 +370,7 @@ HELD_OUT: dict[str, Maker] = {
 """Networks of the last third of the settings, run after the coefficients were frozen."""
 # fmt: on
 
-TASKS = FITTED | HELD_OUT
+TASKS = FITTED | UNSEEN
 
 
 def task(name: str, seed: int) -> Task:

@@ -191,7 +191,7 @@ def test_the_table_is_read_and_written_without_loss(tmp_path):
     assert labels.digest(again) == labels.digest(rows[:5]) != labels.digest(rows[1:6])
     stored = (HOME / "labels.csv").read_text().splitlines()
     assert len(stored) == len(rows) + 1 and len({row.setting.name for row in rows}) == len(rows)
-    planned = {own.name: own for part in ("fitted", "held out") for own in settings.settings(part)}
+    planned = {own.name: own for part in ("fitted", "unseen") for own in settings.settings(part)}
     assert all(planned[row.setting.name] == row.setting for row in rows)
 
 
