@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from sdetools.bridge.curvature import lanczos
 from sdetools.bridge.hessian_products import Derivatives
+from sdetools.bridge.modules import Objective
 
 PIECE = 1 << 25
 """The largest number of entries of an activation in evaluations, roughly: chains are evaluated in groups."""
@@ -31,7 +32,7 @@ def loss_function(task: Task) -> tuple[Tensor, Callable[[Tensor, Tensor, Tensor]
 
 def sharpness(task: Task) -> tuple[float, int]:
     """Return the largest Hessian eigenvalue of the loss over all training data by Lanczos, and the number of Hessian products."""
-    own = Derivatives(task.net, lambda net, batch: task.loss(net(batch[0]), batch[1]), task.train)
+    own = Derivatives(task.net, Objective(task.loss), task.train)
     product, count = own.linear(task.train), 0
 
     def counted(v: Tensor) -> Tensor:
