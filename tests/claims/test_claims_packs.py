@@ -39,7 +39,7 @@ def install(folder: Path, package: str, *points: str) -> None:
 def packed(tmp_path, monkeypatch):
     """Return the folder in which two packs are installed."""
     install(
-        tmp_path, "quarks", "quarks = quarks.folder", "quark-file = quarks.checks", "gone = quarks.gone", "lost = no_such.mod"
+        tmp_path, "quarks", "quarks = quarks.folder", "quark-file = quarks.checks", "gone = quarks.gone", "absent = no_such.mod"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -54,9 +54,9 @@ def test_a_pack_is_the_folder_or_file_of_its_module(packed):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("quark", "got 'quark'. Did you mean 'quarks'? Installed: gone, lost, quark-file, quarks."),
+        ("quark", "got 'quark'. Did you mean 'quarks'? Installed: absent, gone, quark-file, quarks."),
         ("gone", "the pack 'gone' must name a module that can be found; got 'quarks.gone'. Install the pack again."),
-        ("lost", "the pack 'lost' must name a module that can be found; got 'no_such.mod'. Install the pack again."),
+        ("absent", "the pack 'absent' must name a module that can be found; got 'no_such.mod'. Install the pack again."),
     ],
 )
 def test_an_unknown_or_broken_pack_is_named(packed, name, message):
