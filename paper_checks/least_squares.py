@@ -167,6 +167,14 @@ def mass(run):
             E.rate(st.MaSS(oracle, constant(p.eta), gamma=p.gamma, c=0.0)),
             at_least=1.0,
         )
+    p = E.mass_parameters([1.0, 1e-6], 1)
+    tilde, S_root = 4.0, math.sqrt((3.0 + 1e-6) / 1e-6 * 4.0)  # d + 2, and sqrt(kappa_1 kt_1) with L_1 = tr K + 2 lam_max
+    for name, found, expected in (
+        ("eta", p.eta, 1 / (3.0 + 1e-6)),
+        ("gamma", p.gamma, (S_root - 1) / (S_root + 1)),
+        ("compensation", p.c, S_root / (S_root + 1) * (1 - 1 / tilde)),
+    ):
+        run.measure(f"{name} of MaSS by hand", found, expected, relative=ROUNDING)
     sgd, accelerated = (math.log10(b / a) for a, b in zip(speeds[1e5], speeds[1e6], strict=True))
     run.note(
         r"S is $\sqrt{\kappa_m \tilde\kappa_m}$ up to a term of relative order $1/S$. Detects another gamma or compensation."
@@ -373,9 +381,9 @@ def dropping(run):
             ("eta lam <= delta", (1 - beta) * h * law.values[0]),
         ):
             for delta in (0.02, 0.05):
-                told, safe = number <= delta, gap < 1.5 * delta
+                dropped, safe = number <= delta, gap < 1.5 * delta
                 row = kept.setdefault((rule, delta), np.zeros(3, dtype=int))
-                row += [told, told and safe, safe]
+                row += [dropped, dropped and safe, safe]
     run.table(
         "the rules",
         [
@@ -385,21 +393,21 @@ def dropping(run):
     )
     least = {0.02: 0.97, 0.05: 0.95}
     for delta in (0.02, 0.05):
-        told, right, _ = kept["the rule", delta]
-        lower = proportion_bound(int(right), int(told)) if run.budget != "quick" else right / told
+        dropped, right, _ = kept["the rule", delta]
+        lower = proportion_bound(int(right), int(dropped)) if run.budget != "quick" else right / dropped
         run.measure(
             f"precision of drop, delta={delta}" + (", lower bound" if run.budget != "quick" else ""),
             float(lower),
             at_least=least[delta],
         )
         for naive in ("h lam <= delta", "eta lam <= delta"):
-            told, right, _ = kept[naive, delta]
+            dropped, right, _ = kept[naive, delta]
             with run.control(f"{naive}, delta={delta}"):
-                run.measure("precision of drop", right / told, at_least=0.8)
+                run.measure("precision of drop", right / dropped, at_least=0.8)
 
 
-def proportion_bound(right, told, level=1e-3):
+def proportion_bound(right, dropped, level=1e-3):
     """Return the Clopper-Pearson lower bound of a proportion."""
     from scipy.stats import beta
 
-    return beta.ppf(level, right, told - right + 1) if right else 0.0
+    return beta.ppf(level, right, dropped - right + 1) if right else 0.0

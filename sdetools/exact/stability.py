@@ -132,7 +132,7 @@ def rate(dynamics: Any) -> float:
 def stability_edge(dynamics: Any) -> float:
     """Return the largest c such that a linear rule at c times its learning rate is stable in mean square on streaming least squares.
 
-    The first loss of stability is sought upwards from a small c, by factors of 1.25, and then bisected to rounding.
+    A stable and an unstable c are sought from c = 1 by factors of 1.25, and bisected to rounding; between 0 and the edge all c are taken for stable.
 
     Args:
         dynamics: The rule, whose learning rate is the coefficient `eta` or `gamma`; or a function that returns the rule for a given c.

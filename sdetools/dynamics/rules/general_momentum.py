@@ -27,14 +27,6 @@ from sdetools.schedules import Plan
 _GRID = 512
 
 
-def _rule(state: State, oracle: Oracle, eta: Any, D: Any, g1: Any, g2: Any, g3: Any) -> State:
-    """Return the state (x, y) after a step of general momentum."""
-    x, y = state
-    g = oracle(x)
-    y = (1 - D) * y + g1 * g
-    return x - eta * (g2 * g + g3 * y), y
-
-
 class GeneralMomentum(LinearFilter):
     """General momentum: y' = (1 - D) y + g1 g(x), x' = x - eta (g2 g(x) + g3 y'), with a schedule for each number.
 
@@ -65,7 +57,6 @@ class GeneralMomentum(LinearFilter):
     parts = ("x", "y")
     coefficients = ("eta", "D", "g1", "g2", "g3")
     formula = r"y_{k+1} = (1 - D_k) y_k + g_1 g_k, \quad x_{k+1} = x_k - \eta_k (g_2\, g_k + g_3\, y_{k+1})"
-    rule = staticmethod(_rule)
 
     def __init__(
         self,
@@ -89,6 +80,13 @@ class GeneralMomentum(LinearFilter):
             oracle, without_momentum(plan, "GeneralMomentum", "D = 1 - beta"), momentum=momentum, step_time=step_time
         )
 
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, D: Any, g1: Any, g2: Any, g3: Any) -> State:
+        x, y = state
+        g = oracle(x)
+        y = (1 - D) * y + g1 * g
+        return x - eta * (g2 * g + g3 * y), y
+
     def coefficient_values(self, steps: int) -> np.ndarray:
         last = np.arange(steps)
         return columns(self.plan.etas(steps), *(v[np.minimum(last, len(v) - 1)] for v in self.series.values()))
@@ -102,7 +100,7 @@ class DANA(WithoutGain):
 
     g3 = ratio (1 + k)^-power: with power = 0, and a ratio of about 1 over the dimension, it is DANA-constant; with power = 1/(2a) on a
     spectrum j^(-2a) it is DANA-decaying. With `share` s the schedule is instead g3 = min(1, 2 s B / N(D / eta)), N(mu) = sum_i lam_i / (lam_i + mu),
-    for which the noise that the buffer adds is about the share s of what stability bears: it has both and Nesterov's g3 = 1 as its limits. As
+    for which the noise that the buffer adds is about the share s of the stability limit: it has both and Nesterov's g3 = 1 as its limits. As
     the memory grows with the run, no plain SGD is equivalent: `gain` raises ValueError. Source: Ferbach et al., Dimension-adapted momentum
     outscales SGD, arXiv:2505.16098 (update and schedules); the noise budget is derived, see `st.exact.general_budget`.
 
@@ -132,7 +130,6 @@ class DANA(WithoutGain):
         r"y_{k+1} = (1 - D_k) y_k + g_k, \quad x_{k+1} = x_k - \eta_k (g_k + g_3 y_{k+1}), \quad D_k = \tfrac{\delta}{\delta + k}"
     )
     no_gain = "a filter with a fading memory; the memory of DANA grows with its run. Compare it with SGD at the same eta"
-    rule = staticmethod(_rule)
 
     def __init__(
         self,
@@ -155,19 +152,23 @@ class DANA(WithoutGain):
                 f"`share` must come with an oracle of st.streaming_least_squares, whose spectrum it uses; got {self.oracle!r}. Give `ratio` and `power`."
             )
 
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, D: Any, g1: Any, g2: Any, g3: Any) -> State:
+        return GeneralMomentum.rule(state, oracle, eta, D, g1, g2, g3)
+
     def coefficient_values(self, steps: int) -> np.ndarray:
         eta, k = self.plan.etas(steps), np.arange(steps, dtype=float)
         D = self.delta / (self.delta + k)
-        g3 = self.ratio * (1 + k) ** -self.power if self.share is None else self._budgeted(D / eta)
+        g3 = self.ratio * (1 + k) ** -self.power if self.share is None else self._budgeted(D / eta, self.share)
         return columns(eta, D, 1.0, 1.0, g3)
 
-    def _budgeted(self, mu: np.ndarray) -> np.ndarray:
+    def _budgeted(self, mu: np.ndarray, share: float) -> np.ndarray:
         """Return min(1, 2 s B sigma^-2 / N(mu)), with log N interpolated between 512 values of log mu."""
         noise, lam = self.oracle.noise, self.oracle.loss.parameters
         grid = np.geomspace(mu.min(), mu.max(), _GRID) if mu.min() < mu.max() else mu[:1]
         known = np.log([float((lam / (lam + one)).sum()) for one in grid])
-        rows = noise.batch / self.oracle.sigma**2 if self.oracle.sigma else np.inf
-        return np.minimum(1.0, 2 * self.share * rows / np.exp(np.interp(np.log(mu), np.log(grid), known)))
+        rows = getattr(noise, "batch", 1) / self.oracle.sigma**2 if self.oracle.sigma else np.inf
+        return np.minimum(1.0, 2 * share * rows / np.exp(np.interp(np.log(mu), np.log(grid), known)))
 
 
 class MaSS(LinearFilter):
