@@ -60,7 +60,7 @@ def drop_momentum(spectrum: Spectrum, batch: int, h: float, beta: float, steps: 
 
     Example:
         >>> from sdetools.exact.spectra import power_law
-        >>> terms = drop_momentum(power_law(100, a=1.0, b=0.5, label_noise=0.5), batch=8, h=0.004, beta=0.9, steps=1000)
+        >>> terms = drop_momentum(power_law(100, a=1.0, b=0.5, label_noise=0.5), batch=8, h=0.001, beta=0.9, steps=1000)
         >>> terms.drop(0.05), terms.drop(1e-4)
         (True, False)
     """

@@ -112,8 +112,8 @@ def general_budget(spectrum: Any, batch: int, D: float, g2: float, g3: float) ->
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> general_budget([1.0], batch=1, D=1.0, g2=0.5, g3=0.0) == momentum_budget([1.0], batch=1, h=0.5)
-        True
+        >>> round(general_budget([1.0], batch=1, D=1.0, g2=0.5, g3=0.0), 12), momentum_budget([1.0], batch=1, h=0.5)
+        (0.5, 0.5)
     """
     lam, B, _, _ = _checked(spectrum, batch, 1.0, 0.0)
     D, g2, g3 = _check.number("D", D), _check.number("g2", g2), _check.number("g3", g3)

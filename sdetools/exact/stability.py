@@ -97,7 +97,7 @@ def stationary_risk(dynamics: Any) -> float:
         >>> import sdetools as st
         >>> oracle = st.streaming_least_squares(spectrum=[1.0, 0.5], label_noise=0.2, batch=4)
         >>> round(stationary_risk(st.SGD(oracle, st.schedules.constant(0.2))), 6)
-        0.000846
+        0.000875
     """
     problem, maps, lam = _final(dynamics)
     if not is_stable(maps, lam):
