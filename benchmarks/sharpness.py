@@ -191,7 +191,7 @@ class Mean(nn.Module):
 def main() -> int:
     """Print a row per network, the count of intervals that hold the exact eigenvalue per batch size, and return 1 if one is below 17."""
     torch.set_num_threads(1)
-    held = dict.fromkeys(BATCHES, 0)
+    inside_of = dict.fromkeys(BATCHES, 0)
     for name, model, loss, x, y in problems():
         mixes = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
         row = []
@@ -201,11 +201,11 @@ def main() -> int:
             found = diagnose(model, loss, (x, y), lr=1e-4, batch_size=size, batches=16, seeds=0).sharpness
             true = dense(model, loss, x, y, size)
             inside = found.low * (1 - 1e-5) <= true <= found.high * (1 + 1e-5)
-            held[batch] += inside
+            inside_of[batch] += inside
             row.append(f"{true:.4g} in {found}{'' if inside else ' MISSED'}")
         print(f"{name:<37} {'; '.join(row)}", flush=True)
-    print("held of 20: " + ", ".join(f"batch {batch or 'full'}: {count}" for batch, count in held.items()))
-    return int(min(held.values()) < 17)
+    print("inside of 20: " + ", ".join(f"batch {batch or 'full'}: {count}" for batch, count in inside_of.items()))
+    return int(min(inside_of.values()) < 17)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def formulas(run):
     from sdetools.bridge.curvature import Quantity
     from sdetools.bridge.keep_probability import capped_gap, stable_step
     from sdetools.bridge.lemma_terms import jackknife, lemma_terms
-    from sdetools.bridge.stages import Stage, momentum_edge, zone_of
+    from sdetools.bridge.stages import DiagnosisStage, momentum_edge, zone_of
     from sdetools.bridge.trial import Trial, progress_shortfall
 
     exact = {"tolerance": 1e-10}
@@ -186,7 +186,7 @@ def formulas(run):
 
     # the thresholds of the advice, of the theorem on least squares and of the description by it
     cases = [(0.03, 0.01, 0.05, "drop"), (0.03, 0.01, 0.051, "unsure"), (0.97, 0.95, 0.99, "keep"), (0.97, 0.949, 0.99, "unsure")]
-    correct = [Stage("trial", Quantity.of(*ends), "", 0.0).advice == word for *ends, word in cases]
+    correct = [DiagnosisStage("trial", Quantity.of(*ends), "", 0.0).advice == word for *ends, word in cases]
     run.measure("answers beside 5 % and 95 %", float(sum(correct)), expected=4.0, **exact)
     unstable = lambda x, b: (1 - x) ** 2 + 2 * x * x / b  # noqa: E731 - the mean-square factor of a step on one Gaussian coordinate
     for size in (1, 8, 512):

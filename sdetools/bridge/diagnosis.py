@@ -30,7 +30,7 @@ from sdetools.bridge.keep_probability import FIRST_STEPS, STAGES, TRIAL_STEPS, E
 from sdetools.bridge.lemma_terms import GROUPS, exact_terms, sampled_terms
 from sdetools.bridge.modules import Objective, plain_copy
 from sdetools.bridge.population import Population
-from sdetools.bridge.stages import PLANNED_STEPS, Cost, Stage, decided, first_stage, further_stages
+from sdetools.bridge.stages import PLANNED_STEPS, Cost, DiagnosisStage, decided, first_stage, further_stages
 from sdetools.bridge.torch_optimisers import convert
 from sdetools.bridge.trial import TrainingRuns
 from sdetools.studies.result_protocol import Origin, called
@@ -172,7 +172,7 @@ def diagnose(
         measuring = population.gradients - before
         if evidence is None:
             text = "momentum is 0, so that both methods are the same"
-            stages, found = [Stage(STAGES[0], Quantity.of(0.0), text, measuring)], None
+            stages, found = [DiagnosisStage(STAGES[0], Quantity.of(0.0), text, measuring)], None
         else:
             x0, found = initial * plain_lr, None
             evidence = replace(evidence, x0=x0.value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sdetools._moved import RenamedAttribute
 from sdetools.bridge.curvature import Quantity
 from sdetools.bridge.keep_probability import CLEAR, Evidence
-from sdetools.bridge.stages import STABLE, UNSTABLE, Cost, Stage, background, zone_of
+from sdetools.bridge.stages import STABLE, UNSTABLE, Cost, DiagnosisStage, background, zone_of
 from sdetools.bridge.trial import Trial
 from sdetools.studies.result_protocol import BY_HAND, Origin, Result, plain
 
@@ -62,7 +62,7 @@ class Diagnosis(Result):
     trial: Trial | None = field(default=None)
     notes: tuple[str, ...] = ()
     origin: Origin = field(default=BY_HAND, compare=False)
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[DiagnosisStage, ...] = ()
     evidence: Evidence | None = None
     cost: Cost | None = None
 
@@ -85,7 +85,7 @@ class Diagnosis(Result):
 
     @property
     def advice(self) -> str:
-        """What to do with momentum, "drop", "keep" or "unsure", by P(keep) where it is clear, else by the safe rule; see `Stage.advice`."""
+        """What to do with momentum, "drop", "keep" or "unsure", by P(keep) where it is clear, else by the safe rule; see `DiagnosisStage.advice`."""
         return self.stages[-1].advice if self.stages else "unsure"
 
     @property
@@ -141,7 +141,7 @@ class Diagnosis(Result):
         return f"{self.advice}: P(keep) = {_percent(self._keep)} by the {self.stage}; eta lambda_max {self.step_sharpness}"
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """Plot P(keep) after each stage, with its range (see `Stage.keep`), and the thresholds of the advice.
+        """Plot P(keep) after each stage, with its range (see `DiagnosisStage.keep`), and the thresholds of the advice.
 
         A stage whose P(keep) is NaN is left out.
 

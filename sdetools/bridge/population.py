@@ -1,4 +1,4 @@
-"""The loss of a network over all data, with gradients and Hessian products over any subset, their work, and how much of it is affordable."""
+"""The loss of a network over all data, with gradients and Hessian products over any subset, their work, and the part of it that is affordable."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ WIDEST = 10.0
 
 
 @dataclass(frozen=True)
-class Stage:
+class DiagnosisStage:
     """What one stage of a diagnosis found.
 
     Attributes:
@@ -97,7 +97,7 @@ class Cost:
         pays = (
             ""
             if share < 0.5
-            else ". Measuring pays only for runs much longer than its own steps; trying both costs little more here"
+            else ". Measuring pays only for runs many times longer than its own steps; trying both costs little more here"
         )
         return f"{self.total:.0f} gradients of a batch, where a pair of complete runs takes {self.paired_run:.0f}{pays}"
 
@@ -151,18 +151,18 @@ def is_safe(x0: Quantity, evidence: Evidence) -> bool:
     return safe(replace(evidence, x0=SHARPENING * max(x0.high, 0.0)))
 
 
-def first_stage(x0: Quantity, evidence: Evidence, gradients: float) -> Stage:
+def first_stage(x0: Quantity, evidence: Evidence, gradients: float) -> DiagnosisStage:
     """Return the stage "sharpness": P(keep) from x0 = eta lambda_max at the start."""
     keep = probability(evidence, x0)
     text = f"eta lambda_max = {x0} at the start"
     if x0.high > (edge := momentum_edge(evidence.momentum)):
         text += f"; momentum itself is unstable above {edge:.4g} on a quadratic loss, so that only a trial can say keep"
-    return Stage(STAGES[0], keep, text, gradients, is_safe(x0, evidence))
+    return DiagnosisStage(STAGES[0], keep, text, gradients, is_safe(x0, evidence))
 
 
 def further_stages(
-    first: Stage, x0: Quantity, evidence: Evidence, runs: TrainingRuns, seeds: int, steps: int, trial: bool | None
-) -> tuple[list[Stage], Evidence, Trial | None]:
+    first: DiagnosisStage, x0: Quantity, evidence: Evidence, runs: TrainingRuns, seeds: int, steps: int, trial: bool | None
+) -> tuple[list[DiagnosisStage], Evidence, Trial | None]:
     """Train where the sharpness leaves doubt: plain SGD's first steps, then, where these leave doubt too, the paired trial.
 
     Args:
@@ -188,7 +188,7 @@ def further_stages(
     evidence = replace(evidence, reduction=runs.reduction(seeds, FIRST_STEPS))
     text = f"plain SGD's loss is {evidence.reduction:.3g} of that at the start after {FIRST_STEPS} steps, mean of {seeds} runs"
     spent = runs.gradients
-    stages.append(Stage(STAGES[1], probability(evidence, x0), text, spent, first.safe))
+    stages.append(DiagnosisStage(STAGES[1], probability(evidence, x0), text, spent, first.safe))
     if trial is False or (stages[-1].advice != "unsure" and not trial):
         return stages, evidence, None
     for look in [*(earlier for earlier in TRIAL_STEPS if earlier < steps and not trial), steps]:
@@ -199,7 +199,7 @@ def further_stages(
     return [*stages, last], evidence, found
 
 
-def _trial_stage(found: Trial, x0: Quantity, evidence: Evidence, gradients: float, rule: bool) -> tuple[Stage, Evidence]:
+def _trial_stage(found: Trial, x0: Quantity, evidence: Evidence, gradients: float, rule: bool) -> tuple[DiagnosisStage, Evidence]:
     """Return the stage "trial" from paired runs that cost `gradients`, and the evidence with that of the trial."""
     what = f"{len(found.plain)} pairs of {found.steps} steps"
     if not (found.momentum < found.before).any():  # NaN where a run diverged
@@ -211,7 +211,7 @@ def _trial_stage(found: Trial, x0: Quantity, evidence: Evidence, gradients: floa
         evidence = replace(evidence, trial_gap=float(found.gaps.mean()), trial_steps=found.steps)
         keep = probability(evidence, x0)
         text = f"plain SGD lacks {evidence.trial_gap:.3g} of momentum's progress in {what}; more than {TOLERANCE:g} in the share {found.share} of them"
-    return Stage(STAGES[2], keep, text, gradients, rule and not math.isnan(keep.value)), evidence
+    return DiagnosisStage(STAGES[2], keep, text, gradients, rule and not math.isnan(keep.value)), evidence
 
 
 def decided(evidence: Evidence | None, eta: float) -> Callable[[Quantity], bool]:

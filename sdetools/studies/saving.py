@@ -48,7 +48,7 @@ HOMES = {
     "Described": "studies.saving",
     "ConfidenceInterval": "estimates.interval",
     "Diagnosis": "bridge.diagnosis_result",
-    **dict.fromkeys(("Stage", "Cost"), "bridge.stages"),
+    **dict.fromkeys(("DiagnosisStage", "Cost"), "bridge.stages"),
     "Evidence": "bridge.keep_probability",
     "Trial": "bridge.trial",
     "Quantity": "bridge.curvature",

@@ -154,7 +154,7 @@ def test_losses_below_zero_and_no_momentum():
     assert "both methods are the same" in still.reasons[0]
 
 
-def test_theorem_rule_and_heuristic_are_told_apart():
+def test_theorem_rule_and_heuristic_are_kept_apart():
     model, data = linear()
     small = diagnose(model, F.mse_loss, data, lr=1e-4, batch_size=8, batches=16)
     large = diagnose(model, F.mse_loss, data, lr=0.3, batch_size=8, batches=16, seeds=0)
