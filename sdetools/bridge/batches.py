@@ -91,7 +91,8 @@ class Batches:
         if self._order is None or self._order[0] != (seed, epoch):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
             self._order = (seed, epoch), torch.randperm(self.samples, generator=generator)
-        return [int(i) for i in self._order[1][place * self.size : (place + 1) * self.size]]
+        found: list[int] = self._order[1][place * self.size : (place + 1) * self.size].numpy().tolist()
+        return found
 
     def fresh(self, seed: int, k: int) -> Any:
         """Return batch `k` of the sequence `seed` of independent batches, each of `size` samples drawn without replacement from all samples.
