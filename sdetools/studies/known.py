@@ -156,8 +156,7 @@ class Known:
             with np.errstate(invalid="ignore"):
                 close = (self._spread > floor) & (self._spread < SMALL[self._dtype] * self._sizes)
             if close.any():
-                early = 1 + int(np.flatnonzero(close.any(axis=1))[-1])
-                floor = np.concatenate([floor[:early] * self._up_to(early)._amplification, floor[early:]])
+                floor = floor * self._amplification
         return floor
 
     def _up_to(self, n: int) -> Known:
