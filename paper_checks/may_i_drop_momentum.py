@@ -94,9 +94,9 @@ def formulas(run):
     from scipy.stats import t as student_law
 
     from sdetools.bridge.curvature import Quantity
-    from sdetools.bridge.keep_probability import capped_gap, stable_step
+    from sdetools.bridge.keep_probability import capped_gap
     from sdetools.bridge.lemma_terms import jackknife, lemma_terms
-    from sdetools.bridge.stages import DiagnosisStage, momentum_edge, zone_of
+    from sdetools.bridge.stages import DiagnosisStage, zone_of
     from sdetools.bridge.trial import Trial, progress_shortfall
 
     exact = {"tolerance": 1e-10}
@@ -190,9 +190,11 @@ def formulas(run):
     run.measure("answers beside 5 % and 95 %", float(sum(correct)), expected=4.0, **exact)
     unstable = lambda x, b: (1 - x) ** 2 + 2 * x * x / b  # noqa: E731 - the mean-square factor of a step on one Gaussian coordinate
     for size in (1, 8, 512):
-        run.measure(f"factor of a step at the edge, batch {size}", unstable(stable_step(size), size), expected=1.0, **exact)
+        run.measure(
+            f"factor of a step at the edge, batch {size}", unstable(st.exact.mode_edge(size), size), expected=1.0, **exact
+        )
     # heavy ball at its own edge: z^2 - (1 + beta - eta lambda) z + beta has the root -1
-    root = 1 + (1 + 0.9 - (1 - 0.9) * momentum_edge(0.9)) + 0.9
+    root = 1 + (1 + 0.9 - (1 - 0.9) * st.exact.mode_edge(math.inf, 0.9)) + 0.9
     run.measure("momentum at its own edge", root, expected=0.0, **exact)
     cases = [
         (0.9, 0.8, 0.999, "drop"), (0.9, 0.8, 1.001, None), (1.5, 1.001, 1.999, "between"), (1.5, 0.999, 1.9, None),

@@ -3,7 +3,7 @@ r"""The probability that dropping momentum costs a run more than a tenth of its 
 Three kinds of statement are kept apart:
 
 - The *theorem on least squares*: with fresh batches of size B, one curvature lambda and h = lr/(1 - momentum), plain SGD at h is stable in mean square
-  iff x = h lambda < 2B/(B + 2) (`stable_step`). For small steps without noise, the shares of progress after T steps then differ by a term of order
+  iff x = h lambda < 2B/(B + 2) (`st.exact.mode_edge`). For small steps without noise, the shares of progress after T steps then differ by a term of order
   momentum/((1 - momentum) T).
 - The *safe rule*: momentum may be dropped where x = h lambda_max lies below this edge all the time (`safe`). For networks x0 at the start is no such bound,
   since training sharpens the loss: of 75 recorded settings with x0 below the edge, 23 need momentum. They were drawn close to SGDM's own edge.
@@ -23,6 +23,7 @@ from functools import cache
 from typing import Any
 
 from sdetools import _check
+from sdetools.exact.momentum_budget import mode_edge
 
 CLEAR = 0.05
 """A diagnosis stops once the probability of "keep" is at most this, or at least one minus this."""
@@ -153,20 +154,8 @@ def coefficients() -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def stable_step(batch_size: int) -> float:
-    """Return 2B/(B + 2), the mean-square stability edge of h lambda for plain SGD on least squares with one Gaussian coordinate and B rows a batch.
-
-    From E rho'^2 = ((1 - h lambda)^2 + 2 (h lambda)^2/B) E rho^2 without label noise.
-
-    Example:
-        >>> stable_step(2), round(stable_step(510), 3)
-        (1.0, 1.992)
-    """
-    return 2 * batch_size / (batch_size + 2)
-
-
 def safe(evidence: Evidence) -> bool:
-    """Return whether x0 lies below the stability edge of plain SGD on least squares with one coordinate (`stable_step`).
+    """Return whether x0 lies below the stability edge of plain SGD on least squares with one coordinate (`st.exact.mode_edge`).
 
     This is no probability. True is safe where the curvature stays what it is at the start, as on least squares with one large eigenvalue; a network needs a
     margin for the sharpening by training. False says nothing: many runs above the edge may drop momentum as well.
@@ -175,4 +164,4 @@ def safe(evidence: Evidence) -> bool:
         >>> safe(Evidence(0.9, 32, None, x0=1.5)), safe(Evidence(0.9, 32, None, x0=8.0))
         (True, False)
     """
-    return evidence.x0 < stable_step(evidence.batch_size)
+    return evidence.x0 < mode_edge(evidence.batch_size)

@@ -2,7 +2,7 @@ r"""The stages of a diagnosis: sharpness, plain SGD's first steps, paired trial;
 
 Three kinds of statement are kept apart, in code and in the sentences that a user reads:
 
-- The theorem on least squares: plain SGD at eta = lr / (1 - momentum) is stable iff x = eta lambda lies below 2B / (B + 2) (`stable_step`).
+- The theorem on least squares: plain SGD at eta = lr / (1 - momentum) is stable iff x = eta lambda lies below 2B / (B + 2) (`st.exact.mode_edge`).
 - The safe rule: networks may drop momentum that are below this edge even if training sharpens them `SHARPENING` times (`is_safe`).
 - The calibrated heuristic: P(keep), fitted to complete runs with and without momentum (`keep_probability`). Where it is clear, it gives the advice.
 """
@@ -22,9 +22,9 @@ from sdetools.bridge.keep_probability import (
     Evidence,
     keep_probability,
     safe,
-    stable_step,
 )
 from sdetools.bridge.trial import TOLERANCE, TrainingRuns, Trial
+from sdetools.exact.momentum_budget import mode_edge
 
 STABLE, UNSTABLE = 1.0, 2.0
 """eta lambda_max below which plain SGD acts like SGDM on a quadratic loss, and above which it is unstable there."""
@@ -116,16 +116,6 @@ def zone_of(step_sharpness: Quantity) -> str | None:
     return "between" if step_sharpness.low >= STABLE and step_sharpness.high <= UNSTABLE else None
 
 
-def momentum_edge(momentum: float) -> float:
-    """Return 2 (1 + momentum) / (1 - momentum), the edge of eta lambda at which heavy-ball momentum itself is unstable on a quadratic loss.
-
-    Example:
-        >>> round(momentum_edge(0.9), 12)
-        38.0
-    """
-    return 2 * (1 + momentum) / (1 - momentum)
-
-
 def probability(evidence: Evidence, x0: Quantity) -> Quantity:
     """Return P(keep) with its range over the interval of `x0`.
 
@@ -136,7 +126,7 @@ def probability(evidence: Evidence, x0: Quantity) -> Quantity:
     middle = max(x0.value, 0.0)
     low, high = (min(max(end, middle / WIDEST), middle * WIDEST) for end in (x0.low, x0.high))
     values = [keep_probability(replace(evidence, x0=end)) for end in (x0.value, low, high)]
-    unknown = evidence.trial_gap is None and (high > momentum_edge(evidence.momentum) or low < LEAST)
+    unknown = evidence.trial_gap is None and (high > mode_edge(math.inf, evidence.momentum) or low < LEAST)
     return Quantity.of(values[0], 0.0 if unknown else min(values), max(values))
 
 
@@ -155,7 +145,7 @@ def first_stage(x0: Quantity, evidence: Evidence, gradients: float) -> Diagnosis
     """Return the stage "sharpness": P(keep) from x0 = eta lambda_max at the start."""
     keep = probability(evidence, x0)
     text = f"eta lambda_max = {x0} at the start"
-    if x0.high > (edge := momentum_edge(evidence.momentum)):
+    if x0.high > (edge := mode_edge(math.inf, evidence.momentum)):
         text += f"; momentum itself is unstable above {edge:.4g} on a quadratic loss, so that only a trial can say keep"
     return DiagnosisStage(STAGES[0], keep, text, gradients, is_safe(x0, evidence))
 
@@ -223,7 +213,7 @@ def decided(evidence: Evidence | None, eta: float) -> Callable[[Quantity], bool]
 
 def background(x0: Quantity, evidence: Evidence) -> tuple[str, ...]:
     """Return what the theorem on least squares and the safe rule say about `x0`, a sentence each."""
-    edge = stable_step(evidence.batch_size)
+    edge = mode_edge(evidence.batch_size)
     place = "is stable below" if x0.high < edge else "is unstable above" if x0.low >= edge else "may be on either side of"
     rule = (
         f"applies: even {SHARPENING:g} times eta lambda_max lies below this edge, so that momentum may be dropped"

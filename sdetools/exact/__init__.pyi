@@ -12,10 +12,8 @@ from .closed_observables import (
 )
 from .dropping import (
     Dropping as Dropping,
-    MassParameters as MassParameters,
     drop_momentum as drop_momentum,
     dropping_diagram as dropping_diagram,
-    mass_parameters as mass_parameters,
 )
 from .equations import (
     solution as solution,
@@ -33,6 +31,10 @@ from .gaussian import (
 from .least_squares import (
     risk as risk,
 )
+from .mass import (
+    MassParameters as MassParameters,
+    mass_parameters as mass_parameters,
+)
 from .moments import (
     moments as moments,
 )
@@ -43,6 +45,7 @@ from .momentum_budget import (
     best as best,
     effective_dimension as effective_dimension,
     general_budget as general_budget,
+    mode_edge as mode_edge,
     momentum_budget as momentum_budget,
     momentum_edge as momentum_edge,
     momentum_stationary_risk as momentum_stationary_risk,

@@ -75,8 +75,7 @@ def drop_momentum(spectrum: Spectrum, batch: int, h: float, beta: float, steps: 
     weights = lam * rho**2 * np.exp(-2 * np.outer(t, x))
     signal, lag = weights.sum(axis=1) / 2, (weights * x * (1 - np.outer(t, x))).sum(axis=1)
     floor = spectrum.label_noise**2 / 2 * q[0.0] / (1 - q[0.0])
-    with np.errstate(all="ignore"):
-        share = np.where(signal > 0, lag / (2 * signal), 0.0) * signal / np.maximum(signal + floor, 1e-300)
+    share = lag / 2 / np.maximum(signal + floor, 1e-300)
     transient = float(2 * beta / (1 - beta) * np.abs(share).max())
     reached = np.flatnonzero(signal <= _FLOOR * floor)
     last = int(np.ceil(t[reached[0]])) if len(reached) else steps
@@ -100,46 +99,3 @@ def dropping_diagram(spectrum: Spectrum, batches: Any, rates: Any, beta: float, 
         (2, 3)
     """
     return np.array([[drop_momentum(spectrum, int(B), float(h), beta, steps).bound for h in rates] for B in batches])
-
-
-@dataclass(frozen=True)
-class MassParameters:
-    """The parameters of `st.MaSS` on streaming least squares; `mass_parameters` returns them.
-
-    Attributes:
-        eta: The learning rate, the authors' eta_1.
-        gamma: The extrapolation.
-        c: The compensation eta_2 / eta_1.
-        rate: The bound 1 - 1/S on its rate.
-    """
-
-    eta: float
-    gamma: float
-    c: float
-    rate: float
-
-
-def mass_parameters(spectrum: Any, batch: int) -> MassParameters:
-    """Return the parameters of `st.MaSS` for Gaussian rows and a batch m, after Liu and Belkin (2020).
-
-    L_m = L_1/m + (m-1) lam_max/m with L_1 = tr K + 2 lam_max, kappa_m = L_m/lam_min, kt_m = (d + 2)/m + (m-1)/m, S = sqrt(kappa_m kt_m):
-    eta = 1/L_m, gamma = (S-1)/(S+1), c = S/(S+1) (1 - 1/kt_m). The parameters are recalled from the paper; their rate was measured.
-
-    Args:
-        spectrum: The eigenvalues lam_i, positive.
-        batch: The batch m.
-
-    Raises:
-        ValueError: If an argument lies outside its range.
-
-    Example:
-        >>> mass_parameters([1.0, 0.25], batch=1).eta  # 1 / (1.25 + 2)
-        0.3076923076923077
-    """
-    lam, m = np.atleast_1d(_check.finite("spectrum", spectrum)), _check.count("batch", batch)
-    if lam.ndim != 1 or lam.min(initial=1.0) <= 0:
-        raise ValueError(f"`spectrum` must be a vector of positive numbers; got {_check.shown(spectrum)}.")
-    L = (lam.sum() + 2 * lam.max()) / m + (m - 1) * lam.max() / m
-    kt = (len(lam) + 2) / m + (m - 1) / m
-    S = float(np.sqrt(L / lam.min() * kt))
-    return MassParameters(float(1 / L), (S - 1) / (S + 1), S / (S + 1) * (1 - 1 / kt), 1 - 1 / S)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
+from sdetools.exact.spectra import checked_spectrum
 from sdetools.exact.stability import exact_rate, heavy_ball_map
+from sdetools.losses.diagonal import DiagonalQuadratic
 
 
 def momentum_budget(spectrum: Any, batch: int, h: float, beta: float = 0.0) -> float:
@@ -59,10 +61,31 @@ def momentum_stationary_risk(spectrum: Any, batch: int, label_noise: float, h: f
     return s * s / 2 * q / (1 - q) if q < 1 else np.inf
 
 
+def mode_edge(batch: float, beta: float = 0.0) -> float:
+    """Return 2 B / (2 + k B), k = (1 - beta)/(1 + beta): the edge of x = h lam in mean square for a single eigenvalue lam.
+
+    It is the root of `momentum_budget` = 1 for one eigenvalue: for plain SGD 2 B / (B + 2), from E rho'^2 = ((1 - x)^2 + 2 x^2 / B) E rho^2, and
+    without noise (an infinite batch) 2 (1 + beta)/(1 - beta). Source: derived.
+
+    Args:
+        batch: The batch B, positive; infinity for no noise.
+        beta: The momentum coefficient in [0, 1).
+
+    Raises:
+        ValueError: If `beta` lies outside its range.
+
+    Example:
+        >>> mode_edge(2), round(mode_edge(float("inf"), beta=0.9), 12)
+        (1.0, 38.0)
+    """
+    beta = _check.momentum("beta", beta)
+    return 2 / (2 / batch + (1 - beta) / (1 + beta))
+
+
 def momentum_edge(spectrum: Any, batch: int, beta: float = 0.0) -> float:
     """Return the learning rate h at which SGD with momentum loses stability in mean square: the root of q_b(h) = 1.
 
-    For one eigenvalue it is h lam = 2 B / (2 + k B); in the heavy-ball form 2 (1 + beta) for large batches, 2 B (1 - beta)/tr K for small ones.
+    For one eigenvalue it is `mode_edge` / lam; in the heavy-ball form 2 (1 + beta) for large batches, 2 B (1 - beta)/tr K for small ones.
 
     Args:
         spectrum: The eigenvalues lam_i, positive.
@@ -138,8 +161,7 @@ def effective_dimension(spectrum: Any, mu: float) -> float:
         >>> effective_dimension([1.0, 1.0], mu=1.0)
         1.0
     """
-    lam, mu = _spectrum(spectrum), _check.positive("mu", mu)
-    return float((lam / (lam + mu)).sum())
+    return DiagonalQuadratic(checked_spectrum(spectrum)).effective_dimension(_check.positive("mu", mu))
 
 
 @dataclass(frozen=True)
@@ -177,7 +199,7 @@ def batch_threshold(spectrum: Any) -> BatchThreshold:
         >>> batch_threshold([1.0, 0.25])
         BatchThreshold(effective_rank=1.25, kappa=4.0, threshold=1.25)
     """
-    lam = _spectrum(spectrum)
+    lam = checked_spectrum(spectrum)
     rank, kappa = float(lam.sum() / lam.max()), float(lam.max() / lam.min())
     return BatchThreshold(rank, kappa, rank * kappa**0.5 / 2)
 
@@ -239,16 +261,8 @@ def best(spectrum: Any, batch: int, momentum: bool = True) -> Best:
     return Best(float(np.exp(log_h)), beta, float(np.exp(value)))
 
 
-def _spectrum(spectrum: Any) -> np.ndarray:
-    """Return the eigenvalues after validation, `(modes,)`."""
-    lam = np.atleast_1d(_check.finite("spectrum", spectrum))
-    if lam.ndim != 1 or not len(lam) or lam.min() <= 0:
-        raise ValueError(f"`spectrum` must be a vector of positive numbers; got {_check.shown(spectrum)}. Leave out zeros.")
-    return lam
-
-
 def _checked(spectrum: Any, batch: int, h: float, beta: float) -> tuple[np.ndarray, float, float, float]:
     """Return (lam, B, h, k) after validation."""
-    lam, B = _spectrum(spectrum), float(_check.count("batch", batch))
+    lam, B = checked_spectrum(spectrum), float(_check.count("batch", batch))
     beta = _check.momentum("beta", beta)
     return lam, B, _check.positive("h", h), (1 - beta) / (1 + beta)

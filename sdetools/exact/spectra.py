@@ -30,6 +30,19 @@ class Spectrum:
         return float((self.values * self.distance**2).sum() / 2)
 
 
+def checked_spectrum(spectrum: Any) -> np.ndarray:
+    """Return eigenvalues as an array `(modes,)`; ValueError unless they are a vector of positive numbers.
+
+    Example:
+        >>> checked_spectrum([1.0, 0.5])
+        array([1. , 0.5])
+    """
+    lam = np.atleast_1d(_check.finite("spectrum", spectrum))
+    if lam.ndim != 1 or not len(lam) or lam.min() <= 0:
+        raise ValueError(f"`spectrum` must be a vector of positive numbers; got {_check.shown(spectrum)}. Leave out zeros.")
+    return lam
+
+
 def power_law(modes: int, a: float, b: float, label_noise: float = 0.0) -> Spectrum:
     """Return the spectrum lam_j = j^(-2a) with the distance rho_j = j^(-b), j = 1, ..., `modes`.
 

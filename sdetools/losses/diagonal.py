@@ -96,6 +96,10 @@ class DiagonalQuadratic(Loss):
         """Return the minimiser 0 of L, `(dim,)`."""
         return np.zeros(self.dim)
 
+    def effective_dimension(self, mu: float) -> float:
+        """Return N(mu) = sum_i lam_i / (lam_i + mu), the number of curvatures that are large compared with `mu`, a positive number."""
+        return float((self.parameters / (self.parameters + mu)).sum())
+
     def _curvatures(self, like: Any, p: Any) -> Any:
         """Return the curvatures, `(dim,)` or `(dim, 1)`, to multiply the points `like`."""
         return spread(self._parameters(p), like)

@@ -11,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sdetools.bridge import keep_probability as model  # noqa: E402
-from sdetools.bridge.keep_probability import Evidence, capped_gap, keep_probability, safe, stable_step, stage_of  # noqa: E402
+from sdetools.bridge.keep_probability import Evidence, capped_gap, keep_probability, safe, stage_of  # noqa: E402
+from sdetools.exact.momentum_budget import mode_edge  # noqa: E402
 
 HOME = Path(__file__).resolve().parents[2] / "benchmarks" / "dropping_momentum"
 with pytest.MonkeyPatch.context() as patch:
@@ -94,7 +95,7 @@ def test_the_stability_edge_is_that_of_a_gaussian_coordinate(batch):
         law = stats.chi2(batch)
         return integrate.quad(lambda s: (1 - step * s / batch) ** 2 * law.pdf(s), 0, 40 * batch, limit=200)[0]
 
-    edge = stable_step(batch)
+    edge = mode_edge(batch)
     assert growth(edge) == pytest.approx(1, abs=1e-6)
     assert growth(0.98 * edge) < 1 < growth(1.02 * edge)
     assert safe(Evidence(0.9, batch, None, x0=0.98 * edge)) and not safe(Evidence(0.9, batch, None, x0=1.02 * edge))

@@ -164,10 +164,11 @@ class DANA(WithoutGain):
 
     def _budgeted(self, mu: np.ndarray, share: float) -> np.ndarray:
         """Return min(1, 2 s B sigma^-2 / N(mu)), with log N interpolated between 512 values of log mu."""
-        noise, lam = self.oracle.noise, self.oracle.loss.parameters
+        noise = self.oracle.noise
+        assert isinstance(noise, StreamingNoise)
         grid = np.geomspace(mu.min(), mu.max(), _GRID) if mu.min() < mu.max() else mu[:1]
-        known = np.log([float((lam / (lam + one)).sum()) for one in grid])
-        rows = getattr(noise, "batch", 1) / self.oracle.sigma**2 if self.oracle.sigma else np.inf
+        known = np.log([noise.loss.effective_dimension(one) for one in grid])
+        rows = noise.batch / self.oracle.sigma**2 if self.oracle.sigma else np.inf
         return np.minimum(1.0, 2 * share * rows / np.exp(np.interp(np.log(mu), np.log(grid), known)))
 
 
