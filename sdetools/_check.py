@@ -6,7 +6,6 @@ argument, and `hint` the last sentence of the message, a remedy (empty for none)
 
 from __future__ import annotations
 
-import contextlib
 import math
 import numbers
 import operator
@@ -34,10 +33,8 @@ def shown(value: Any) -> str:
         >>> shown(10**100)[:12], len(shown(10**100)), shown(0.5)
         ('100000000000', 80, '0.5')
     """
-    long = isinstance(value, np.ndarray) and value.size > LONGEST_TEXT  # takes milliseconds to write out in full
     try:
-        with np.printoptions(threshold=LONGEST_TEXT) if long else contextlib.nullcontext():
-            text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(value).split()))
+        text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(value).split()))
     except ValueError:  # Python refuses to write out an integer of thousands of digits
         text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 4] + " ..."
@@ -111,7 +108,10 @@ def count(name: str, value: Any, least: int = 1, hint: str = "", most: int = LAR
     Raises:
         ValueError: If the value is not a whole number, or lies outside the range.
     """
-    received = f"got {name}={shown(value)}.{_tail(hint)}"
+
+    def received() -> str:
+        return f"got {name}={shown(value)}.{_tail(hint)}"
+
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -119,12 +119,12 @@ def count(name: str, value: Any, least: int = 1, hint: str = "", most: int = LAR
     except (TypeError, RuntimeError):
         real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
         if not real or value != int(value):
-            raise ValueError(f"`{name}` must be a whole number; {received}") from None
+            raise ValueError(f"`{name}` must be a whole number; {received()}") from None
         out = int(value)
     if out < least:
-        raise ValueError(f"`{name}` must be at least {least}; {received}")
+        raise ValueError(f"`{name}` must be at least {least}; {received()}")
     if out > most:
-        raise ValueError(f"`{name}` must be at most {_power(most)}; {received}")
+        raise ValueError(f"`{name}` must be at most {_power(most)}; {received()}")
     return out
 
 
@@ -152,21 +152,24 @@ def finite(name: str, value: Any, hint: str = "") -> np.ndarray:
     """
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
         raise ValueError(f"`{name}` must contain numbers only; got masked entries. Fill them by .filled(...).{_tail(hint)}")
-    message = f"`{name}` must be an array of real numbers; got {shown(value)}."
+
+    def message() -> str:
+        return f"`{name}` must be an array of real numbers; got {shown(value)}."
+
     try:
         raw = np.asarray(value)
         has_text = raw.dtype == object and any(isinstance(v, (str, bytes)) for v in raw.ravel().tolist())
         if has_text or raw.dtype.kind not in "biufO":
-            raise ValueError(message + _tail(hint))
+            raise ValueError(message() + _tail(hint))
         with np.errstate(over="ignore"):
             out = raw.astype(float, copy=False)
     except (TypeError, OverflowError, RuntimeError):
         entries = [value, *value] if isinstance(value, (list, tuple)) else [value]
         if any(hasattr(v, "detach") for v in entries):  # torch tensors
             hint = f"Detach a tensor first: .detach().cpu().double(). {hint}".strip()
-        raise ValueError(message + _tail(hint)) from None
+        raise ValueError(message() + _tail(hint)) from None
     except ValueError:
-        raise ValueError(message + _tail(hint)) from None
+        raise ValueError(message() + _tail(hint)) from None
     if not np.all(np.isfinite(out)):
         raise ValueError(f"`{name}` must contain finite numbers only; got a NaN or an infinity.{_tail(hint)}")
     return out
