@@ -73,11 +73,10 @@ def recursion(run):
         times=[steps * rule.step_time],
         **run.options(paths=paths),
     ).at("L")
-    # a quarter of what the term lam_i^2 u_i^2 contributes, so that half of it or twice it is detected
-    near = abs(exact - other) / 4
-    mean = run.decide("SGDM: simulated risk after 20 steps", simulated, exact, near, paths=5 * run.paths)
+    # 2 %, so that a gradient that is too long by 2 % is detected, whose noise is 4 % too large
+    mean = run.decide("SGDM: simulated risk after 20 steps", simulated, exact, relative=0.02, paths=10 * run.paths)
     with run.control(r"without $\lambda_i^2 u_i^2$"):
-        run.measure("SGDM: simulated risk after 20 steps", mean, expected=other, tolerance=near)
+        run.measure("SGDM: simulated risk after 20 steps", mean, expected=other, relative=0.02)
 
 
 def budget(lam, batch, h, k):
@@ -371,56 +370,66 @@ def averages(run):
 )
 def dropping(run):
     """Run the rule and two naive ones on random power laws, with the exact risks as the truth."""
-    generator, kept = np.random.default_rng(run.seed), {}
-    for _ in range(run.scale(quick=150, standard=2_500, full=6_000)):
-        law = E.power_law(
-            int(generator.integers(4, 24)), generator.uniform(0.4, 1.5), generator.uniform(0, 1), 10 ** generator.uniform(-2, 0.5)
-        )
-        batch, beta, steps = (
-            int(2 ** generator.integers(0, 9)),
-            float(generator.choice([0.5, 0.8, 0.9, 0.95])),
-            int(10 ** generator.uniform(2, 3.3)),
-        )
-        h = E.momentum_edge(law.values, batch, beta) * 10 ** generator.uniform(-3.5, -0.1)
-        oracle = st.streaming_least_squares(law.values, law.label_noise, batch)
-        curves = [
-            E.risk(rule, law.distance, steps).risk for rule in (st.SGDM(oracle, constant(h, beta)), st.SGD(oracle, constant(h)))
-        ]
-        gap = np.abs(np.log(curves[0] / curves[1])).max() if np.isfinite(curves[1]).all() else math.inf
-        bound = E.drop_momentum(law, batch, h, beta, steps).bound
-        for rule, number in (
-            ("the rule", bound),
-            ("h lam <= delta", h * law.values[0]),
-            ("eta lam <= delta", (1 - beta) * h * law.values[0]),
-        ):
-            for delta in (0.02, 0.05):
-                dropped, safe = number <= delta, gap < 1.5 * delta
-                row = kept.setdefault((rule, delta), np.zeros(3, dtype=int))
-                row += [dropped, dropped and safe, safe]
+    generator = np.random.default_rng(run.seed)
+    count = run.scale(quick=400, standard=2_500, full=6_000)
+    kept = {name: judged(rule, generator, count, -0.1) for name, rule in DROPPING.items()}
     run.table(
         "the rules",
         [
-            {"rule": r, "delta": d, "drop": n[0], "precision": n[1] / max(n[0], 1), "recall": n[1] / max(n[2], 1)}
-            for (r, d), n in kept.items()
+            {"rule": name, "delta": d, "drop": n[0], "precision": n[1] / max(n[0], 1)}
+            for name, rows in kept.items()
+            for d, n in rows.items()
         ],
     )
-    least = {0.02: 0.97, 0.05: 0.95}
-    for delta in (0.02, 0.05):
-        dropped, right, _ = kept["the rule", delta]
-        lower = proportion_bound(int(right), int(dropped)) if run.budget != "quick" else right / dropped
-        run.measure(
-            f"precision of drop, delta={delta}" + (", lower bound" if run.budget != "quick" else ""),
-            float(lower),
-            at_least=least[delta],
+    rows, where = kept["the rule"], ""
+    if run.budget == "quick":  # one problem in ten is a "drop", too few for an interval
+        rows, where = (
+            judged(DROPPING["the rule"], generator, 1_000, -2.3),
+            r" At the quick budget rates are below $10^{-2.3}$ of the edge.",
         )
+    run.note(r"Learning rates are log-uniform between $10^{-3.5}$ and $10^{-0.1}$ of SGDM's stability edge." + where)
+    for delta, least in ((0.02, 0.97), (0.05, 0.95)):
+        dropped, right = (int(number) for number in rows[delta])
+        run.measure(f"precision of drop, delta={delta}", proportion(right, dropped), at_least=least)
         for naive in ("h lam <= delta", "eta lam <= delta"):
-            dropped, right, _ = kept[naive, delta]
+            dropped, right = (int(number) for number in kept[naive][delta])
             with run.control(f"{naive}, delta={delta}"):
-                run.measure("precision of drop", right / dropped, at_least=0.8)
+                run.measure("precision of drop", proportion(right, dropped), at_least=0.8)
 
 
-def proportion_bound(right, dropped, level=1e-3):
-    """Return the Clopper-Pearson lower bound of a proportion."""
-    from scipy.stats import beta
+DROPPING = {
+    "the rule": lambda law, batch, h, beta, steps: E.drop_momentum(law, batch, h, beta, steps).bound,
+    "h lam <= delta": lambda law, batch, h, beta, steps: h * law.values[0],
+    "eta lam <= delta": lambda law, batch, h, beta, steps: (1 - beta) * h * law.values[0],
+}
+"""Numbers that are at most delta where a rule says that momentum may be dropped."""
 
-    return beta.ppf(level, right, dropped - right + 1) if right else 0.0
+
+def judged(rule, generator, count, top):
+    """Return for each delta the numbers of random problems that a rule drops, and of those that it drops rightly."""
+    out = {delta: np.zeros(2, dtype=int) for delta in (0.02, 0.05)}
+    for _ in range(count):
+        law = E.power_law(
+            int(generator.integers(4, 24)), generator.uniform(0.4, 1.5), generator.uniform(0, 1), 10 ** generator.uniform(-2, 0.5)
+        )
+        batch, beta = int(2 ** generator.integers(0, 9)), float(generator.choice([0.5, 0.8, 0.9, 0.95]))
+        steps = int(10 ** generator.uniform(2, 3.3))
+        h = E.momentum_edge(law.values, batch, beta) * 10 ** generator.uniform(-3.5, top)
+        number = rule(law, batch, h, beta, steps)
+        if number > max(out):
+            continue
+        oracle = st.streaming_least_squares(law.values, law.label_noise, batch)
+        curves = [
+            E.risk(one, law.distance, steps).risk for one in (st.SGDM(oracle, constant(h, beta)), st.SGD(oracle, constant(h)))
+        ]
+        gap = np.abs(np.log(curves[0] / curves[1])).max() if np.isfinite(curves[1]).all() else math.inf
+        for delta, row in out.items():
+            dropped, safe = number <= delta, gap < 1.5 * delta
+            row += [dropped, dropped and safe]
+    return out
+
+
+def proportion(right, dropped):
+    """Return a proportion of problems as an estimate, with Clopper and Pearson's interval."""
+    share = right / dropped
+    return st.Estimate(share, math.sqrt(share * (1 - share) / dropped), dropped, least=0.0, most=1.0, two_valued=True)
