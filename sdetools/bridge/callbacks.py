@@ -94,7 +94,7 @@ class PeriodicDiagnosis:
         >>> loss_of = lambda net, batch: torch.nn.functional.mse_loss(net(batch[0]), batch[1])
         >>> watch = PeriodicDiagnosis(10, loss_of, rows, tell=None, options={"batch_size": 8})
         >>> for step in range(1, 21):
-        ...     watch.at(step, net, torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9))
+        ...     numbers = watch.at(step, net, torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9))
         >>> [(step, found.advice) for step, found in watch.diagnoses]
         [(10, 'drop'), (20, 'drop')]
     """
