@@ -13,6 +13,7 @@ import numpy as np
 from settings import STEPS, Setting
 
 from sdetools.bridge.keep_probability import TRIAL_STEPS, Evidence, capped_gap
+from sdetools.estimates.interval import binomial_interval
 
 HOME = Path(__file__).resolve().parent
 TABLE = HOME / "labels.csv"
@@ -100,22 +101,12 @@ def trial_gap(plain: np.ndarray, momentum: np.ndarray) -> float:
     return float(np.mean([capped_gap(1.0, own, other) for own, other in zip(momentum, plain)]))
 
 
-def interval(successes: int, trials: int, level: float) -> tuple[float, float]:
-    """Return the two-sided interval of Clopper and Pearson for a probability."""
-    from scipy.special import betaincinv
-
-    tail = (1 - level) / 2
-    low = float(betaincinv(successes, trials - successes + 1, tail)) if successes else 0.0
-    high = float(betaincinv(successes + 1, trials - successes, 1 - tail)) if successes < trials else 1.0
-    return low, high
-
-
 def decided(lacking: int, seeds: int) -> str:
     """Return "keep" or "drop" if most runs without momentum lack, or most do not, with confidence; else "open".
 
     The interval of the share of runs that lack more than `TOLERANCE` excludes 1/2. It is valid for all looks together (Bonferroni).
     """
-    low, high = interval(lacking, seeds, 1 - (1 - LEVEL) / len(SEEDS))
+    low, high = binomial_interval(lacking, seeds, 1 - (1 - LEVEL) / len(SEEDS))
     return "keep" if low > 0.5 else "drop" if high < 0.5 else "open"
 
 

@@ -54,6 +54,23 @@ class _PreBlock(nn.Module):
         return self.second(F.relu(self.norm2(self.first(F.relu(self.norm1(x)))))) + self.shortcut(x)
 
 
+def three_stages(block: Callable[[int, int, int, bool], nn.Module], blocks: int, width: int) -> tuple[nn.Sequential, int]:
+    """Return three stages of residual blocks, of which each after the first halves height and width and doubles the channels, and the channels at the end.
+
+    Args:
+        block: A function that returns a block for its channels inside and outside, its stride, and whether it begins a stage.
+        blocks: The number of blocks of a stage.
+        width: The number of channels of the first stage.
+    """
+    found, inner = [], width
+    for stage in range(3):
+        for number in range(blocks):
+            outer = width << stage
+            found.append(block(inner, outer, 2 if stage and not number else 1, not number))
+            inner = outer
+    return nn.Sequential(*found), inner
+
+
 class PreResNet(nn.Module):
     """Pre-activation residual network for small images such as 32x32, with 6 * `blocks` + 2 layers, as in public code for SVAG.
 
@@ -86,13 +103,8 @@ class PreResNet(nn.Module):
         super().__init__()
         normalisation = make_norm(norm, affine, eps)
         self.first = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
-        stages, inner = [], width
-        for stage in range(3):
-            for block in range(blocks):
-                outer = width << stage
-                stages.append(_PreBlock(inner, outer, 2 if stage and not block else 1, not block, normalisation))
-                inner = outer
-        self.blocks, self.norm, self.last = nn.Sequential(*stages), normalisation(inner), nn.Linear(inner, classes)
+        self.blocks, inner = three_stages(functools.partial(_PreBlock, norm=normalisation), blocks, width)
+        self.norm, self.last = normalisation(inner), nn.Linear(inner, classes)
         for part in self.modules():
             if isinstance(part, (nn.Conv2d, nn.Linear)):
                 nn.init.normal_(part.weight, std=math.sqrt(2 / part.weight[0].numel()))
@@ -134,17 +146,7 @@ class _PostBlock(nn.Module):
 class SmallResNet(nn.Module):
     """Residual network of K. He et al. 2016 for small images such as 32x32, with 6 * `blocks` + 2 layers and activations after sums.
 
-    It has three stages of `blocks` residual blocks each. Each stage after the first halves height and width and doubles the channels.
-
-    Args:
-        blocks: The number of blocks of a stage; 5 is ResNet-32.
-        width: The number of channels of the first stage.
-        channels: The number of channels of an image.
-        classes: The number of classes.
-        norm: "batch" or "group", see `make_norm`.
-        affine: Whether normalisations have gains and offsets.
-        frozen_last: Keep the last layer at its initial values.
-        eps: The number that is added to a variance.
+    It has the stages and the arguments of `PreResNet`.
 
     Raises:
         ValueError: If `norm` is unknown.
@@ -161,13 +163,8 @@ class SmallResNet(nn.Module):
         super().__init__()
         normalisation = make_norm(norm, affine, eps)
         self.first, self.norm = nn.Conv2d(channels, width, 3, 1, 1, bias=False), normalisation(width)
-        stages, inner = [], width
-        for stage in range(3):
-            for block in range(blocks):
-                outer = width << stage
-                stages.append(_PostBlock(inner, outer, 2 if stage and not block else 1, normalisation))
-                inner = outer
-        self.blocks, self.last = nn.Sequential(*stages), nn.Linear(inner, classes)
+        self.blocks, inner = three_stages(lambda inner, outer, stride, _: _PostBlock(inner, outer, stride, normalisation), blocks, width)
+        self.last = nn.Linear(inner, classes)
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, nonlinearity="relu")

@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -60,7 +61,8 @@ class Slurm(Executor):
         self._waiting: list[_Call] = []
         self._running: list[tuple[Any, list[_Call]]] = []
         self._files: dict[int, tuple[Any, Path]] = {}
-        self._lock, self._ended, self._failed = threading.Lock(), threading.Event(), False
+        self._open: set[Future[Any]] = set()
+        self._lock, self._ended, self._closed, self._failed = threading.Lock(), threading.Event(), False, False
         self._thread = threading.Thread(target=self._look, name="sdetools-slurm", daemon=True)
         self._thread.start()
 
@@ -73,9 +75,11 @@ class Slurm(Executor):
         """Submit a call, which is put into a job with others soon; the arguments are those of `Executor.submit`, without keywords."""
         future: Future[Any] = Future()
         with self._lock:
-            if self._ended.is_set():
+            if self._closed:
                 raise RuntimeError("cannot submit to Slurm after the end of the engine")
             self._waiting.append(_Call(future, fn, args))
+            self._open.add(future)
+        future.add_done_callback(self._open.discard)
         return future
 
     def _look(self) -> None:
@@ -131,16 +135,27 @@ class Slurm(Executor):
             path.unlink(missing_ok=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Cancel the jobs that have not ended, and remove the folder unless a job failed; the arguments are those of `Executor.shutdown`."""
+        """End the engine; the arguments are those of `Executor.shutdown`.
+
+        Args:
+            wait: Wait for all submitted calls. Otherwise, jobs that have not ended are cancelled, and their calls fail with `JobFailed`.
+            cancel_futures: Do not wait, and cancel the calls that are in no job yet, as without `wait`.
+        """
+        with self._lock:
+            self._closed, open_calls = True, list(self._open)
         if wait and not cancel_futures:
-            for _, calls in list(self._running):
-                for call in calls:
-                    call.future.exception()
+            wait_for(open_calls)
+        for future in open_calls:
+            future.cancel()  # those in a job cannot be
         self._ended.set()
         self._thread.join()
-        for job, _ in self._running:
+        for call in self._waiting:
+            call.future.set_running_or_notify_cancel()
+        for job, calls in self._running:
             with suppress(Exception):  # it has ended, or Slurm does not answer
                 job.cancel()
+            for call in calls:
+                call.future.set_exception(JobFailed(f"job {job.job_id} was cancelled at the end of the engine"))
         if not self._failed:
             _remove(self._folder)
 

@@ -151,7 +151,7 @@ def test_verdicts_need_an_interval_beside_one_half():
     """By binomial tails: 11 of 12 (P = 13/4096) and 19 of 24 decide at 5 %/3 two-sided, 10 of 12 (79/4096) and 18 of 24 do not."""
     cases = ((11, 12), (10, 12), (1, 12), (2, 12), (19, 24), (18, 24), (24, 48))
     assert [labels.decided(*case) for case in cases] == ["keep", "open", "drop", "open", "keep", "open", "open"]
-    low, high = labels.interval(0, 12, 0.95)
+    low, high = labels.binomial_interval(0, 12, 0.95)
     assert low == 0.0 and high == pytest.approx(1 - 0.025 ** (1 / 12))
 
 

@@ -9,9 +9,12 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from collections import Counter
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from pathlib import Path
 from typing import ClassVar
 from unittest import mock
 
@@ -23,6 +26,7 @@ from sdetools.simulation import clusters
 from sdetools.simulation.chunks import make_task
 from sdetools.simulation.clusters import ENGINES, check_executor, open_executor
 from sdetools.simulation.philox import Stream
+from sdetools.simulation.slurm import JobFailed, Slurm
 from sdetools.simulation.submission import Submission, WorkersFailed
 from sdetools.simulation.trajectories import stored
 from sdetools.studies.means import make_program
@@ -336,6 +340,59 @@ def test_jobs_of_slurm(expected, tmp_path, monkeypatch):
         assert bits(run(executor=pool)) == expected
     assert pool.sent[20] == 2 and len(pool.sent) == CHUNKS and (tmp_path / "died-0").exists()
     assert len(list((tmp_path / "jobs").glob("run-*"))) == 1  # the logs of the job that was killed
+
+
+class NoJobs:
+    """An executor of submitit whose jobs run when `end` is called, or never."""
+
+    def __init__(self):
+        self.jobs, self.cancelled = [], []
+
+    def submit(self, function, *arguments):
+        job = mock.Mock(job_id=len(self.jobs), ended=False, arguments=arguments)
+        job.done = lambda: job.ended
+        job.result = lambda: function(*arguments)
+        job.cancel = lambda: self.cancelled.append(job.job_id)
+        job.paths = mock.MagicMock()
+        self.jobs.append(job)
+        return job
+
+    def end(self):
+        for job in self.jobs:
+            job.ended = True
+
+
+def ending(jobs, first, second, **how):
+    """Submit calls, the first of which are in jobs at the end of the engine, and return their futures after its end."""
+    pool = Slurm(jobs, Path("nowhere"), 2, 8)
+    found = [pool.submit(abs, -i) for i in range(first)]
+    while len(pool._running) == 0:
+        time.sleep(0.01)
+    found += [pool.submit(abs, -i) for i in range(first, first + second)]
+    if how == {}:
+        threading.Timer(1.0, jobs.end).start()
+        threading.Timer(2.0, jobs.end).start()
+    pool.shutdown(**how)
+    with pytest.raises(RuntimeError, match="after the end"):
+        pool.submit(abs, 1)
+    return found
+
+
+def test_the_end_of_slurm_waits_for_calls_that_are_in_no_job_yet():
+    found = ending(NoJobs(), 3, 2)
+    assert [f.result(timeout=0) for f in found] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("how", [{"wait": False}, {"cancel_futures": True}])
+def test_no_call_stays_open_when_slurm_ends_without_waiting(how):
+    jobs = NoJobs()
+    found = ending(jobs, 3, 2, **how)
+    wait(found, timeout=5)
+    for future in found[:3]:
+        with pytest.raises(JobFailed, match="cancelled at the end"):
+            future.result(timeout=0)
+    assert all(f.cancelled() or isinstance(f.exception(timeout=0), JobFailed) for f in found[3:])
+    assert sorted(jobs.cancelled) == list(range(len(jobs.jobs)))
 
 
 # -- names ------------------------------------------------------------------------------------------------------------------------
