@@ -73,7 +73,9 @@ def fresh(run) -> Answers:
 )
 def calibration(run):
     """Compare P(keep) with complete runs with and without momentum on networks that the fit did not use: recorded ones and, beyond quick, fresh ones."""
-    cases = {"recorded runs": recorded()} | ({"fresh runs": fresh(run)} if run.scale(quick=False, standard=True, full=True) else {})
+    cases = {"recorded runs": recorded()} | (
+        {"fresh runs": fresh(run)} if run.scale(quick=False, standard=True, full=True) else {}
+    )
     for case, (p, lacking, networks, cost) in cases.items():
         skill, sure = over_networks(p, lacking, networks, seed=0), (p <= 0.05) | (p >= 0.95)
         wrong = float(np.abs(p[sure].round() - lacking[sure]).mean()) if sure.any() else 0.0

@@ -84,6 +84,9 @@ from .noise.oracle import (
 from .noise.streaming import (
     streaming_least_squares as streaming_least_squares,
 )
+from .results.saving import (
+    load as load,
+)
 from .schedules import (
     Plan as Plan,
 )
@@ -113,9 +116,6 @@ from .studies.extrapolation import (
 )
 from .studies.multilevel.estimator import (
     multilevel as multilevel,
-)
-from .studies.saving import (
-    load as load,
 )
 from .studies.slow_clock import (
     slow_study as slow_study,

@@ -72,7 +72,8 @@ def _content(value: Any, seen: dict[int, Any]) -> str:
     if isinstance(value, functools.partial):
         return f"partial{inner(value.func)}{inner(value.args)}{inner(value.keywords)}"
     if isinstance(value, MethodType):
-        return f"method{inner(value.__func__)}{inner(value.__self__)}"
+        own = value.__self__
+        return f"method{inner(value.__func__)}{inner(own) if isinstance(own, type) else _name(own) + _attributes(own, seen)}"  # not the identity
     if isinstance(value, FunctionType):
         closure = [cell.cell_contents for cell in value.__closure__ or () if _is_set(cell)]
         read = [] if _is_installed(value) else sorted({n for n in _names(value.__code__) if n in value.__globals__})
@@ -80,9 +81,16 @@ def _content(value: Any, seen: dict[int, Any]) -> str:
         return f"{_name(value)}{_code_text(value.__code__)}{inner(defaults)}{inner(closure)}{inner({n: value.__globals__[n] for n in read})}"
     if of_package(value) and isinstance(identity := getattr(value, "identity", None), str):
         return identity
-    state = getattr(value, "__dict__", None) or {n: getattr(value, n, None) for n in getattr(type(value), "__slots__", ())}
     call = vars(type(value)).get("__call__")
-    return f"{_name(value)}{inner(call) if isinstance(call, FunctionType) else ''}{inner(dict(state))}"
+    return f"{_name(value)}{inner(call) if isinstance(call, FunctionType) else ''}{_attributes(value, seen)}"
+
+
+def _attributes(value: Any, seen: dict[int, Any]) -> str:
+    """Return the text of an object's attributes, without those that are computed once and kept."""
+    seen[id(value)] = value
+    state = getattr(value, "__dict__", None) or {n: getattr(value, n, None) for n in getattr(type(value), "__slots__", ())}
+    kept = {n: v for n, v in state.items() if not isinstance(getattr(type(value), n, None), functools.cached_property)}
+    return _content(kept, seen)
 
 
 def _joined(kind: str, parts: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import xarray
 
 import sdetools as st
 from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
-from sdetools.studies.saving import Described
+from sdetools.results.saving import Described
 
 LOSS = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
 ORACLE = st.NoisyOracle(LOSS, st.noise.gaussian(dim=2), sigma=1.0)
@@ -97,6 +97,12 @@ def claims():
     return st.verify(folder / "claims.py", out=folder / "out", seed=3)
 
 
+def risk():
+    """Return an exact risk with its moments."""
+    oracle = st.streaming_least_squares(spectrum=[1.0, 0.5, 0.25], label_noise=0.3, batch=4)
+    return st.exact.risk(st.SGDM(oracle, PLAN), [1.0, 2.0, 3.0], 40, [0, 10, 40], moments=True)
+
+
 def speeds():
     """A table of two measured cells of `sdetools bench --dimension`, one of them without times to the first result."""
     cells = (
@@ -134,7 +140,9 @@ def nothing(run):
     pass
 """
 
-MAKERS = {f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, diverging, diagnosis, claims, speeds)}
+MAKERS = {
+    f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, diverging, diagnosis, claims, risk, speeds)
+}
 AXES = {"levels": 4, "slow": 2, "speeds": 2}
 
 

@@ -187,3 +187,30 @@ def test_a_store_does_not_confuse_two_functions(tmp_path):
                 run(store=tmp_path / "run.db", resume=True)
             found.append(run().at("h").value)
     assert found[0] != found[1]
+
+
+class Leaky(st.Dynamics):
+    """SGD with a leak, whose rule is a method that reads an attribute."""
+
+    coefficients = ("eta",)
+
+    def __init__(self, oracle, plan, leak):
+        self.leak, self.inner = leak, [st.SGD(oracle, plan)]
+        super().__init__(oracle, plan)
+
+    @functools.cached_property
+    def twice(self):
+        return 2 * self.leak
+
+    def rule(self, state, oracle, eta):
+        (x,) = state
+        return ((1 - self.leak) * x - eta * oracle(x),)
+
+
+def test_a_rule_that_is_a_method_is_identified_by_what_it_reads():
+    oracle = st.NoisyOracle(st.losses.quadratic([[1.0]]), st.noise.gaussian(dim=1))
+    plan = st.schedules.constant(0.1)
+    one, same, other = (Leaky(oracle, plan, leak) for leak in (0.1, 0.1, 0.2))
+    before = one.identity
+    assert one.twice == 0.2 and before == one.identity == same.identity != other.identity
+    assert st.simulate(one, [1.0], 0.5, 100, ["x0"]).at("x0").value != st.simulate(other, [1.0], 0.5, 100, ["x0"]).at("x0").value

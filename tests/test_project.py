@@ -24,7 +24,7 @@ TOP = Path(__file__).resolve().parent.parent
 PACKAGE = TOP / "sdetools"
 
 BELOW_DYNAMICS = {"graph", "losses", "noise", "schedules", "starts", "manifold"}
-BELOW_STUDIES = BELOW_DYNAMICS | {"dynamics", "estimates", "exact", "simulation"}
+BELOW_STUDIES = BELOW_DYNAMICS | {"dynamics", "estimates", "exact", "results", "simulation"}
 ALLOWED_IMPORTS = {
     "graph": set(),
     "losses": {"graph"},
@@ -34,8 +34,9 @@ ALLOWED_IMPORTS = {
     "manifold": {"graph", "losses", "noise"},
     "dynamics": BELOW_DYNAMICS,
     "simulation": BELOW_DYNAMICS | {"dynamics"},
-    "exact": BELOW_DYNAMICS | {"dynamics"},
+    "exact": BELOW_DYNAMICS | {"dynamics", "results"},
     "estimates": set(),
+    "results": set(),
     "studies": BELOW_STUDIES,
     "claims": BELOW_STUDIES | {"studies"},
     "bridge": BELOW_STUDIES | {"claims", "studies"},

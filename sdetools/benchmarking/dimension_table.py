@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdetools.benchmarking import machine
-from sdetools.studies.result_protocol import Origin, Result
+from sdetools.results.protocol import Origin, Result
 
 if TYPE_CHECKING:
     import xarray

@@ -33,7 +33,7 @@ from sdetools.bridge.population import Population
 from sdetools.bridge.stages import PLANNED_STEPS, Cost, DiagnosisStage, decided, first_stage, further_stages
 from sdetools.bridge.torch_optimisers import convert
 from sdetools.bridge.trial import TrainingRuns
-from sdetools.studies.result_protocol import Origin, called
+from sdetools.results.protocol import Origin, call_text
 
 
 def diagnose(
@@ -103,7 +103,7 @@ def diagnose(
         >>> found.advice, found.stage, found.trial
         ('drop', 'sharpness', None)
     """
-    call = called(diagnose, locals())
+    call = call_text(diagnose, locals())
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"`model` must be a torch.nn.Module; got {type(model).__name__}.")
     if not _check.number("lr", lr) > 0:

@@ -13,7 +13,7 @@ from sdetools.bridge.curvature import Quantity
 from sdetools.bridge.keep_probability import CLEAR, Evidence
 from sdetools.bridge.stages import STABLE, UNSTABLE, Cost, DiagnosisStage, background, zone_of
 from sdetools.bridge.trial import Trial
-from sdetools.studies.result_protocol import BY_HAND, Origin, Result, plain
+from sdetools.results.protocol import BY_HAND, Origin, Result, plain
 
 if TYPE_CHECKING:
     import xarray

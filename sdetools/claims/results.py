@@ -14,7 +14,7 @@ import numpy as np
 from sdetools.claims.folder import write_text
 from sdetools.claims.record import Drawing, Table
 from sdetools.estimates.interval import ConfidenceInterval
-from sdetools.studies.result_protocol import Origin, Result
+from sdetools.results.protocol import Origin, Result
 
 if TYPE_CHECKING:
     import xarray

@@ -19,6 +19,7 @@ from sdetools.exact.mode_steps import ModeSteps, mode_steps
 from sdetools.exact.moment_maps import moment_map
 from sdetools.exact.recorded import recorded
 from sdetools.exact.risk_result import Risk
+from sdetools.results.protocol import Origin, call_text
 
 GROUPED_FROM = 2_000
 """The number of modes from which they are grouped by default."""
@@ -62,6 +63,7 @@ def risk(
         >>> sgdm.risk.round(6)
         array([0.75  , 0.0008])
     """
+    call = call_text(risk, locals())
     problem = mode_problem(getattr(dynamics, "oracle", None))  # type: ignore[arg-type]
     steps = _check.count("steps", steps, least=0)
     kept = recorded(record, steps)
@@ -88,6 +90,7 @@ def risk(
         nodes=followed,
         bound=bound,
         estimate=estimate,
+        origin=Origin(call=call),
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools._version import __version__
+from sdetools.results.protocol import BY_HAND, Origin, Result
 
 if TYPE_CHECKING:
     import xarray
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Risk:
+class Risk(Result):
     """The excess risk of a rule at recorded steps, without Monte Carlo; `exact.risk` makes it.
 
     Attributes:
@@ -30,6 +29,7 @@ class Risk:
         nodes: The number of modes that were followed: that of the spectrum, or fewer nodes of groups.
         bound: A proved bound on the error of `risk` by grouping, at every step; 0 without groups, NaN where none is known.
         estimate: Where no bound is known: the largest difference from a run with two nodes less a group, an estimate and no bound.
+        origin: The call and the version.
     """
 
     steps: np.ndarray
@@ -42,6 +42,12 @@ class Risk:
     nodes: int = 0
     bound: float = 0.0
     estimate: float = field(default=0.0)
+    origin: Origin = BY_HAND
+
+    @property
+    def diverged(self) -> int:
+        """1 if the last recorded risk is infinite, beyond the range of numbers, else 0."""
+        return int(not np.isfinite(self.risk[-1]))
 
     @property
     def data(self) -> xarray.Dataset:
@@ -54,8 +60,8 @@ class Risk:
             variables["second_moment"] = (("step", "part", "part2", "mode"), self.moments)
             coordinates |= {"part": list(self.parts), "part2": list(self.parts), "spectrum": ("mode", self.spectrum)}
         attributes = {"rule": self.name, "modes": len(self.spectrum), "nodes": self.nodes}
-        attributes |= {"grouping_bound": self.bound, "grouping_estimate": self.estimate, "version": __version__}
-        return xarray.Dataset(variables, coordinates, attributes)
+        attributes |= {"grouping_bound": self.bound, "grouping_estimate": self.estimate, "diverged": self.diverged}
+        return xarray.Dataset(variables, coordinates, attributes | self.origin.attributes)
 
     def at(self, step: int) -> float:
         """Return the risk at a recorded step; ValueError if it was not recorded."""
@@ -77,18 +83,11 @@ class Risk:
         lines += [f"{self.steps[k]:>12} {self.times[k]:>12.6g} {self.risk[k]:>16.8g}" for k in shown]
         return "\n".join(lines)
 
-    def summary(self) -> str:
-        """Return the main numbers as a text, the repr of the result."""
-        return repr(self)
-
     def plot(self, *, ax: Any = None) -> Figure:
         """Plot the risk against the steps on logarithmic axes, on `ax` or on the axes of a new figure, and return the figure."""
         from sdetools.plots import risk_curves
 
         return risk_curves(self.steps, {self.name: self.risk}, ax=ax).figure  # type: ignore[return-value]
-
-    def _repr_html_(self) -> str:
-        return f'<div class="sdetools-result"><pre>{escape(self.summary())}</pre><pre>{escape(self.table())}</pre></div>'
 
     def __repr__(self) -> str:
         grouped = f", {self.nodes} nodes" if self.nodes < len(self.spectrum) else ""

@@ -163,7 +163,9 @@ class SmallResNet(nn.Module):
         super().__init__()
         normalisation = make_norm(norm, affine, eps)
         self.first, self.norm = nn.Conv2d(channels, width, 3, 1, 1, bias=False), normalisation(width)
-        self.blocks, inner = three_stages(lambda inner, outer, stride, _: _PostBlock(inner, outer, stride, normalisation), blocks, width)
+        self.blocks, inner = three_stages(
+            lambda inner, outer, stride, _: _PostBlock(inner, outer, stride, normalisation), blocks, width
+        )
         self.last = nn.Linear(inner, classes)
         for part in self.modules():
             if isinstance(part, nn.Conv2d):

@@ -14,8 +14,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
-from concurrent.futures import wait as wait_for
+from concurrent.futures import BrokenExecutor, Executor, Future, wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache

@@ -44,7 +44,7 @@ import numpy as np
 from sdetools import _check
 from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind
 from sdetools.estimates.resampling import KINDS, Resampling, chosen_knots
-from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called
+from sdetools.results.protocol import BY_HAND, Origin, Result, call_text
 
 if TYPE_CHECKING:
     import xarray
@@ -237,7 +237,7 @@ def distance(
         >>> round(distance(x, x + np.array([[0.3], [0.4]])).value * np.pi / 2, 3)
         0.5
     """
-    call = called(distance, locals())
+    call = call_text(distance, locals())
     if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     x, y = _points("first", first), _points("second", second)

@@ -24,12 +24,12 @@ from sdetools import _check
 from sdetools._moved import RenamedAttribute, renamed_argument
 from sdetools.dynamics.base import Moving
 from sdetools.estimates import Estimate
+from sdetools.results.protocol import BY_HAND, Origin, Result, call_text
 from sdetools.simulation.philox import Stream
 from sdetools.studies.clock import moment
-from sdetools.studies.execution import ExecutionOptions
+from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.observables import column
-from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called
 
 if TYPE_CHECKING:
     import xarray
@@ -255,7 +255,7 @@ def extrapolate(
         True
     """
     weak_order, weak = renamed_argument("weak", weak, "weak_order", weak_order), None
-    call = called(extrapolate, locals())
+    call = call_text(extrapolate, locals(), **Execution.of(execution).changed())
     if not callable(make):
         raise ValueError(
             f"`make` must be a function of dt that returns a dynamics; got {make!r}. Try lambda dt: st.Platen(sde, dt)."

@@ -15,6 +15,7 @@ import numpy as np
 from sdetools.dynamics.base import Moving
 from sdetools.estimates import Estimate, SupEstimate
 from sdetools.estimates.band import multiplier_maxima
+from sdetools.results.protocol import call_text, estimates_table
 from sdetools.simulation.philox import Stream
 from sdetools.studies.clock import moment
 from sdetools.studies.execution import Execution, ExecutionOptions
@@ -23,7 +24,6 @@ from sdetools.studies.kept_paths import KeptPaths, PathRequest
 from sdetools.studies.known import Known
 from sdetools.studies.means import chosen_paths, make_program, nested
 from sdetools.studies.observables import column
-from sdetools.studies.result_protocol import called, estimates_table
 from sdetools.studies.sampler import sampling
 from sdetools.studies.statistics import PairStatistics
 
@@ -292,7 +292,8 @@ def weak_gap(
         >>> gap.sup("x").resolved
         True
     """
-    call, how = called(weak_gap, locals()), Execution.of(execution)
+    how = Execution.of(execution)
+    call = call_text(weak_gap, locals(), **how.changed())
     program, record, step_time = make_program((first, second), x0, horizon, observe, times, functionals, control, coupled)
     request = PathRequest.of(program, step_time, trajectories, slices)
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs

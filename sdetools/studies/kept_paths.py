@@ -15,12 +15,12 @@ import numpy as np
 from sdetools import _check
 from sdetools._version import __version__
 from sdetools.dynamics.base import Moving
+from sdetools.results.protocol import BY_HAND, Origin, Result
 from sdetools.simulation.engine import Sums
 from sdetools.simulation.philox import PATHS
 from sdetools.simulation.program import Program
 from sdetools.studies.clock import asked_steps
 from sdetools.studies.known import Facts, Known
-from sdetools.studies.result_protocol import BY_HAND, Origin, Result
 from sdetools.studies.sampler import Sampler
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import numpy as np
 from sdetools import _check, starts
 from sdetools.dynamics.base import Moving
 from sdetools.estimates import Estimate
+from sdetools.results.protocol import call_text, estimates_table
 from sdetools.simulation.engine import check_records
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
@@ -25,7 +26,6 @@ from sdetools.studies.facts import Facts
 from sdetools.studies.kept_paths import KeptPaths, PathRequest
 from sdetools.studies.known import Known
 from sdetools.studies.observables import column, observables
-from sdetools.studies.result_protocol import called, estimates_table
 from sdetools.studies.sampler import Sampler, paths_for_precision, sampling
 from sdetools.studies.statistics import SingleStatistics
 
@@ -213,7 +213,8 @@ def simulate(
         >>> run.trajectories.sel(path=7, part="x", coordinate="x").values.tolist()
         [1.0, 0.5, 0.25]
     """
-    call, how = called(simulate, locals()), Execution.of(execution)
+    how = Execution.of(execution)
+    call = call_text(simulate, locals(), **how.changed())
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
     request = PathRequest.of(program, step_time, trajectories, slices)
     with sampling(how, seed, stream, lambda: program.fingerprint(seed, stream, paths, precision)) as sampler:

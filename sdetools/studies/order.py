@@ -16,12 +16,12 @@ from sdetools.dynamics.base import Moving
 from sdetools.estimates import Estimate, SupEstimate
 from sdetools.estimates.band import MANY_GROUPS, multiplier_noise
 from sdetools.estimates.estimate import RESOLVED
+from sdetools.results.protocol import BY_HAND, Origin, Result, call_text, plain
 from sdetools.simulation.philox import Stream
 from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.means import make_program
 from sdetools.studies.observables import column
-from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called, plain
 from sdetools.studies.sampler import sampling
 
 if TYPE_CHECKING:
@@ -361,7 +361,8 @@ def order_study(
         >>> 0.8 < study.order("x").value < 1.2
         True
     """
-    call, how = called(order_study, locals()), Execution.of(execution)
+    how = Execution.of(execution)
+    call = call_text(order_study, locals(), **how.changed())
     if not callable(pair):
         raise ValueError(f"`pair` must be a function of eta that returns two dynamics; got {pair!r}.")
     if np.ndim(etas) == 0 or isinstance(etas, str):

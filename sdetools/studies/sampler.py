@@ -12,6 +12,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.estimates.interval import quantile, undetected_probability
+from sdetools.results.protocol import Origin
 from sdetools.simulation.clusters import open_executor
 from sdetools.simulation.engine import Sums, execute
 from sdetools.simulation.philox import Stream
@@ -19,7 +20,6 @@ from sdetools.simulation.program import Program
 from sdetools.simulation.store import Store
 from sdetools.studies.execution import Execution
 from sdetools.studies.known import Known
-from sdetools.studies.result_protocol import Origin
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
 PILOT_PATHS = 1 << 15

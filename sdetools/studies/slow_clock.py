@@ -21,13 +21,13 @@ from sdetools.dynamics.rules import SGD, SGDM
 from sdetools.dynamics.sdes.slow import SlowSDE
 from sdetools.manifold.flow import FlowError, project
 from sdetools.noise.oracle import NoisyOracle
+from sdetools.results.protocol import BY_HAND, Origin, Result, call_text, plain
 from sdetools.schedules import Plan
 from sdetools.simulation.philox import Stream
 from sdetools.starts import point
 from sdetools.studies.distance import Distance, distance
 from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.means import Simulation, make_program, simulate
-from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called, plain
 from sdetools.studies.sampler import sampling
 
 if TYPE_CHECKING:
@@ -254,7 +254,8 @@ def slow_study(
         >>> list(found.runs), found.distances["SGD", "x"].value < 0.15
         (['slow SDE', 'SGD', 'SGDM'], True)
     """
-    call, how = called(slow_study, locals()), Execution.of(execution)
+    how = Execution.of(execution)
+    call = call_text(slow_study, locals(), **how.changed())
     x0 = point(x0, check_oracle(oracle).dim, "slow_study")
     slow = SlowSDE(oracle, plan.averaged(), at=x0)
     horizon, paths = _check.positive("horizon", horizon), _check.count("paths", paths, least=2)

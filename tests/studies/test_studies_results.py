@@ -12,7 +12,7 @@ import xarray
 from made_results import AXES, FAST, MAKERS, pair, simulation
 
 import sdetools as st
-from sdetools.studies.result_protocol import Ended, Result
+from sdetools.results.protocol import Ended, Result
 
 
 class Checked(HTMLParser):
@@ -45,6 +45,8 @@ def test_a_result_has_its_origin(made, name):
         assert (attrs["seed"], attrs["call"]) == (3, "verify(budget='quick', seed=3)")
     elif name == "speeds":  # measured on a machine, which its attributes name
         assert (attrs["backend"], attrs["call"], attrs["processor"]) == ("numba", "dimension_table()", "p")
+    elif name == "risk":  # exact, without draws
+        assert attrs["call"].startswith("risk(SGDM(") and attrs["seed"] == 0
     elif name != "law":  # the seeds of the samples of a distance are unknown
         assert (attrs["seed"], attrs["stream"], attrs["backend"], attrs["dtype"]) == (3, 0, "numpy", "float64")
         assert attrs["call"].startswith(("simulate(", "weak_gap(", "order_study(", "multilevel(", "extrapolate(", "slow_study("))

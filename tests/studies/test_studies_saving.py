@@ -14,8 +14,8 @@ import xarray
 from made_results import MAKERS, same, simulation
 
 import sdetools as st
-from sdetools.studies.result_protocol import Origin, Result
-from sdetools.studies.saving import Described
+from sdetools.results.protocol import Origin, Result
+from sdetools.results.saving import Described
 
 
 @pytest.mark.parametrize("name", MAKERS)

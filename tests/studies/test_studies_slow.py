@@ -10,10 +10,10 @@ import pytest
 import xarray
 
 import sdetools as st
+from sdetools.results.protocol import BY_HAND
 from sdetools.simulation.philox import Stream
 from sdetools.studies import slow_clock as module
 from sdetools.studies.distance import distance
-from sdetools.studies.result_protocol import BY_HAND
 
 ORACLE = st.NoisyOracle(st.losses.exponential_valley(), st.noise.rademacher(dim=2))
 PLAN = st.schedules.constant(eta=0.1, beta=0.5)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from sdetools.estimates.band import multiplier_maxima
+from sdetools.results.protocol import BY_HAND
 from sdetools.simulation.engine import Sums
 from sdetools.simulation.records import PAIR, SINGLE
 from sdetools.studies.gap import WeakGap
 from sdetools.studies.means import Simulation
-from sdetools.studies.result_protocol import BY_HAND
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
 RNG = np.random.default_rng(11)

@@ -32,12 +32,12 @@ from typing import Any, Unpack
 from sdetools import _check
 from sdetools._moved import renamed_argument
 from sdetools.dynamics.base import Moving
+from sdetools.results.protocol import Origin, call_text
 from sdetools.simulation.philox import Stream
 from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.multilevel.levels import LevelSampler
 from sdetools.studies.multilevel.result import Multilevel
 from sdetools.studies.multilevel.search import LEAST_LEVEL, LEAST_PILOT, Search
-from sdetools.studies.result_protocol import Origin, called
 from sdetools.studies.sampler import sampling
 
 ATTEMPTS = 4
@@ -102,7 +102,8 @@ def multilevel(
     Source: M. B. Giles, Acta Numerica 24 (2015) 259-328.
     """
     weak_order, weak = renamed_argument("weak", weak, "weak_order", weak_order), None
-    call, how = called(multilevel, locals()), Execution.of(execution)
+    how = Execution.of(execution)
+    call = call_text(multilevel, locals(), **how.changed())
     if not callable(make):
         raise ValueError(
             f"`make` must be a function of dt that returns a dynamics; got {make!r}. Write lambda dt: st.Milstein(sde, dt)."

@@ -14,9 +14,9 @@ import numpy as np
 
 from sdetools._moved import RenamedAttribute
 from sdetools.estimates import Estimate
+from sdetools.results.protocol import BY_HAND, Origin, Result
 from sdetools.studies.multilevel.levels import decay_order
 from sdetools.studies.observables import column
-from sdetools.studies.result_protocol import BY_HAND, Origin, Result
 
 if TYPE_CHECKING:
     import xarray

@@ -10,6 +10,7 @@ import numpy as np
 
 from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Trace
+from sdetools.results.protocol import BY_HAND, Origin
 from sdetools.simulation.philox import PATHS
 from sdetools.simulation.step_graphs import observable_value
 from sdetools.studies.known import ROUNDINGS
@@ -25,7 +26,6 @@ from sdetools.studies.multilevel.levels import (
 )
 from sdetools.studies.multilevel.result import Multilevel
 from sdetools.studies.ranges import range_of_observable
-from sdetools.studies.result_protocol import BY_HAND, Origin
 
 BIAS, VARIANCE = 0.5, 0.5
 """The largest remaining bias relative to eps, and the largest variance relative to eps^2."""

@@ -19,8 +19,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools._version import __version__
-from sdetools.studies.execution import Execution
-from sdetools.studies.saving import Saved
+from sdetools.results.saving import Saved
 
 if TYPE_CHECKING:
     import xarray
@@ -41,7 +40,7 @@ class Origin:
     """The origin of a result: what produced it. All fields have their defaults if the result was constructed directly.
 
     Attributes:
-        call: The text of the function call, as `called` makes it.
+        call: The text of the function call, as `call_text` makes it.
         seed: The seed of the draws.
         stream: The number of the stream of draws of that seed.
         backend: The backend that ran, such as "numba".
@@ -66,29 +65,22 @@ BY_HAND = Origin()
 """The origin of a result that was constructed directly."""
 
 
-def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
+def call_text(function: Callable[..., Any], given: Mapping[str, Any], **options: Any) -> str:
     """Return the text of a function call, with the arguments that differ from their defaults.
-
-    Options of execution on which the result does not depend are omitted.
 
     Args:
         function: The function.
-        given: The values of all its parameters by name, as `locals()` gives them: the options of execution are a dict under the name of the
-            parameter that collects them, here `options`.
+        given: The values of its parameters by name, as `locals()` gives them. Other names, and parameters that collect options, are omitted.
+        **options: Options of execution, which are shown behind the arguments.
 
     Example:
         >>> def f(x, n=3, *, seed=0, **options): ...
-        >>> called(f, {"x": [1.0], "n": 3, "seed": 7, "options": {"threads": 2}})
-        'f(x=[1.0], seed=7)'
+        >>> call_text(f, {"x": [1.0], "n": 3, "seed": 7, "options": {"threads": 2}}, dtype="float32")
+        "f(x=[1.0], seed=7, dtype='float32')"
     """
-    shown: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            shown |= Execution.of(given[name]).changed()
-        elif not _same(given[name], parameter.default):
-            shown[name] = given[name]
-    arguments = [f"{name}={_short(value)}" for name, value in shown.items()]
-    return f"{function.__name__}({', '.join(arguments)})"
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    shown = {p.name: given[p.name] for p in own if not _same(given[p.name], p.default)} | options
+    return f"{function.__name__}({', '.join(f'{name}={_short(value)}' for name, value in shown.items())})"
 
 
 def _short(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 The root group is the result's `data`, for other programs. The group `result` contains the fields of the result: arrays as variables,
 numbers and strings as JSON, nested results as groups. Of dynamics and other code only a description is stored (`Described`).
-The group `check` contains a hash of the group `result` (`sdetools.studies.checksum`).
+The group `check` contains a hash of the group `result` (`sdetools.results.checksum`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from sdetools._check import shown
 from sdetools._identity import of_package
 from sdetools._version import __version__
-from sdetools.studies.checksum import checksum
+from sdetools.results.checksum import checksum
 
 if TYPE_CHECKING:
     import xarray
@@ -40,12 +40,12 @@ HOMES = {
     "Extrapolation": "studies.extrapolation",
     "Multilevel": "studies.multilevel.result",
     "SlowStudy": "studies.slow_clock",
-    "Origin": "studies.result_protocol",
+    "Origin": "results.protocol",
     "Facts": "studies.facts",
     "SingleStatistics": "studies.statistics",
     "PairStatistics": "studies.statistics",
     "Sums": "simulation.engine",
-    "Described": "studies.saving",
+    "Described": "results.saving",
     "ConfidenceInterval": "estimates.interval",
     "Diagnosis": "bridge.diagnosis_result",
     **dict.fromkeys(("DiagnosisStage", "Cost"), "bridge.stages"),
