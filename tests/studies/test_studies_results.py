@@ -46,7 +46,7 @@ def test_a_result_has_its_origin(made, name):
     elif name == "speeds":  # measured on a machine, which its attributes name
         assert (attrs["backend"], attrs["call"], attrs["processor"]) == ("numba", "dimension_table()", "p")
     elif name == "risk":  # exact, without draws
-        assert attrs["call"].startswith("risk(SGDM(") and attrs["seed"] == 0
+        assert attrs["call"].startswith("risk(dynamics=SGDM(") and attrs["seed"] == 0
     elif name != "law":  # the seeds of the samples of a distance are unknown
         assert (attrs["seed"], attrs["stream"], attrs["backend"], attrs["dtype"]) == (3, 0, "numpy", "float64")
         assert attrs["call"].startswith(("simulate(", "weak_gap(", "order_study(", "multilevel(", "extrapolate(", "slow_study("))
