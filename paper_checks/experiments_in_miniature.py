@@ -36,15 +36,18 @@ def figure_1(run):
     """Compare SGD and SGDM at their best learning rates, at small and at large batch sizes."""
     small, large = run.scale(quick=128, standard=64, full=64), 1024
     between = run.scale(quick=(), standard=(256,), full=(128, 256, 512))
+    few, many = run.scale(quick=(12, 36), standard=(24, 48), full=(40, 80))
     settings = {
-        "batch": (small, *between, large), "grid": run.scale(quick=(1, 2, 3), standard=tuple(range(-2, 6)), full=tuple(range(-3, 7))),
-        "seeds": run.scale(quick=18, standard=24, full=40), "first_seed": seeds(run), "evaluations": 1, "equivalent": run.budget == "full",
+        "grid": run.scale(quick=(1, 2, 3), standard=tuple(range(-2, 6)), full=tuple(range(-3, 7))), "first_seed": seeds(run), "evaluations": 1,
+        "equivalent": run.budget == "full",
     }  # fmt: skip
-    with miniature(run, "resnet50-imagenet", **settings) as (recipe, own, trainer):
-        outcome = recipe.main(own, trainer)
-    run.table("Test accuracies", outcome.rows, outcome.columns)
-    run.figure("Test accuracy over batch sizes", outcome.figure, "Means and standard deviations over seeds.")
-    apart = {size: ahead(outcome.runs, size) for size in (small, large)}
+    with miniature(run, "resnet50-imagenet", batch=(small, *between), seeds=few, **settings) as (recipe, own, trainer):
+        one = recipe.main(own, trainer)
+        other = recipe.main(replace(own, batch=(large,), seeds=many), trainer)
+    runs, shown = one.runs | other.runs, replace(own, batch=(small, *between, large))
+    run.table("Test accuracies", one.rows + other.rows, one.columns)
+    run.figure("Test accuracy over batch sizes", lambda: recipe.draw(shown, runs), "Means and standard deviations over seeds.")
+    apart = {size: ahead(runs, size) for size in (small, large)}
     run.measure(f"batch {small}: SGDM - SGD, points", apart[small], expected=0.0, tolerance=ALIKE)
     run.measure(f"batch {large}: SGDM - SGD, points", apart[large], at_least=ALIKE)
     with run.control("the large batch as the small one"):
