@@ -93,7 +93,7 @@ def table_1(run):
     """Compare SGD and SGDM in few-shot fine-tuning."""
     from sdetools.recipes.training import Job
 
-    count, alike = run.scale(quick=8, standard=12, full=24), run.scale(quick=0.2, standard=0.1, full=0.1)
+    count, alike = run.scale(quick=12, standard=16, full=24), run.scale(quick=0.2, standard=0.1, full=0.1)
     settings = run.scale(
         quick={"lr": (0.02,), "steps": 60, "dev": 4, "test_examples": 200, "evaluations": 1},
         standard={"evaluations": 1},
