@@ -76,7 +76,9 @@ def risk(
     if nodes and total:
         curve, followed, bound = _grouped(problem, made, start, total, nodes)
         if np.isnan(bound):
-            estimate = float(np.abs(_grouped(problem, made, start, total, max(nodes - 2, 1))[0] - curve)[kept].max())
+            with np.errstate(invalid="ignore"):  # of a risk that is infinite in both
+                apart = np.abs(_grouped(problem, made, start, total, max(nodes - 2, 1))[0] - curve)[kept]
+            estimate = float(np.where(np.isnan(apart), np.inf, apart).max())
     else:
         curve, kept_moments = _followed(problem, made, start, total, kept if moments else None)
     return Risk(
