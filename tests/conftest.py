@@ -1,12 +1,17 @@
-"""Shared configuration of the tests: the path of the reference implementations, the mark `slow`, and a fixture for one thread."""
+"""Shared configuration of the tests: one thread a process, the path of the reference implementations, the mark `slow`, a fixture for one thread."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
+# Worker processes of pytest share the cores already: with two threads each, small operations of torch wait for each other and take seven times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+threadpool_limits(1, "blas")  # of a NumPy that is imported already
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests, and worker processes that they start, can import `naive`
 
 
