@@ -21,15 +21,21 @@ constant = st.schedules.constant
 
 
 def whole_covariance(matrices, steps, square=1.0):
-    """Return the risk by the recursion of the whole E s s^T for s' = A s + b g, g at c . s, all coordinates: (A, b, c) of one coordinate."""
-    A, b, c = (np.asarray(part, dtype=float) for part in matrices)
+    """Return the risk by the recursion of the whole E s s^T for s' = A s + b g, g at c . s, all coordinates.
+
+    `matrices` is (A, b, c) of one coordinate, or a function of the step that returns them. Parts other than x start at x_0 unless x is the first
+    part alone: A_00 = c_0 = 1.
+    """
+    at = matrices if callable(matrices) else lambda k: matrices
     d, K = len(LAM), np.diag(LAM)
-    eye = np.eye(d)
-    lift, push, read = np.kron(A, eye), np.kron(b[:, None], eye), np.kron(c[None], eye)
-    M = lift + push @ K @ read
-    s = np.kron(np.array([1.0, *([float(c[0] != 1.0 or A[0, 0] != 1.0)] * (len(b) - 1))]), RHO)
-    second, out = np.outer(s, s), []
-    for _ in range(steps + 1):
+    eye, second, out = np.eye(d), None, []
+    for k in range(steps + 1):
+        A, b, c = (np.asarray(part, dtype=float) for part in at(k))
+        lift, push, read = np.kron(A, eye), np.kron(b[:, None], eye), np.kron(c[None], eye)
+        M = lift + push @ K @ read
+        if second is None:
+            s = np.kron(np.array([1.0, *([float(c[0] != 1.0 or A[0, 0] != 1.0)] * (len(b) - 1))]), RHO)
+            second = np.outer(s, s)
         out.append(np.trace(K @ second[:d, :d]) / 2)
         C = read @ second @ read.T
         second = M @ second @ M.T + push @ (square * K @ C @ K + (np.trace(K @ C) + S * S) * K) @ push.T / B
@@ -44,8 +50,20 @@ RULES = {
         ([[1, -0.009], [0, 0.9]], [-0.11, 1.0], [1, 0]),
     ),
     "MaSS": (lambda o: st.MaSS(o, constant(0.15), gamma=0.6, c=0.2), ([[1.6, -0.6], [1, 0]], [-0.21, -0.15], [1, 0])),
+    "schedule-free SGD": (
+        lambda o: st.ScheduleFree(o, constant(0.2), beta=0.9),
+        lambda k: ([[1 - 1 / (k + 2), 1 / (k + 2)], [0, 1]], [-0.2 / (k + 2), -0.2], [0.9, 0.1]),
+    ),
+    "DANA": (
+        lambda o: st.DANA(o, constant(0.1), delta=4.0, ratio=0.5, power=0.5),
+        lambda k: (
+            [[1, -0.05 * (1 + k) ** -0.5 * k / (4 + k)], [0, k / (4 + k)]],
+            [-0.1 * (1 + 0.5 * (1 + k) ** -0.5), 1],
+            [1, 0],
+        ),
+    ),
 }
-"""Rules, and A, b and c of their papers in one coordinate."""
+"""Rules, and A, b and c of their papers in one coordinate, at step k where they move."""
 
 
 @st.claim(
@@ -55,7 +73,7 @@ RULES = {
     source="Isserlis' theorem; derived",
 )
 def recursion(run):
-    """Compare the risk of four rules with the recursion of the whole covariance, and one with a simulation."""
+    """Compare the risk of six rules with the recursion of the whole covariance, and one with a simulation."""
     run.note(
         "Detects a wrong rule, a term of the variance, the level of the noise, the batch, and the square of the label noise."
     )
