@@ -499,7 +499,10 @@ def measure_terms(run):
     for modes in (1, 12):  # the largest gap is at the end, where x t = 5, and at the start
         quiet = E.power_law(modes, 1.0, 0.5, 0.0)
         oracle = st.streaming_least_squares(quiet.values, 0.0, many)
-        curves = [E.risk(r, quiet.distance, steps).risk for r in (st.SGDM(oracle, constant(small, beta)), st.SGD(oracle, constant(small)))]
+        curves = [
+            E.risk(r, quiet.distance, steps).risk
+            for r in (st.SGDM(oracle, constant(small, beta)), st.SGD(oracle, constant(small)))
+        ]
         # the next term is of the relative order h lam / (1 - beta) = .001; ten times as much is allowed
         run.measure(
             f"transient term beside exact curves, {modes} modes",

@@ -65,12 +65,16 @@ from .dynamics.rules import (
 )
 from .dynamics.sdes import (
     SDE as SDE,
+    AdamSDE as AdamSDE,
+    ClippedSDE as ClippedSDE,
     GradientFlow as GradientFlow,
     HamiltonianSDE as HamiltonianSDE,
     KineticSDE as KineticSDE,
     LimitSDE as LimitSDE,
     ModifiedMomentumSDE as ModifiedMomentumSDE,
     ModifiedSDE as ModifiedSDE,
+    RMSPropSDE as RMSPropSDE,
+    SignSDE as SignSDE,
     SlowSDE as SlowSDE,
 )
 from .estimates import (

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sdetools.graph.error_function import erf, normal_cdf
 from sdetools.graph.errors import TracingError
 from sdetools.graph.products import REDUCTIONS, average, decided, einsum, matmul, reduce, total, variance
 from sdetools.graph.value import MAPS, SMALL, Value, apply, value
@@ -137,6 +138,8 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
     "hypot": lambda a, b: np.sqrt(a * a + b * b),
     "fmax": lambda a, b: np.where(b != b, a, np.where(a != a, b, np.maximum(a, b))),
     "fmin": lambda a, b: np.where(b != b, a, np.where(a != a, b, np.minimum(a, b))),
+    "erf": erf,
+    "ndtr": normal_cdf,
     "heaviside": lambda x, h: np.where(x < 0, 0.0, np.where(x > 0, 1.0, np.where(x == 0, h, x))),
     "isnan": lambda x: x != x,
     "isfinite": lambda x: x - x == 0.0,

@@ -4,17 +4,23 @@ The words of `sdetools.dynamics` apply: `y` is the state with all parts one afte
 a noise vector, one for each Brownian motion.
 """
 
+from sdetools.dynamics.sdes.adaptive import AdamSDE, RMSPropSDE
+from sdetools.dynamics.sdes.coordinatewise import ClippedSDE, SignSDE
 from sdetools.dynamics.sdes.limits import GradientFlow, HamiltonianSDE, KineticSDE, LimitSDE, ModifiedMomentumSDE, ModifiedSDE
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.dynamics.sdes.slow import SlowSDE
 
 __all__ = [
     "SDE",
+    "AdamSDE",
+    "ClippedSDE",
     "GradientFlow",
     "HamiltonianSDE",
     "KineticSDE",
     "LimitSDE",
     "ModifiedMomentumSDE",
     "ModifiedSDE",
+    "RMSPropSDE",
+    "SignSDE",
     "SlowSDE",
 ]

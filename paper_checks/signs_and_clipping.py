@@ -1,0 +1,156 @@
+r"""Sign descent and clipped SGD in one dimension beside their SDEs of orders 1 and 2, without paths.
+
+L = lam x^2/2, noise of law F. Sign descent lives on x_0 + eta Z, a birth-death chain whose law is a vector of probabilities. A step of clipped SGD is an
+integral, a matrix on Chebyshev nodes. The SDEs' expectations solve u_t = b u' + (a^2/2) u'' on the same nodes, by a matrix exponential: b and a are
+those of the library, and all else is written out here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.linalg import expm
+from scipy.stats import cauchy, norm
+
+import sdetools as st
+
+LAM, S, START, T, C = 1.0, 0.5, 1.0, 2.0, 0.4
+ETAS = tuple(0.2 / 2**k for k in range(9))
+HALF, NODES = 3.0, 96
+"""The interval (-HALF, HALF) of the nodes: drifts point inwards at its ends, so that no boundary condition is needed."""
+
+
+def nodes():
+    """Return the Chebyshev points of the interval, `(n,)`, and the matrix of the derivative there, `(n, n)`."""
+    k = np.arange(NODES)
+    x = np.cos(np.pi * k / (NODES - 1))
+    c = np.where((k == 0) | (k == NODES - 1), 2.0, 1.0) * (-1.0) ** k
+    apart = x[:, None] - x[None]
+    D = np.outer(c, 1 / c) / (apart + np.eye(NODES))
+    D -= np.diag(D.sum(axis=1))
+    return HALF * x, D / HALF
+
+
+def interpolation(x, at):
+    """Return the matrix that takes values at the nodes `x` to those at the points `at`, by the barycentric formula."""
+    w = (-1.0) ** np.arange(len(x))
+    w[[0, -1]] *= 0.5
+    apart = at[:, None] - x[None]
+    exact = apart == 0
+    rows = w / np.where(exact, 1.0, apart)
+    rows = np.where(exact.any(axis=1)[:, None], exact.astype(float), rows)
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
+def of_sde(sde, observe):
+    """Return E observe(X_T) from START for an SDE of the library."""
+    x, D = nodes()
+    b, a = sde.drift(x[None])[0], sde.diffusion(x[None], [np.ones_like(x)])[0]
+    u = expm(T * (b[:, None] * D + (a * a / 2)[:, None] * (D @ D))) @ observe(x)
+    return float((interpolation(x, np.array([START])) @ u)[0])
+
+
+def of_chain(eta, observe, law=norm, scale=S):
+    """Return E observe(x_N) of sign descent after T / eta steps from START, with noise of a law and a scale."""
+    steps = round(T / eta)
+    x = START + eta * np.arange(-steps, steps + 1)
+    up, p = law.cdf(-LAM * x / scale), np.zeros(2 * steps + 1)
+    p[steps] = 1.0
+    for _ in range(steps):
+        new = np.zeros_like(p)
+        new[1:] += (up * p)[:-1]
+        new[:-1] += ((1 - up) * p)[1:]
+        p = new
+    return float(p @ observe(x))
+
+
+def of_clipped(eta, observe):
+    """Return E observe(x_N) of x' = x - eta clip(lam x + s z, -C, C) after T / eta steps from START."""
+    x, _ = nodes()
+    g, weight = np.polynomial.legendre.leggauss(60)
+    g, weight = C * g, C * weight
+    step = norm.cdf((-C - LAM * x) / S)[:, None] * interpolation(x, x + eta * C) + norm.sf((C - LAM * x) / S)[
+        :, None
+    ] * interpolation(x, x - eta * C)
+    for own, w in zip(g, weight, strict=True):
+        step += (w * norm.pdf((own - LAM * x) / S) / S)[:, None] * interpolation(x, x - eta * own)
+    u = np.linalg.matrix_power(step, round(T / eta)) @ observe(x)
+    return float((interpolation(x, np.array([START])) @ u)[0])
+
+
+def stationary(eta, law, scale, x0=0.0):
+    """Return the points and the stationary probabilities of sign descent on x0 + eta Z, by detailed balance."""
+    x = x0 + eta * np.arange(-round(60 / eta), round(60 / eta) + 1)
+    at = -LAM * x / scale
+    log = np.concatenate([[0.0], np.cumsum(law.logcdf(at)[:-1] - law.logsf(at)[1:])])
+    p = np.exp(log - log.max())
+    return x, p / p.sum()
+
+
+def equations(make, order):
+    """Return a function of eta that makes the SDE of a weak order."""
+
+    def at(eta):
+        oracle = st.NoisyOracle(st.losses.quadratic(LAM), st.noise.gaussian(dim=1), sigma=S)
+        return make(oracle, st.schedules.constant(eta), order)
+
+    return at
+
+
+def measure_orders(run, rule, make):
+    """Measure the gaps of a rule to its SDEs of orders 1 and 2, and their local orders at the smallest learning rates."""
+    for word, observe in (("x^2", lambda x: x * x), ("cos 2x", lambda x: np.cos(2 * x))):
+        exact = [rule(eta, observe) for eta in ETAS]
+        found = {}
+        for order in (1, 2):
+            sde = equations(make, order)
+            gaps = np.abs([of_sde(sde(eta), observe) - value for eta, value in zip(ETAS, exact, strict=True)])
+            local = np.log2(gaps[:-1] / gaps[1:])
+            found[order] = 2 * local[-1] - local[-2]  # local orders have an error of order eta
+            run.measure(f"E {word}, SDE of order {order}: order of the gap", found[order], float(order), tolerance=0.02)
+        with run.control(f"the SDE of order 1 as one of order 2, E {word}"):
+            run.measure("order of the gap", found[1], 2.0, tolerance=0.02)
+
+
+@st.claim(
+    "sign-descent-and-its-sdes",
+    statement=r"Sign descent $x' = x - \eta\,\mathrm{sign}(g)$ has weak order 1 to $dX = -e\,dt + \sqrt{\eta(1 - e^2)}\,dW$, "
+    r"$e = \mathrm{erf}(L'/\sqrt2 s)$, and order 2 with the further drift $-\frac\eta2 e e'$. In stationarity $E[x(1 - 2F(-\lambda x))] = \eta/2$ for every "
+    r"$\eta$ and every law $F$ of the noise, also without moments.",
+    source="derived",
+)
+def signs(run):
+    """Compare sign descent with its SDEs through the chain's exact law, and its stationary law with an identity."""
+    run.note("Detects a wrong error function, variance, factor of eta, or correction of the drift.")
+    measure_orders(run, of_chain, lambda oracle, plan, order: st.SignSDE(oracle, plan, weak_order=order))
+    for name, law, scale in (("normal", norm, S), ("Cauchy", cauchy, 0.5)):
+        for eta in (0.5, 0.05):
+            x, p = stationary(eta, law, scale, x0=0.3 * eta)
+            found = p @ (x * (1 - 2 * law.cdf(-LAM * x / scale)))
+            run.measure(f"{name} noise, eta={eta}: E x (1 - 2F(-lam x))", found, eta / 2, tolerance=1e-8)
+    x, p = stationary(0.002, norm, S)
+    run.measure(
+        "variance over eta s sqrt(pi/2) / (2 lam), eta = .002",
+        p @ x**2 / (0.002 * S * math.sqrt(math.pi / 2) / (2 * LAM)),
+        1.0,
+        tolerance=0.01,
+    )
+    with run.control("the variance of plain SGD, eta s^2 / (2 lam)"):
+        run.measure("variance over that of plain SGD", p @ x**2 / (0.002 * S**2 / (2 * LAM)), 1.0, tolerance=0.01)
+
+
+@st.claim(
+    "clipped-sgd-and-its-sdes",
+    statement=r"Clipped SGD $x' = x - \eta\,\mathrm{clip}(g, -C, C)$ has weak order 1 to $dX = -m\,dt + \sqrt{\eta V}\,dW$ with the mean $m$ and the variance $V$ "
+    r"of $\mathrm{clip}(g)$, and order 2 with the further drift $-\frac\eta2 m m'$.",
+    source="derived",
+)
+def clipping(run):
+    """Compare clipped SGD with its SDEs through its exact transfer operator."""
+    run.note("Detects a wrong moment of a clipped normal variable, its derivative, and a wrong factor of eta.")
+    measure_orders(run, of_clipped, lambda oracle, plan, order: st.ClippedSDE(oracle, plan, C, weak_order=order))
+    oracle = st.NoisyOracle(st.losses.quadratic(LAM), st.noise.gaussian(dim=1), sigma=S)
+    plain = [of_sde(st.ModifiedSDE(oracle, eta), lambda x: x * x) - of_clipped(eta, lambda x: x * x) for eta in ETAS[-2:]]
+    with run.control("the drift without clipping"):
+        run.measure("order of the gap", math.log2(abs(plain[0] / plain[1])), 1.0, tolerance=0.02)

@@ -1,0 +1,188 @@
+r"""The SDEs of rules x' = x - eta_k H(g) that apply one function H to each coordinate of the noisy gradient: signs and clipping.
+
+With b_i = E H(g_i) and V_i = Var H(g_i), for independent coordinates of the noise, the clock t = k eta and lambda_t = eta_k / eta:
+
+    order 1    dX = -lambda b dt + lambda sqrt(eta) V^{1/2} dW
+    order 2    dX = -(lambda b + lambda^2 (eta/2) (grad b) b) dt + lambda sqrt(eta) V^{1/2} dW,   (grad b)_ij = b_i' Hess_ij
+
+b' is the derivative of b in the mean of g_i. Since H(g) is of order one, sigma is constant as eta decreases. Order 2 is the general result for a rule
+x' = x + tau H(x, z): the drift b - (tau/2) (grad b) b and the diffusion tau Cov H. Derived.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import components
+from sdetools.dynamics.base import check_plan
+from sdetools.dynamics.sdes.classes import classify
+from sdetools.dynamics.sdes.limits import LimitSDE, OracleSDE
+from sdetools.graph.error_function import erf, normal_cdf, normal_density
+from sdetools.noise.oracle import NoisyOracle
+from sdetools.schedules import Plan
+
+ROOT_HALF = math.sqrt(0.5)
+
+
+class CoordinatewiseSDE(OracleSDE):
+    """The base class: a subclass gives the moments of H(g) for a normal g as `response`.
+
+    Args:
+        oracle: The noisy gradient oracle, with normal noise of constant covariance without correlations between coordinates.
+        plan: The schedule of eta_k, without momentum.
+        weak_order: 1, or 2 for the equation with the correction of the drift.
+        own: Further numbers of H, which follow the standard deviations in `parameters`.
+
+    Raises:
+        ValueError: If the noise is another one, the plan has momentum, or `weak_order` is neither 1 nor 2.
+    """
+
+    signals = 1
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, weak_order: int = 1, own: Sequence[float] = ()) -> None:
+        self.plan, self.weak_order = check_plan(plan), _check.count("weak_order", weak_order)
+        if self.weak_order > 2:
+            raise ValueError(f"`weak_order` must be 1 or 2; got weak_order={weak_order!r}.")
+        if self.plan.has_momentum:
+            raise ValueError(
+                f"`plan` must have no momentum (all beta_k = 0) for {type(self).__name__}; got {plan!r}. "
+                "Signum and other filters have no equation of their own in this form."
+            )
+        deviations = independent_deviations(oracle)
+        eta = self.plan.eta
+        super().__init__(oracle, math.sqrt(eta), [eta / 2 if self.weak_order == 2 else 0.0, *deviations, *own])
+        self.noise_dim = self.dim
+        self.identity += f" order {self.weak_order}"
+        self.noise_class = classify(self, None)
+
+    constant_noise = False  # V depends on x
+
+    @abstractmethod
+    def response(self, mean: Any, deviation: Any, own: Any) -> tuple[Any, Any, Any]:
+        """Return (E H(g), its derivative in the mean, Var H(g)) for g ~ N(mean, deviation^2), each in the shape of `mean`.
+
+        Args:
+            mean: The gradient, `(dim,)`, `(dim, paths)` or traced.
+            deviation: The standard deviations, `(dim,)`, or `(dim, 1)` beside paths.
+            own: The further numbers of H.
+        """
+
+    def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        """Return lambda_t = eta_k / eta, as `LimitSDE` does, `(steps, 1)`."""
+        return LimitSDE.signal_values(self, start, fraction, h)  # type: ignore[arg-type]
+
+    def _response(self, y: Any, p: Any) -> tuple[Any, Any, Any]:
+        deviation = np.array([p[2 + i] for i in range(self.dim)]) if not isinstance(p, np.ndarray) else p[2 : 2 + self.dim]
+        if np.ndim(y) == 2:
+            deviation = np.reshape(deviation, (self.dim, 1))
+        return self.response(self.gradient(y, p), deviation, p[2 + self.dim : self.own])
+
+    def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
+        p = self.parameters if p is None else p
+        b, slope, _ = self._response(y, p)
+        if self.weak_order == 1:
+            return -s[0] * b
+        return -s[0] * b - (s[0] * s[0] * p[1]) * slope * self.hessian_product(y, b, p)
+
+    def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
+        p = self.parameters if p is None else p
+        return -(s[0] * p[0]) * np.sqrt(np.maximum(self._response(y, p)[2], 0.0)) * components(list(u), y)
+
+
+def independent_deviations(oracle: Any) -> np.ndarray:
+    """Return the standard deviations sigma s_i of normal noise with independent coordinates, `(dim,)`; ValueError for another noise.
+
+    Args:
+        oracle: The noisy gradient oracle.
+    """
+    from sdetools.dynamics.base import check_oracle
+    from sdetools.noise.laws import RootedNoise
+
+    noise = check_oracle(oracle).noise
+    covariance = None
+    if isinstance(noise, RootedNoise) and noise.gaussian and noise.root.constant:
+        covariance = oracle.sigma**2 * np.asarray(noise.covariance(np.zeros(noise.dim)), dtype=float)
+    if covariance is None or np.any(covariance != np.diag(np.diag(covariance))) or np.any(np.diag(covariance) <= 0):
+        raise ValueError(
+            f"`oracle` must have normal noise with a constant, diagonal and positive covariance for this equation; got {noise.label}. "
+            "Use st.noise.gaussian(dim) and sigma > 0, or st.exact.modified_equation."
+        )
+    return np.sqrt(np.diag(covariance))
+
+
+class SignSDE(CoordinatewiseSDE):
+    """The SDE of sign descent x' = x - eta_k sign(g): dX = -lambda e dt + lambda sqrt(eta) (1 - e^2)^{1/2} dW, e_i = erf(dL_i / (sqrt 2 sigma s_i)).
+
+    s_i is the standard deviation of the noise in coordinate i. With weak_order=2 the drift has the further term -lambda^2 (eta/2) (grad e) e. The
+    clock is t = k eta. To share draws with the rule makes no sense: the noise of a sign is not that of the gradient. Derived; both orders are
+    confirmed by the exact birth-death chain of sign descent.
+
+    Args:
+        oracle: The noisy gradient oracle, with normal noise of constant covariance without correlations between coordinates.
+        plan: The schedule of eta_k, without momentum.
+        weak_order: 1 or 2.
+
+    Raises:
+        ValueError: If the noise is another one, the plan has momentum, or `weak_order` is neither 1 nor 2.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.5)
+        >>> SignSDE(oracle, st.schedules.constant(eta=0.1)).drift(np.array([0.5])).round(6)
+        array([-0.682689])
+    """
+
+    latex = r"\mathrm d X = -e\,\mathrm d t + \sqrt\eta\,\sqrt{1 - e^2}\,\mathrm d W, \quad e = \mathrm{erf}(\nabla L / \sqrt2 \sigma s)"
+
+    def response(self, mean: Any, deviation: Any, own: Any) -> tuple[Any, Any, Any]:
+        z = mean / deviation
+        e = erf(z * ROOT_HALF)
+        return e, 2.0 * normal_density(z) / deviation, 1.0 - e * e
+
+
+class ClippedSDE(CoordinatewiseSDE):
+    """The SDE of clipped SGD x' = x - eta_k clip(g, -C, C): dX = -lambda m dt + lambda sqrt(eta) V^{1/2} dW, m and V the mean and variance of clip(g).
+
+    With a = (-C - mu)/s, b = (C - mu)/s, and D = Phi(b) - Phi(a), for g ~ N(mu, s^2) in a coordinate:
+
+        m = mu D + s (phi(a) - phi(b)) + C (1 - Phi(b) - Phi(a)),    dm/dmu = D,
+        E clip^2 = (mu^2 + s^2) D + 2 mu s (phi(a) - phi(b)) + s^2 (a phi(a) - b phi(b)) + C^2 (1 - D).
+
+    With weak_order=2 the drift has the further term -lambda^2 (eta/2) (grad m) m. The clock is t = k eta. Derived.
+
+    Args:
+        oracle: The noisy gradient oracle, with normal noise of constant covariance without correlations between coordinates.
+        plan: The schedule of eta_k, without momentum.
+        value: The bound C of each coordinate, positive.
+        weak_order: 1 or 2.
+
+    Raises:
+        ValueError: If `value` is not positive, the noise is another one, the plan has momentum, or `weak_order` is neither 1 nor 2.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.5)
+        >>> ClippedSDE(oracle, st.schedules.constant(eta=0.1), value=100.0).drift(np.array([0.5])).round(12)
+        array([-0.5])
+    """
+
+    latex = r"\mathrm d X = -m\,\mathrm d t + \sqrt\eta\,V^{1/2}\,\mathrm d W, \quad m = \mathbb E\,\mathrm{clip}(g)"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, value: float, weak_order: int = 1) -> None:
+        self.value = _check.positive("value", value)
+        super().__init__(oracle, plan, weak_order, [self.value])
+
+    def response(self, mean: Any, deviation: Any, own: Any) -> tuple[Any, Any, Any]:
+        C, s = own[0], deviation
+        a, b = (-C - mean) / s, (C - mean) / s
+        below, above, low, high = normal_cdf(a), normal_cdf(-b), normal_density(a), normal_density(b)
+        inside = 1.0 - below - above
+        m = mean * inside + s * (low - high) + C * (above - below)
+        square = (mean * mean + s * s) * inside + 2.0 * mean * s * (low - high) + s * s * (a * low - b * high)
+        return m, inside, square + C * C * (below + above) - m * m
