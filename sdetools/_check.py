@@ -76,6 +76,17 @@ def positive(name: str, value: Any, hint: str = "") -> float:
     return out
 
 
+def non_negative(name: str, value: Any, hint: str = "") -> float:
+    """Return a value as a finite float >= 0; ValueError otherwise.
+
+    `name` is the name of the checked argument, and `hint` the last sentence of the error message.
+    """
+    out = number(name, value, "be a finite number, 0 or above", hint)
+    if out < 0:
+        raise ValueError(f"`{name}` must be a finite number, 0 or above; got {name}={shown(value)}.{_tail(hint)}")
+    return out
+
+
 def confidence(value: Any, name: str = "confidence") -> float:
     """Return a confidence level as a float, 0 < value < 1; ValueError otherwise. `name` is the argument's name in the message."""
     out = number(name, value)

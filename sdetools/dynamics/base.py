@@ -15,7 +15,8 @@ For implementers of a new `Dynamics`, which takes a few lines and changes no oth
    at x0, the other parts start at the initial momentum. `x0` is a point `(dim,)`, one point per path `(dim, paths)`, or a traced value;
    the parts may differ in this respect.
 5. `step_time` is the time of one step. Only dynamics that share time points can be compared.
-6. `extra_draws` lists random draws of the method beside those of the oracle. The rule reads them from `oracle.extra`.
+6. `extra_draws` lists random draws of the method beside those of the oracle. The rule reads them from `oracle.extra`. `copies` is the number
+   of independent draws of the noise in one step, 1 by default. `oracle.independent(i)` is the noisy gradient on copy i.
 
     class SignMomentum(st.Dynamics):
         parts, coefficients = ("x", "m"), ("eta", "beta")
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from copy import copy
 from operator import attrgetter
 from typing import Any
 
@@ -200,21 +202,28 @@ class BoundOracle:
 
     Args:
         oracle: The noisy gradient oracle, a `NoisyOracle`.
-        z: The draws of one step, `(n_draws,)` or `(n_draws, paths)`: first those of the noise, then those of the method itself.
+        z: The draws of one step, `(n_draws,)` or `(n_draws, paths)`: first those of each copy of the noise, then those of the method itself.
         p: The numbers of the oracle; None for its own.
+        copies: The number of independent copies of the noise among the draws (`Dynamics.copies`).
 
     Attributes:
         extra: The draws of the method itself (`Dynamics.extra_draws`), the last rows of `z`.
     """
 
-    __slots__ = ("extra", "oracle", "p", "z")
+    __slots__ = ("extra", "given", "oracle", "p", "z")
 
-    def __init__(self, oracle: NoisyOracle, z: Any, p: Any = None) -> None:
+    def __init__(self, oracle: NoisyOracle, z: Any, p: Any = None, copies: int = 1) -> None:
         n = oracle.noise.n_draws
-        self.oracle, self.z, self.p, self.extra = oracle, z[:n], p, z[n:]
+        self.oracle, self.p, self.given, self.z, self.extra = oracle, p, z, z[:n], z[copies * n :]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return self.oracle(x, self.z, self.p)
+
+    def independent(self, i: int) -> BoundOracle:
+        """Return the noisy gradient on the `i`-th independent copy of the noise, i = 0 ... copies - 1; copy 0 is this oracle."""
+        other, n = copy(self), self.oracle.noise.n_draws
+        other.z = self.given[i * n : (i + 1) * n]
+        return other
 
 
 class Dynamics(Moving):
@@ -232,7 +241,9 @@ class Dynamics(Moving):
         parts: The names of the parts of the state, the position "x" first.
         coefficients: The names of the numbers that the rule gets anew in each step: "eta", "beta" or float attributes of the object.
         at_x0: The names of the parts that start at x0, in addition to the first.
+        copies: The number of independent draws of the noise in one step; a rule reads copy i by `oracle.independent(i)`.
         extra_draws: Random draws of the method, in addition to those of the oracle.
+        linear: False declares that a step is not linear in its state and gradients. Exact results check other rules, but by examples.
         momentum_mean: The initial momentum or its mean, `(dim,)`.
         momentum_root: A square root of its covariance, `(dim, dim)`, or None if it is not random.
 
@@ -244,7 +255,9 @@ class Dynamics(Moving):
     parts: tuple[str, ...] = ("x",)
     coefficients: tuple[str, ...] = ("eta",)
     at_x0: tuple[str, ...] = ()
+    copies: int = 1
     extra_draws: tuple[Draws, ...] = ()
+    linear: bool = True
     formula: str = ""
 
     dim, loss, parameters = that_of("oracle.dim"), that_of("oracle.loss"), that_of("oracle.parameters")
@@ -261,12 +274,16 @@ class Dynamics(Moving):
 
     @property
     def draws(self) -> tuple[Draws, ...]:
-        return (*self.oracle.draws, *self.extra_draws)
+        return (*self.oracle.draws * self.copies, *self.extra_draws)
 
     @property
     def brownian(self) -> int:
         noise = self.oracle.noise
-        return noise.n_draws if noise.gaussian and not self.extra_draws and all(isinstance(d, Normal) for d in noise.draws) else 0
+        return (
+            self.copies * noise.n_draws
+            if noise.gaussian and not self.extra_draws and all(isinstance(d, Normal) for d in noise.draws)
+            else 0
+        )
 
     @property
     def sampled(self) -> bool:
@@ -279,7 +296,7 @@ class Dynamics(Moving):
             z: The draws of the step, `(n_draws,)` or `(n_draws, paths)`, in the order of `draws`.
             p: The numbers, in the order of `parameters`; None for `parameters` itself.
         """
-        return BoundOracle(self.oracle, z, p)
+        return BoundOracle(self.oracle, z, p, self.copies)
 
     @property
     def start_draws(self) -> tuple[Draws, ...]:
@@ -339,18 +356,23 @@ def check_plan(plan: Any) -> Plan:
     return plan
 
 
-def without_momentum(plan: Plan, name: str, own: str) -> Plan:
+def without_momentum(plan: Plan, name: str, own: str = "", instead: str = "") -> Plan:
     """Return `plan` unchanged; raise ValueError if it is a `Plan` with some beta_k > 0.
 
     Args:
-        plan: The schedule of a rule whose memory is not set by beta.
+        plan: The schedule of a rule that does not use beta.
         name: The name of the rule, for the message.
-        own: What sets the memory of the rule, for the message, such as "a = 1 - beta".
+        own: What sets the memory of the rule, for the message, such as "a = 1 - beta"; empty for a rule without memory.
+        instead: A rule without memory names here the one that has momentum, such as "st.SGDM"; empty for none.
     """
     if isinstance(plan, Plan) and plan.has_momentum:
-        raise ValueError(
-            f"`plan` of {name} must be without momentum; got one with beta > 0. Its memory is set by {own}: use a plan with beta = 0."
+        use = f", or use {instead}." if instead else "."
+        hint = (
+            f"Its memory is set by {own}: use a plan with beta = 0."
+            if own
+            else f"Pass plan.averaged() (the schedule of Theorem 3.5){use}"
         )
+        raise ValueError(f"`plan` of {name} must be without momentum; got one with beta > 0. {hint}")
     return plan
 
 

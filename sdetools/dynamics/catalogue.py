@@ -33,7 +33,7 @@ def optimisers() -> tuple[OptimiserEntry, ...]:
     """Return the entries of the optimisers that `sdetools.dynamics.rules` lists in `ENTRIES`, a tuple sorted by the name of the class.
 
     Example:
-        >>> [entry.name for entry in optimisers() if not entry.exact]
+        >>> [entry.name for entry in optimisers() if entry.torch and not entry.exact]
         ['RandomScaling', 'SGDF', 'SNGM']
     """
     entries = [entry for module in _modules(rules) for entry in getattr(module, "ENTRIES", ())]

@@ -257,7 +257,7 @@ def _term(part: Any, symbols: list) -> Term | None:
     """Return the closed form of one term, or None."""
     import sympy
 
-    from sdetools.losses.parser import Magnitude, Signum
+    from sdetools.losses.parser import Magnitude, SignFunction
 
     scale, kernel = part.as_independent(*symbols, as_Add=False)
     base, power = kernel.as_base_exp()
@@ -265,7 +265,7 @@ def _term(part: Any, symbols: list) -> Term | None:
         inner, mean = kernel.args[0], _mean_exp
     elif isinstance(base, Magnitude) and power.is_number and power > 0:
         inner, mean = base.args[0], partial(absolute_moment, a=0.0, p=float(power))
-    elif isinstance(kernel, Signum):
+    elif isinstance(kernel, SignFunction):
         inner, mean = kernel.args[0], _mean_sign
     elif isinstance(kernel, sympy.cos):
         inner, mean = kernel.args[0], _mean_cos

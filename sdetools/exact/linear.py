@@ -60,6 +60,31 @@ class LinearStep:
     calls: int
 
 
+def check_linear(dynamics: Any, what: str) -> None:
+    """Refuse dynamics that declare their steps to be nonlinear, or that have draws beside those of one gradient.
+
+    Args:
+        dynamics: A `Dynamics`.
+        what: What is computed, the subject of the message, such as "the exact risk".
+
+    Raises:
+        ValueError: If `linear` is False, if `copies` is not 1, or if there are `extra_draws`.
+    """
+    if not getattr(dynamics, "linear", True):
+        raise ValueError(
+            f"{what} must have a rule that is linear in its state and its gradients; {dynamics.name} is not. Simulate it instead."
+        )
+    if getattr(dynamics, "extra_draws", ()):
+        raise ValueError(
+            f"{what} must have a rule without extra draws; got {dynamics.name}, which multiplies by them. Simulate it instead."
+        )
+    if getattr(dynamics, "copies", 1) > 1:
+        raise ValueError(
+            f"{what} must have a rule with one draw of the noise in a step; {dynamics.name} has {dynamics.copies} independent ones. "
+            "Simulate it instead."
+        )
+
+
 def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequence[float] | np.ndarray) -> OpenStep:
     """Return the matrices of one step of a linear rule, in terms of the gradients g_j that its oracle calls return, whatever the loss.
 

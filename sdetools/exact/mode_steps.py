@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.exact.linear import open_step
+from sdetools.exact.linear import check_linear, open_step
 
 _BLOCK = 16_384
 _TOLERANCE = 1e-9
@@ -59,10 +59,7 @@ def mode_steps(dynamics: Any, steps: int) -> ModeSteps:
         ValueError: If the rule is not linear, mixes coordinates or treats them differently, has constants or extra draws, or evaluates a
             gradient at a point that depends on another gradient of the step.
     """
-    if getattr(dynamics, "extra_draws", ()):
-        raise ValueError(
-            f"the exact risk must have a rule without extra draws; got {dynamics.name}, which multiplies by them. Simulate it instead."
-        )
+    check_linear(dynamics, "the exact risk")
     rows = np.asarray(dynamics.coefficient_values(steps), dtype=float).reshape(steps, -1)
     fresh = np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])
     rows, index = rows[fresh], np.cumsum(fresh) - 1

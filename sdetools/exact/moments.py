@@ -22,7 +22,7 @@ from sdetools.dynamics.integrators.base import Integrator
 from sdetools.exact.covariance import QuadraticCovariance, quadratic_covariance
 from sdetools.exact.equations import integrator_moments
 from sdetools.exact.first_state import first_state, known_start
-from sdetools.exact.linear import LinearStep, close, open_step
+from sdetools.exact.linear import LinearStep, check_linear, close, open_step
 from sdetools.exact.recorded import Moments, recorded
 
 
@@ -55,10 +55,7 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
     """
     if isinstance(dynamics, Integrator):
         return integrator_moments(dynamics, x0, steps, record)
-    if dynamics.extra_draws:
-        raise ValueError(
-            f"exact moments must have a rule without extra draws; got {dynamics.name}, which multiplies by them. Simulate it instead."
-        )
+    check_linear(dynamics, "exact moments")
     oracle = dynamics.oracle
     given = known_start(x0, oracle.loss.dim)
     steps = _check.count("steps", steps, least=0)

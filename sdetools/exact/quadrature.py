@@ -19,7 +19,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.exact.closed_observables import Closed, closed, value_of
-from sdetools.exact.linear import open_step
+from sdetools.exact.linear import check_linear, open_step
 from sdetools.exact.recorded import recorded
 from sdetools.starts import point
 
@@ -57,6 +57,7 @@ def transfer(
         >>> transfer(st.SGD(oracle, st.schedules.constant(0.1)), x0=[0.0], steps=2, h="x**2").round(6)
         array([0.      , 0.04    , 0.087354])
     """
+    check_linear(dynamics, "`exact.transfer`")
     oracle = dynamics.oracle
     x0 = point(x0, oracle.loss.dim, "exact.transfer")
     kept = recorded(record, _check.count("steps", steps, least=0))

@@ -17,7 +17,7 @@ import numpy as np
 import sympy as sp
 
 from sdetools._arrays import select
-from sdetools.losses.parser import Larger, Magnitude, NotNegative, Positive, Signum, symbol, to_float
+from sdetools.losses.parser import Larger, Magnitude, NotNegative, Positive, SignFunction, symbol, to_float
 
 LARGEST_PRODUCT = 32  # up to this exponent x**n is computed by repeated squaring
 
@@ -44,7 +44,7 @@ NUMERIC: dict[Any, Callable] = {
     sp.tanh: np.tanh,
     sp.atan: np.arctan,
     Magnitude: abs,
-    Signum: _sign,
+    SignFunction: _sign,
     Larger: _larger,
     Positive: lambda u: select(u > 0, 0.0, math.nan),
     NotNegative: lambda u: select(u >= 0, 0.0, math.nan),
@@ -53,7 +53,7 @@ NUMERIC: dict[Any, Callable] = {
 # functions that SymPy's simplifications may introduce
 REWRITTEN: dict[Any, Callable] = {
     sp.Abs: Magnitude,
-    sp.sign: Signum,
+    sp.sign: SignFunction,
     sp.cot: lambda u: sp.cos(u) / sp.sin(u),
     sp.sec: lambda u: 1 / sp.cos(u),
     sp.csc: lambda u: 1 / sp.sin(u),

@@ -14,7 +14,7 @@ from sdetools import _check
 from sdetools._arrays import components
 from sdetools.losses.base import Loss, scalar
 from sdetools.losses.compiled_expression import CompiledExpression, compile
-from sdetools.losses.parser import Domain, Larger, Magnitude, Signum, free_names, identifiers, parse, symbol, tidy
+from sdetools.losses.parser import Domain, Larger, Magnitude, SignFunction, free_names, identifiers, parse, symbol, tidy
 
 __all__ = ["CompiledExpression", "ExpressionLoss", "compile", "derivatives", "from_expression", "latex", "parse", "variables_of"]
 
@@ -147,7 +147,7 @@ class ExpressionLoss(Loss):
 
         H is an array `(dim, dim)`, c is `(dim,)` and L0 is a float, at the current `parameters`.
         """
-        if self.expr.has(Magnitude, Signum, Larger, Domain):
+        if self.expr.has(Magnitude, SignFunction, Larger, Domain):
             return None
         probes = np.random.default_rng(0).uniform(0.5, 2.0, (self.dim, PROBES))
         sampled = self.hessian(probes)

@@ -33,13 +33,13 @@ class Magnitude(sp.Function):
         return self.args[0] ** exponent if exponent.is_even else None
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return Signum(self.args[0])
+        return SignFunction(self.args[0])
 
     def _latex(self, printer: Any, exp: str | None = None) -> str:
         return rf"\left|{{{printer._print(self.args[0])}}}\right|" + (f"^{{{exp}}}" if exp else "")
 
 
-class Signum(sp.Function):
+class SignFunction(sp.Function):
     """The SymPy function sign(u) of a real u, 0 at 0, with derivative 0."""
 
     is_real = True
@@ -65,7 +65,7 @@ class Larger(sp.Function):
         return sp.Max(u, v) if u.is_number and v.is_number else None
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
-        side = Signum(self.args[0] - self.args[1])
+        side = SignFunction(self.args[0] - self.args[1])
         return (1 + side) / 2 if argindex == 1 else (1 - side) / 2
 
     def _latex(self, printer: Any, exp: str | None = None) -> str:
@@ -116,7 +116,7 @@ FUNCTIONS: dict[str, tuple[int, Callable, Callable]] = {
     "tanh": (1, sp.tanh, math.tanh),
     "atan": (1, sp.atan, math.atan),
     "abs": (1, Magnitude, abs),
-    "sign": (1, Signum, lambda u: float((u > 0) - (u < 0))),
+    "sign": (1, SignFunction, lambda u: float((u > 0) - (u < 0))),
     "max": (2, Larger, max),
     "min": (2, lambda u, v: -Larger(-u, -v), min),
 }
@@ -379,8 +379,8 @@ def number(value: float) -> sp.Expr:
 
 
 def tidy(expr: sp.Expr) -> sp.Expr:
-    """Return `expr` with SymPy's Abs and sign (from sqrt(x**2), say) replaced by `Magnitude` and `Signum`, whose derivatives are functions."""
-    return expr.replace(sp.Abs, Magnitude).replace(sp.sign, Signum) if expr.has(sp.Abs, sp.sign) else expr
+    """Return `expr` with SymPy's Abs and sign (from sqrt(x**2), say) replaced by `Magnitude` and `SignFunction`, whose derivatives are functions."""
+    return expr.replace(sp.Abs, Magnitude).replace(sp.sign, SignFunction) if expr.has(sp.Abs, sp.sign) else expr
 
 
 def _real(expr: sp.Expr) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.dynamics.base import Dynamics, Moving
+from sdetools.dynamics.base import BoundOracle, Dynamics, Moving
 from sdetools.graph.calls import Call
 from sdetools.graph.reals import DOUBLE, Real
 from sdetools.graph.tracing import NotTraceable, trace
@@ -264,13 +264,14 @@ class Functions:
         return self.calls[key](parts, shape)
 
 
-class _Oracle:
+class _Oracle(BoundOracle):
     """The gradient oracle that a traced rule calls: loss and noise of one member, on the draws of the step."""
 
+    __slots__ = ("functions",)
+
     def __init__(self, functions: Functions, member: Dynamics, z: Value, p: Value) -> None:
-        self.functions, self.oracle, self.p = functions, member.oracle, p
-        n = self.oracle.noise.n_draws
-        self.z, self.extra = z[:n], z[n:]
+        super().__init__(member.oracle, z, p, member.copies)
+        self.functions = functions
 
     def __call__(self, x: Any) -> Any:
         x, oracle = value(x), self.oracle

@@ -4,6 +4,7 @@
     DANA              the same with D = delta/(delta + k), g3 = c (1 + k)^-power, or a noise budget    Ferbach et al. 2025
     MaSS              w' = x - eta g,  x' = (1 + gamma) w' - gamma w + c eta g                         Liu & Belkin 2020
     ScheduleFree      z' = z - eta g(y),  x' = (1 - c) x + c z',  y = (1 - beta) z + beta x            Defazio et al. 2024
+    AcSGD             x' = y - eta g(y),  z' = z - ratio eta (k + 1) g(y),  y = (k x + z) / (k + 1)    Varre & Flammarion 2022
 
 A prime marks the value after the step, g = g(x) is the noisy gradient, and k = 0, 1, ... counts the steps. Their exact risk on least squares
 is `st.exact.risk`.
@@ -265,6 +266,53 @@ class ScheduleFree(WithoutGain):
         return columns(self.plan.etas(steps), self.beta, 1 / (np.arange(steps) + 2.0))
 
 
+class AcSGD(WithoutGain):
+    """Accelerated SGD for least squares: x' = y - eta g(y), z' = z - ratio eta (k + 1) g(y), y = (k x + z) / (k + 1), from z_0 = x_0.
+
+    A prime marks the value after the step k = 0, 1, ...; g(y) is the noisy gradient at y. On least squares with rows of d Gaussian features, a
+    `ratio` of about 1 / (2 d) has the risk of SGD in its noise and forgets the start as d / k^2 in place of 1 / k; ratio = 1 is accelerated
+    gradient descent, for gradients without noise. As the memory grows with the run, no plain SGD is equivalent: `gain` raises ValueError. `AccSGD` is another
+    method. Source: Varre & Flammarion, Accelerated SGD for non-strongly-convex least squares, COLT 2022, whose alpha and beta are eta and ratio eta.
+
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule of eta_k, without momentum (all beta_k = 0).
+        ratio: The step size of z over that of x, 0 or above; None for 1 / (2 (d + 2)) with d = `oracle.dim`, the authors' for Gaussian features.
+        step_time: The time of one step; by default the plan's base rate eta.
+
+    Raises:
+        ValueError: If the plan has momentum or `ratio` is negative.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> AcSGD(oracle, st.schedules.constant(eta=0.125), ratio=0.5).coefficient_values(2)
+        array([[0.125, 1.   , 0.5  ],
+               [0.125, 0.5  , 1.   ]])
+    """
+
+    parts = ("x", "z")
+    at_x0 = ("z",)
+    coefficients = ("eta", "weight", "reach")
+    formula = r"x_{k+1} = y_k - \eta_k\, g(y_k), \quad z_{k+1} = z_k - r \eta_k (k + 1)\, g(y_k), \quad y_k = \tfrac{k x_k + z_k}{k + 1}"
+    no_gain = "a filter with a fading memory; the memory of AcSGD is as long as its run. Compare it with SGD at the same eta"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, ratio: float | None = None, step_time: float | None = None) -> None:
+        super().__init__(oracle, without_momentum(plan, "AcSGD", "ratio"), step_time=step_time)
+        self.ratio = 1 / (2 * (oracle.dim + 2)) if ratio is None else _check.non_negative("ratio", ratio, "At 0, z stays at x_0.")
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, weight: Any, reach: Any) -> State:
+        x, z = state
+        y = x + weight * (z - x)
+        g = oracle(y)
+        return y - eta * g, z - reach * eta * g
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        counted = np.arange(1.0, steps + 1)
+        return columns(self.plan.etas(steps), 1 / counted, self.ratio * counted)
+
+
 _SOURCE = "D. Ferbach et al., arXiv:2505.16098"
 _PLAN: tuple[dict[str, Any], str] = ({"plan": Plan}, "without momentum")
 ENTRIES = (
@@ -311,6 +359,14 @@ ENTRIES = (
         "eta",
         valid=({"beta": 0.9}, {"beta": 0.0}, {"beta": 1.0}),
         refused=(({"beta": 1.1}, "`beta`"), _PLAN),
+        gain=False,
+    ),
+    OptimiserEntry(
+        AcSGD,
+        "A. Varre, N. Flammarion, COLT 2022",
+        "eta",
+        valid=({"ratio": 0.1}, {"ratio": None}, {"ratio": 1.0}),
+        refused=(({"ratio": -0.1}, "`ratio`"), _PLAN),
         gain=False,
     ),
 )

@@ -17,7 +17,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools._arrays import spread
-from sdetools.dynamics.base import Dynamics, Oracle, State
+from sdetools.dynamics.base import Dynamics, Oracle, State, without_momentum
 from sdetools.dynamics.rules.entry import OptimiserEntry
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan, from_arrays
@@ -48,12 +48,7 @@ class SGD(Dynamics):
     formula = r"z_{k+1} = z_k - \eta_k\, g_k"
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, step_time: float | None = None) -> None:
-        if isinstance(plan, Plan) and plan.has_momentum:
-            raise ValueError(
-                "`plan` of SGD must be without momentum; got one with beta > 0. "
-                "Pass plan.averaged() (the schedule of Theorem 3.5), or use st.SGDM."
-            )
-        super().__init__(oracle, plan, step_time=step_time)
+        super().__init__(oracle, without_momentum(plan, "SGD", instead="st.SGDM"), step_time=step_time)
 
     @staticmethod
     def rule(state: State, oracle: Oracle, eta: Any) -> State:

@@ -42,12 +42,25 @@ class WithoutGain(Dynamics):
         raise ValueError(f"`gain` requires {self.no_gain}.")
 
 
+def direction(g: Any) -> Any:
+    """Return g / |g|_2, with the norm over all coordinates; where the norm is 0, or its square underflows, return g itself.
+
+    `g` is a vector `(dim,)`, vectors `(dim, paths)`, or a traced value.
+
+    Example:
+        >>> direction(np.array([[3.0, 0.0], [4.0, 0.0]])).tolist()
+        [[0.6, 0.0], [0.8, 0.0]]
+    """
+    length = np.sqrt((g * g).sum(axis=0))
+    return g / (length + select(length > 0, 0.0, 1.0))
+
+
 class SNGM(WithoutGain):
     """Stochastic normalised gradient descent with momentum: m' = beta m + g(x) / |g(x)|_2, x' = x - eta m'.
 
     A prime marks the value after the step; g(x) is the noisy gradient, and |g|_2 its norm over all coordinates. Where the norm is 0, or so
     small that its square underflows, the direction is g itself, which avoids a division by zero. With g / |g| in place of g this is
-    `HeavyBall` with gamma = eta, and a step has length at most eta / (1 - beta). The method is not linear in g, and no plain SGD is
+    `HeavyBall` with gamma = eta, and a step has length at most eta / (1 - beta); at beta = 0 it is `NormalisedSGD`. The method is not linear in g, and no plain SGD is
     equivalent: `gain` raises ValueError. Source: Zhao, Xie & Li, Stochastic normalized gradient descent with momentum for large-batch
     training, 2020.
 
@@ -66,6 +79,7 @@ class SNGM(WithoutGain):
 
     parts = ("x", "m")
     coefficients = ("eta", "beta")
+    linear = False
     formula = r"m_{k+1} = \beta_k m_k + g_k / |g_k|_2, \quad x_{k+1} = x_k - \eta_k m_{k+1}"
     no_gain = (
         "a linear filter; SNGM is not linear: its step does not depend on the size of the gradient. Compare it with SGD at a rate that "
@@ -75,9 +89,7 @@ class SNGM(WithoutGain):
     @staticmethod
     def rule(state: State, oracle: Oracle, eta: Any, beta: Any) -> State:
         x, m = state
-        g = oracle(x)
-        length = np.sqrt((g * g).sum(axis=0))
-        m = beta * m + g / (length + select(length > 0, 0.0, 1.0))
+        m = beta * m + direction(oracle(x))
         return x - eta * m, m
 
 
@@ -111,6 +123,7 @@ class SGDF(WithoutGain):
 
     parts = ("x", "m", "s")
     coefficients = ("eta", "beta", "b2", "eps", "m_share", "s_share")
+    linear = False
     formula = (
         r"x_{k+1} = x_k - \eta_k (\hat m + K (g_k - \hat m)), \quad K = \frac{\hat s}{\hat s + (g_k - \hat m)^2 + \epsilon}, \quad "
         r"m \leftarrow \beta m + (1 - \beta) g_k, \quad s \leftarrow \beta_2 s + (1 - \beta_2)(g_k - m)^2"
