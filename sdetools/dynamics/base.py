@@ -156,6 +156,11 @@ class Moving(ABC):
         return False
 
     @property
+    def finite_variance(self) -> bool:
+        """Whether the noise has a variance, which a control variate of its sums requires; True by default."""
+        return True
+
+    @property
     def longest_memory(self) -> float:
         """The longest memory in steps, such as 1 / (1 - beta) for momentum; 1 by default. The default time grid resolves it."""
         return 1.0
@@ -261,7 +266,7 @@ class Dynamics(Moving):
     formula: str = ""
 
     dim, loss, parameters = that_of("oracle.dim"), that_of("oracle.loss"), that_of("oracle.parameters")
-    longest_memory = that_of("plan.longest_memory")
+    longest_memory, finite_variance = that_of("plan.longest_memory"), that_of("oracle.noise.finite_variance")
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None, step_time: float | None = None) -> None:
         self.oracle, self.plan = check_oracle(oracle), check_plan(plan)
@@ -357,13 +362,10 @@ def check_plan(plan: Any) -> Plan:
 
 
 def without_momentum(plan: Plan, name: str, own: str = "", instead: str = "") -> Plan:
-    """Return `plan` unchanged; raise ValueError if it is a `Plan` with some beta_k > 0.
+    """Return `plan` unchanged; raise ValueError if it is a `Plan` with some beta_k > 0, which the rule called `name` does not use.
 
-    Args:
-        plan: The schedule of a rule that does not use beta.
-        name: The name of the rule, for the message.
-        own: What sets the memory of the rule, for the message, such as "a = 1 - beta"; empty for a rule without memory.
-        instead: A rule without memory names here the one that has momentum, such as "st.SGDM"; empty for none.
+    The message names what sets the memory of the rule, `own`, such as "a = 1 - beta". For a rule without memory `own` is empty, and `instead` is
+    the rule with momentum, such as "st.SGDM", or empty.
     """
     if isinstance(plan, Plan) and plan.has_momentum:
         use = f", or use {instead}." if instead else "."

@@ -36,6 +36,10 @@ from .oracle import (
     SVAGNoise as SVAGNoise,
     svag as svag,
 )
+from .stable import (
+    StableNoise as StableNoise,
+    alpha_stable as alpha_stable,
+)
 from .streaming import (
     StreamingNoise as StreamingNoise,
     streaming_least_squares as streaming_least_squares,

@@ -80,6 +80,8 @@ class Noise(ABC):
     """Whether the law of v depends on x."""
     gaussian: bool = False
     """Whether v is Gaussian given x."""
+    finite_variance: bool = True
+    """Whether v has a variance; the control variate of a momentum pair requires one."""
     names: tuple[str, ...] | None = None
     """Coordinate names of the expressions in the noise, None if there are none."""
     loss: Loss | None = None

@@ -180,7 +180,7 @@ class SVAGNoise(Noise):
         self.dim, self.draws = inner.dim, inner.draws + inner.draws
         self.identity = f"svag[{inner.identity}]"
         self.parameters = np.concatenate([self.weights, inner.parameters])
-        self.state_dependent, self.gaussian = inner.state_dependent, inner.gaussian
+        self.state_dependent, self.gaussian, self.finite_variance = inner.state_dependent, inner.gaussian, inner.finite_variance
         self.names, self.loss = inner.names, inner.loss
         self.label = f"SVAG (l={l}) of {inner.label}"
 

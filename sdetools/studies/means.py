@@ -255,7 +255,7 @@ def make_program(
         times: A list of times to record, "all" for every step, or None for a default choice, as in `simulate`.
         functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these, as in `simulate`.
         control: Whether to use a control variate of the gap where one exists: for coupled members of equal step, of which the first has momentum and
-            noise that is not sampled from data.
+            noise with a variance that is not sampled from data.
         coupled: Whether the members share their draws.
 
     Returns:
@@ -304,7 +304,7 @@ def make_program(
         members, (start,) * len(members), steps * longest, record * longest, test_functions, functionals, None, coupled, every
     )
     check_records(program)  # first, because planning the anchors takes a loop over the records
-    if control and coupled and not first.sampled and every == (1, 1):
+    if control and coupled and first.finite_variance and not first.sampled and every == (1, 1):
         program = replace(program, control=plan_control(first, steps, record))
     return program, record, step_time
 

@@ -55,9 +55,9 @@ class ClippedSGD(WithoutGain):
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, 4.0]), st.noise.none(dim=2))
         >>> plan = st.schedules.constant(eta=0.5)
-        >>> clipped = [ClippedSGD(oracle, plan, value=2.0), ClippedSGD(oracle, plan, norm=2.0)]
-        >>> [method.rule((np.ones(2),), oracle.loss.gradient, 0.5, 2.0)[0].tolist() for method in clipped]
-        [[0.0, 0.0], [0.4, 0.2]]
+        >>> clipped = [ClippedSGD(oracle, plan, value=2.5), ClippedSGD(oracle, plan, norm=2.5)]
+        >>> [method.rule((np.ones(2),), oracle.loss.gradient, 0.5, 2.5)[0].tolist() for method in clipped]
+        [[-0.25, -0.25], [0.25, 0.0]]
     """
 
     parts = ("x",)
