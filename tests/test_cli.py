@@ -5,8 +5,10 @@ Fakes replace the simulation where only the command line is tested.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -555,3 +557,81 @@ def test_diagnose_reports_invalid_input_on_one_line(tmp_path, text, more, words)
         (tmp_path / "run.py").write_text(text)
     done = CliRunner().invoke(main, ["diagnose", str(tmp_path / "run.py"), "--lr", "0.1", "--batch-size", "8", *more])
     assert done.exit_code == 2 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+RULES_GAP = ["gap", "--loss", "x**2/2", "--x0", "1", "--sigma", "1", "--eta", "0.1", "--horizon", "0.5", "--paths", "500"]
+
+
+@pytest.mark.parametrize(
+    ("name", "switches"),
+    [
+        ("sgdm", []),
+        ("sgd", []),
+        ("adam", ["--beta2", "0.9", "--eps", "0.1", "--lagged", "--no-bias-correction", "--second-moment", "1"]),
+        ("adamw", ["--weight-decay", "0.5", "--eps", "0.1", "--current", "--bias-correction"]),
+        ("rmsprop", ["--beta2", "0.9", "--lagged", "--second-moment", "1"]),
+        ("sign-sgd", []),
+        ("signum", []),
+        ("lion", ["--beta2", "0.9", "--weight-decay", "0.5"]),
+        ("clipped-sgd", ["--clip-value", "0.5"]),
+        ("clipped-sgd", ["--clip-norm", "0.5"]),
+        ("normalised-sgd", []),
+        ("local-sgd", ["--workers", "2", "--local-steps", "3"]),
+        ("sam", ["--rho", "0.2"]),
+        ("acsgd", ["--ratio", "0.5"]),
+    ],
+)
+def test_gap_runs_every_optimiser_with_its_switches(monkeypatch, name, switches):
+    """The constructor gets exactly the given switches, with the schedule that it uses."""
+    from sdetools.cli.rule_options import RULES
+
+    made = []
+
+    class Spy(getattr(sdetools, RULES[name].name)):
+        def __init__(self, oracle, plan, **given):
+            made.append((plan.has_momentum, given))
+            super().__init__(oracle, plan, **given)
+
+    Spy.__signature__ = inspect.signature(getattr(sdetools, RULES[name].name))
+    monkeypatch.setattr(sdetools, RULES[name].name, Spy)
+    result = call(*RULES_GAP, "--dynamics", name, "--against", "sign-sgd" if name == "sgd" else "sgd", *switches)
+    assert result.exit_code == 0, result.output
+    momentum, given = made[0]
+    assert momentum == (name in ("sgdm", "adam", "adamw", "signum", "lion"))
+    renamed = {"clip-value": "value", "clip-norm": "norm"}
+    for option, value in zip(switches, [*switches[1:], "--"]):
+        if option.startswith("--"):
+            expected = float(value) if not value.startswith("--") else not option.startswith(("--no-", "--current"))
+            argument = option.removeprefix("--").removeprefix("no-").replace("current", "lagged")
+            assert given[renamed.get(argument, argument.replace("-", "_"))] == expected
+    assert ("independently" in result.stderr) == (name == "local-sgd")
+
+
+def test_gap_switches_apply_to_both_and_default_to_those_of_the_first(monkeypatch):
+    """At beta = 0 Adam and RMSProp are one rule if their switches agree, so that the gap is 0."""
+    lone = [*RULES_GAP, "--beta", "0", "--eps", "0.1"]
+    for first, second in (("adam", "rmsprop"), ("rmsprop", "adam")):
+        result = call(*lone, "--dynamics", first, "--against", second)
+        assert result.exit_code == 0 and re.search(r" 0\.?0* ", result.stdout.splitlines()[1]), result.stdout
+    other = call(*[*RULES_GAP, "--beta", "0.5", "--eps", "0.1"], "--dynamics", "adam", "--against", "rmsprop")
+    assert not re.search(r" 0\.?0* ", other.stdout.splitlines()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rho", "0.1"], "--rho is an option of sam; got it for sgdm and sgd."),
+        (["--dynamics", "adam", "--clip-norm", "1"], "--clip-norm is an option of clipped-sgd; got it for adam and sgd."),
+        (
+            ["--beta2", "0.9", "--dynamics", "signum"],
+            "--beta2 is an option of adam, adamw, rmsprop, lion; got it for signum and sgd.",
+        ),
+        (["--dynamics", "adam", "--beta2", "1"], "sdetools: `beta2` must lie in [0, 1); got beta2=1.0."),
+        (["--dynamics", "clipped-sgd"], "sdetools: `value` or `norm` must be given, one of them; got neither."),
+        (["--dynamics", "adam", "--against", "sde"], "sdetools: `against` sde is a limit of sgdm and sgd; got it for adam."),
+        (["--dynamics", "adagrad"], "Invalid value for '--dynamics'"),
+    ],
+)
+def test_gap_refuses_switches_that_do_not_apply(arguments, words):
+    result = call(*RULES_GAP, *arguments)
+    assert result.exit_code == 2 and words in " ".join(result.stderr.split()) and result.stdout == ""

@@ -8,6 +8,7 @@ import click
 
 from sdetools.cli.common import checked_folder, main, running
 from sdetools.cli.options import check_exclusive, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
+from sdetools.cli.rule_options import RULES, rule_of, rule_options, switches
 
 INTEGRATORS = {
     "euler-maruyama": "EulerMaruyama",
@@ -20,6 +21,8 @@ INTEGRATORS = {
     "ubu": "UBU",
 }
 """Class names of the integrators of the limits, by their names on the command line."""
+LIMITS = ("sde", "gradient-flow", "kinetic", "modified")
+"""The limiting equations of SGD and of SGD with momentum, by their names on the command line."""
 
 
 @main.command(short_help="Estimate a weak gap and its order in eta.")
@@ -39,19 +42,20 @@ INTEGRATORS = {
 @click.option("--precision", type=float, help="Instead of --paths: half-width of the 95 % interval of every recorded gap.")
 @click.option(
     "--against",
-    type=click.Choice(["sgd", "sgd-unaveraged", "sde", "gradient-flow", "kinetic", "modified"]),
+    type=click.Choice(["sgd-unaveraged", *LIMITS, *RULES]),
     default="sgd",
     show_default=True,
-    help="The second dynamics: SGD on the averaged schedule, SGD on the schedule itself, or a limit: the SDE, the "
-    "gradient flow, the kinetic equation (alpha = 1), the second-order modified equation of SGD.",
+    help="The second dynamics: an optimiser (without momentum: on the averaged schedule), SGD on the schedule itself, or a limit of sgdm "
+    "and sgd: the SDE, the gradient flow, the kinetic equation (alpha = 1), the second-order modified equation of SGD.",
 )
 @click.option(
     "--dynamics",
-    type=click.Choice(["sgdm", "sgd"]),
+    type=click.Choice([*RULES]),
     default="sgdm",
     show_default=True,
-    help="The optimiser: with momentum, or without.",
+    help="The optimiser. sgdm, adam, adamw, signum and lion use the momentum; the others run on the averaged schedule.",
 )
+@rule_options
 @click.option(
     "--integrator",
     type=click.Choice(["auto", *INTEGRATORS]),
@@ -70,9 +74,10 @@ INTEGRATORS = {
 @compute_options
 @click.pass_context
 def gap(ctx: click.Context, **options: Any) -> None:
-    """Estimate the weak gap between an optimiser and SGD or a limiting equation, and its order in eta.
+    """Estimate the weak gap between an optimiser and another one or a limiting equation, and its order in eta.
 
-    Both run on the same random draws where the limit allows it. Prints the largest gap over time for each learning rate, with its 95 %
+    The switches of an optimiser apply to both dynamics; one that is not given has the default of the first that takes it.
+    Both run on the same random draws where the second one allows it. Prints the largest gap over time for each learning rate, with its 95 %
     band, and the fitted order of each observable. With --out it also writes gap.csv, gap.json and gap.svg.
 
     \b
@@ -80,6 +85,8 @@ def gap(ctx: click.Context, **options: Any) -> None:
       sdetools gap --loss "(x*y - 1)**2 / 2" --variables "x y" --x0 2,0.5 --beta 0.9 \\
                    --eta 0.1,0.05,0.025 --observe "x**2 + y**2" --paths 100000
       sdetools gap --loss "x**4/4 - x**2/2" --x0 1 --dynamics sgd --against sde --eta 0.1,0.05,0.025
+      sdetools gap --loss "x**2/2" --x0 1 --sigma 1 --dynamics adam --against rmsprop --beta 0.5 --beta2 0.9 --eps 0.1 \\
+                   --bias-correction --eta 0.1,0.05,0.025
     """
     check_exclusive(options, ("paths", "precision"))
     folder = checked_folder(options)
@@ -123,6 +130,11 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
     for text in observe:
         parse(text, loss.names, {})
+    kind, against = options["dynamics"], options["against"]
+    limit = against in LIMITS
+    if limit and kind not in ("sgdm", "sgd"):
+        raise ValueError(f"`against` {against} is a limit of sgdm and sgd; got it for {kind}. Add --against with an optimiser.")
+    given = switches((kind, against), options)
 
     def plan(eta: float) -> Any:
         smooth = plan_of(options, eta)
@@ -135,25 +147,22 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     def pair(eta: float) -> tuple[Any, Any]:
         own = plan(eta)
         oracle = st.NoisyOracle(loss, noise, sigma=eta**-0.5 if sigma is None else sigma)
-        first = st.SGD(oracle, own.averaged()) if options["dynamics"] == "sgd" else st.SGDM(oracle, own)
-        if not options["against"].startswith("sgd"):
+        first = rule_of(kind, oracle, own, given)
+        if limit:
             return first, _limit(options, oracle, own)
-        if options["against"] == "sgd-unaveraged":
-            other = st.SGD(oracle, st.schedules.from_arrays(own.eta_values, base=own.eta))
-        else:
-            other = st.SGD(oracle, own.averaged())
-        return first, other
+        if against == "sgd-unaveraged":
+            return first, st.SGD(oracle, st.schedules.from_arrays(own.eta_values, base=own.eta))
+        return first, rule_of(against, oracle, own, given)
 
-    limit = not options["against"].startswith("sgd")
-    together = True
+    together, reason = True, ""
     for eta in etas:
         first, second = pair(eta)
         if limit and second.sde.noise_dim and (first.brownian == 0 or first.brownian != second.brownian):
-            together = False
+            together, reason = False, "the optimiser's draws are not Brownian increments"
+        if "local-sgd" in (kind, against) and tuple(first.draws) != tuple(second.draws):
+            together, reason = False, "each worker has its own draws"
     if not together:
-        click.echo(
-            "the optimiser's draws are not Brownian increments: the two run independently, which needs more paths", err=True
-        )
+        click.echo(f"{reason}: the two run independently, which needs more paths", err=True)
     size = (
         {"paths": options["paths"] or 100_000}
         if options["precision"] is None

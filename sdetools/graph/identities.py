@@ -7,7 +7,7 @@ that vanishes there vanishes everywhere. So an operation is expanded only if it 
 2. sqrt, log and powers of u are if u is affine (the domain is a half space), or structurally positive without poles.
    arctan(u) is if u has no poles: arctan(x) + arctan(1/x) is constant, but with another constant for x < 0.
 3. Everything else (abs, sign, floor, maximum, comparisons, sqrt((x - 1)^2), compiled functions) is replaced by a free variable: what
-   vanishes for all values of it vanishes. `np.where(c, a, b)` is b + c (a - b) with c free, and a branch that is NaN bounds the domain of
+   vanishes for all values of it vanishes. sign(c u) is that of u for c > 0. `np.where(c, a, b)` is b + c (a - b) with c free, and a branch that is NaN bounds the domain of
    the other. Operations other than abs, maximum and minimum may jump: `along` gives them a free slope as well.
 
 A point counts as evidence if no term is so small compared with the others that rounding hides it.
@@ -97,6 +97,8 @@ class Examination:
         self.rounding = ROUNDING * np.maximum(1.0, np.abs(points).reshape(-1, self.count).max(axis=0))
         self.free: list[tuple[Value, np.ndarray]] = []
         """Nodes that are free variables and depend on x, with the elements that they depend on."""
+        self.signs: dict[Any, NodeFacts] = {}
+        """The facts of sign(u) by the key of u."""
         self.seen = {x.key: self._number(x, points, np.eye(self.n, dtype=bool).reshape(*x.shape, -1))}
 
     def depends(self, out: Value) -> np.ndarray:
@@ -205,7 +207,7 @@ class Examination:
         name, a, b = node.name, args[0], args[-1]
         affine, whole, sign = _facts(node, args)
         if sign is None:
-            return self._free(node, args)
+            return self._sign(node, a) if name == "sign" else self._free(node, args)
         values = getattr(np, name)(*(s.values for s in args))
         sizes, zero = np.abs(values), np.zeros((*node.shape, 1), dtype=bool)
         if name in ("add", "subtract"):
@@ -221,6 +223,27 @@ class Examination:
         else:  # a term hidden in an argument is hidden in the result
             least = reduce(np.multiply, [np.minimum(1.0, s.least / s.sizes) for s in args], sizes)
         return NodeFacts(values, sizes, least, _any([s.reach for s in args]), zero, affine, whole, sign)
+
+    def _sign(self, node: Value, x: NodeFacts) -> NodeFacts:
+        """Return the facts of sign(x), a free variable: the same for all x = c u with equal u and constants c > 0."""
+        own, core = self._free(node, [x]), self._core(node.args[0]).key
+        first = self.signs.setdefault(core, own)
+        own.values, own.sizes, own.least = first.values, first.sizes, first.least
+        return own
+
+    def _core(self, node: Value) -> Value:
+        """Return u for a node c u + 0 with a constant c > 0, by structure; the node itself if it has no such form."""
+        while node.op == "map" and node.name in ("add", "multiply", "divide"):
+            a, b = node.args
+            for term, rest in ((a, b), (b, a)) if node.name != "divide" else ((b, a),):
+                adds_nothing = node.name == "add" and self.seen[term.key].zero.all()
+                scales = node.name != "add" and term.op == "const" and (term.extra > 0).all() and np.isfinite(term.extra).all()
+                if rest.shape == node.shape and (adds_nothing or scales):
+                    node = rest
+                    break
+            else:
+                break
+        return node
 
     def _where(self, node: Value, args: list[NodeFacts]) -> NodeFacts:
         """Return the facts of `np.where(c, yes, no)` as no + c (yes - no) with a free c."""

@@ -6,7 +6,8 @@ paths in NumPy on draws of their own, which show the effect of draws.
 A sample variance of zero does not prove that a value is exact, since all paths may have missed a rare event. A value counts as exact
 
 - if no draw enters: a program without draws, a start from points, two identical members;
-- if it is an analytic function of the draws that is constant on draws with a density, and therefore constant everywhere.
+- if it is an analytic function of the draws that is constant on draws with a density, and therefore constant everywhere;
+- if both members are at one point after the first steps, as the graph of these steps proves (`coincidence`).
 
 Rounding. Each step rounds the state a few times, and the dynamics amplifies rounding errors as any perturbation. A value of size H at step k
 has an error of up to `ROUNDINGS` eps (k + 1) A_k H, with A_k >= 1 the amplification of a perturbation of the start and eps the machine epsilon
@@ -30,6 +31,7 @@ from sdetools.simulation.program import Program
 from sdetools.simulation.records import PAIR
 from sdetools.simulation.reference import run_reference
 from sdetools.starts import Law
+from sdetools.studies.coincidence import steps_together
 from sdetools.studies.facts import Facts
 from sdetools.studies.observables import observables
 from sdetools.studies.ranges import Range, analytic, range_of_observable
@@ -265,7 +267,8 @@ class Known:
         normal = all(isinstance(d, (Normal, Sign)) for plan in program.noise.sets for d in plan.draws)
         smooth_step = normal and program.steps <= PROOF_STEPS and analytic(lambda trace: _step(program, trace))
         if not smooth_step or not self._smooth_start:
-            return np.zeros(self._shape, bool)
+            equal = (program.record > 0) & (program.record <= steps_together(program))
+            return np.repeat(equal[:, None], program.columns, axis=1)
         functions = [lambda x, _, h=h: h.value(x) for h in program.observables] + [f.increment for f in program.functionals]
         dim, constant = program.members[0].dim, np.zeros(self._shape, bool)
         smooth = np.array([

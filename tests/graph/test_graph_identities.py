@@ -56,6 +56,7 @@ IDENTITIES = {
     "both branches": lambda x: np.where(x[0] > 1, x[1], x[2]) + np.where(x[0] > 1, x[2], x[1]) - x[1] - x[2],
     "one kink": lambda x: (abs(x[0]) + x[1]) * (abs(x[0]) - x[1]) - abs(x[0]) * abs(x[0]) + x[1] ** 2,
     "one maximum": lambda x: np.maximum(x[0], x[1]) * x[2] - x[2] * np.maximum(x[0], x[1]),
+    "one sign": lambda x: np.sign(3.0 * x[0]) - np.sign(x[0] / 2.0 + 0.0 * x[1]),
     "the largest": lambda x: np.max(x) * 2.0 - np.max(x) - np.max(x),
 }  # fmt: skip
 
@@ -75,6 +76,10 @@ def test_an_identity_is_proven_and_a_perturbed_one_is_not(name):
         lambda x: abs(x[0] - 1e9) + (x[0] - 1e9),
         lambda x: np.maximum(x[0], 1e9) - 1e9,
         lambda x: np.where(x[0] < 1e9, 0.0, x[1]),
+        lambda x: np.sign(x[0]) - np.sign(x[0] + 1e-15),
+        lambda x: np.sign(x[0]) + np.sign(-x[0]),
+        lambda x: np.sign(x[0]) - np.sign(0.0 * x[0]),
+        lambda x: np.sign(x[0]) - np.sign(x[0] * x[1]),
         lambda x: np.floor(x[0] / 1e10) * np.floor(-x[0] / 1e10),
         lambda x: np.arctan(x[0] - 1e9) + np.arctan(1 / (x[0] - 1e9)) + np.pi / 2,
         lambda x: np.exp(-((x[0] - 50.0) ** 2)),  # 0 by underflow nearly everywhere
@@ -129,8 +134,9 @@ def test_slopes_of_formulas_with_kinks():
     """Equal kinks or jumps have the same free slope, different ones have different slopes."""
     x, look = examination()
     kink = np.maximum(x[0], x[1]) * np.where(x[2] > 1, x[0], np.arctan(1 / x[1]))
-    twice, other = look.along(3.0 * kink, x) - 3.0 * look.along(kink, x), look.along(abs(x[0]) - abs(2.0 * x[0]) / 2.0, x)
+    twice, other = look.along(3.0 * kink, x) - 3.0 * look.along(kink, x), look.along(abs(x[0]) - abs(2.0 * x[1]) / 2.0, x)
     assert look.vanishes(twice) and not look.vanishes(other)
+    assert look.vanishes(look.along(abs(x[0]) - abs(2.0 * x[0]) / 2.0, x))  # one kink, since sign(2 x) is sign(x)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +146,7 @@ def test_slopes_of_formulas_with_kinks():
         lambda x: np.sign(x[0]) + np.floor(x[1]),
         lambda x: np.arctan(x[0]) + np.arctan(1 / x[0]),
         lambda x: np.sqrt(x[0] ** 2) / x[0],
+        lambda x: np.sign(x[0]) - np.sign(2.0 * x[0]),  # equal, but not by the slopes of two jumps
     ],
 )
 def test_a_jump_has_free_slopes_in_the_directions_that_it_depends_on(formula):
