@@ -53,15 +53,16 @@ def in_dimension(kind: str, d: int) -> Case:
 
 def all_programs() -> dict[str, Callable[[], Case]]:
     """Functions that make the simulations, by name."""
-    kernels, family, rules, torch, starts, orders = map(
+    kernels, family, rules, nonlinear, torch, starts, orders = map(
         module,
         (
             *("simulation/test_sim_kernels.py", "dynamics/test_dynamics_family.py", "dynamics/test_dynamics_rules.py"),
-            *("simulation/test_sim_torch.py", "test_starts.py", "dynamics/test_dynamics_weak_orders.py"),
+            *("dynamics/test_dynamics_nonlinear.py", "simulation/test_sim_torch.py", "test_starts.py"),
+            "dynamics/test_dynamics_weak_orders.py",
         ),
     )
     out = dict(kernels.CASES)
-    for tests in (family, rules):
+    for tests in (family, rules, nonlinear):
         for name, rule in tests.ALL.items():
             out[f"rule {name}"] = lambda rule=rule: ((rule(),), [2.0, 1.5], {"observe": ["x*y"]})
     for name in ("sums of draws", "choices", "student"):

@@ -194,6 +194,10 @@ CASES = {
 }
 
 
+ALL = {name: make for name, (make, _) in CASES.items()}
+"""The rules, for the comparison of all backends (`tests/programs.py`)."""
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_rule_agrees_with_a_plain_loop(name):
     make, naive = CASES[name]
