@@ -2,7 +2,8 @@
 
 `moments`, `expectation` and `gap` apply to linear rules on quadratic losses at finite eta, `solution` to linear SDEs, `step_law` to one
 step of an integrator on any SDE, and `transfer` to one-dimensional SGD on any loss. `warmup`, `stationary_variance` and `local_orders`
-are formulas.
+are formulas. `generator_gap` derives the weak order of any rule or integrator with respect to an SDE, and the leading error;
+`modified_equation` derives the SDE of a rule.
 
 Words of this room: the state s of a dynamics is the vector of all its parts in order, such as x and the momentum buffer m; n is its
 length, dim the number of coordinates of x. A rule is the function that makes one step. Its oracle calls are its evaluations of the

@@ -10,6 +10,9 @@ from .closed_observables import (
     Absolute as Absolute,
     Below as Below,
 )
+from .derived_sde import (
+    DerivedSDE as DerivedSDE,
+)
 from .dropping import (
     Dropping as Dropping,
     drop_momentum as drop_momentum,
@@ -28,12 +31,23 @@ from .gaussian import (
     probability_below as probability_below,
     raw_moment as raw_moment,
 )
+from .generator_result import (
+    GeneratorGap as GeneratorGap,
+)
+from .generators import (
+    generator_gap as generator_gap,
+)
 from .least_squares import (
     risk as risk,
 )
 from .mass import (
     MassParameters as MassParameters,
     mass_parameters as mass_parameters,
+)
+from .modified import (
+    StepGenerator as StepGenerator,
+    modified_equation as modified_equation,
+    step_generator as step_generator,
 )
 from .moments import (
     moments as moments,

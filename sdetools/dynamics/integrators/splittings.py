@@ -7,7 +7,6 @@ A kinetic equation (`PhaseSDE`) has a position X and a momentum M. It is split i
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,12 +43,21 @@ class _Splitting(Integrator):
 
     def coefficient_values(self, steps: int) -> np.ndarray:
         h = self.step_time
-        r, gamma, kappa = self.sde.signal_values(np.arange(steps) * h, 0.5, h).T
-        different, which = np.unique(np.stack([gamma, kappa]), axis=1, return_inverse=True)
-        flow = np.array([self._flow(g, k, h) for g, k in different.T])
-        return np.column_stack([r * h, kappa * h, flow[which.ravel()]])
+        different, which = np.unique(self.sde.signal_values(np.arange(steps) * h, 0.5, h), axis=0, return_inverse=True)
+        return np.array([self.step_numbers(h, *row) for row in different.tolist()])[which.ravel()]
 
-    def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
+    def step_numbers(self, h: Any, r: float, gamma: float, kappa: float) -> np.ndarray:
+        """Return the coefficients of a step of size h, `(2 + flow_numbers,)`: r h, kappa h, then the numbers of the exact flow O (or U).
+
+        Args:
+            h: The step size, a number or a power series in it.
+            r: The factor of M in dX = -r M dt.
+            gamma: The friction in dM = -gamma M dt + kappa (grad L dt + scale R dW).
+            kappa: The factor of the gradient there.
+        """
+        return np.array([r * h, kappa * h, *self._flow(gamma, kappa, h)])
+
+    def _flow(self, gamma: float, kappa: float, h: Any) -> np.ndarray:
         """Return the numbers of the exact flow O (or U), `(flow_numbers,)`, over its share of a step of length h."""
         raise NotImplementedError
 
@@ -83,7 +91,7 @@ class _Word(_Splitting):
 
     word: ClassVar[str]
 
-    def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
+    def _flow(self, gamma: float, kappa: float, h: Any) -> np.ndarray:
         return _ornstein_uhlenbeck(gamma, kappa, h / self.word.count("O"))
 
     def move(self, eq: Equation, x: Any, m: Any, drift: Any, kick: Any, decay: Any, spread: Any) -> State:
@@ -183,7 +191,7 @@ class UBU(_Splitting):
     paired = False
     flow_numbers = 5
 
-    def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
+    def _flow(self, gamma: float, kappa: float, h: Any) -> np.ndarray:
         return _joint_flow(gamma, kappa, h / 2)
 
     def move(
@@ -201,17 +209,17 @@ class UBU(_Splitting):
         return x, m
 
 
-def _ornstein_uhlenbeck(gamma: float, kappa: float, t: float) -> np.ndarray:
+def _ornstein_uhlenbeck(gamma: float, kappa: float, t: Any) -> np.ndarray:
     """Return exp(-gamma t) and kappa sqrt((1 - exp(-2 gamma t)) / (2 gamma)), `(2,)`: factor of M and standard deviation of O over time t."""
-    return np.array([math.exp(-gamma * t), kappa * math.sqrt(t * _mean_decay(2 * gamma * t))])
+    return np.array([np.exp(-gamma * t), kappa * np.sqrt(t * _mean_decay(2 * gamma * t))])
 
 
-def _mean_decay(x: float) -> float:
+def _mean_decay(x: Any) -> Any:
     """Return (1 - exp(-x)) / x, and 1 at x = 0."""
-    return -math.expm1(-x) / x if x else 1.0
+    return -np.expm1(-x) / x if x else 1.0
 
 
-def _joint_flow(gamma: float, kappa: float, t: float) -> np.ndarray:
+def _joint_flow(gamma: float, kappa: float, t: Any) -> np.ndarray:
     """Return the array (decay, reach, spread, cross, own) of the flow U over time t, with phi(t) = (1 - exp(-gamma t)) / gamma.
 
     decay = exp(-gamma t), reach = phi(t) / (2t), and the rest is kappa times the Cholesky factor of the noise in momentum and displacement:
@@ -224,7 +232,7 @@ def _joint_flow(gamma: float, kappa: float, t: float) -> np.ndarray:
     second = (
         (t - 2 * phi + first) / gamma**2 if x > 1e-2 else t**3 * (1 / 3 - x / 4 + 7 * x**2 / 60 - x**3 / 24 + 31 * x**4 / 2520)
     )
-    spread = math.sqrt(first)
+    spread = np.sqrt(first)
     cross = both / spread
-    own = math.sqrt(max(0.0, second - cross * cross))
-    return np.array([math.exp(-x), phi / (2 * t), kappa * spread, kappa * cross / (2 * t), kappa * own / (2 * t)])
+    own = np.sqrt(max(0.0, second - cross * cross))
+    return np.array([np.exp(-x), phi / (2 * t), kappa * spread, kappa * cross / (2 * t), kappa * own / (2 * t)])

@@ -43,12 +43,14 @@ class OracleSDE(SDE):
         oracle: The oracle, as given.
         noise: The Gaussian noise with the covariance of the oracle's noise.
         own: The number of entries of `parameters` before those of the loss, 1 + len(own).
+        powers: The powers of the optimiser's step time that these entries are proportional to, for constant sigma.
 
     Raises:
         ValueError: If `oracle` is not a `NoisyOracle`, or no Gaussian noise of the same covariance is known.
     """
 
     own = 1
+    powers: tuple[float, ...] = (0.5,)
 
     def __init__(self, oracle: NoisyOracle, scale: float, own: Sequence[float] = (), silent: bool = False) -> None:
         check_oracle(oracle)
@@ -178,9 +180,10 @@ class ModifiedSDE(OracleSDE):
         array([-2.2])
     """
 
+    powers = 0.5, 1.0
+
     def __init__(self, oracle: NoisyOracle, eta: float, order: int = 2) -> None:
-        eta = _check.positive("eta", eta)
-        order = _order(order)
+        eta, order = _check.positive("eta", eta), _order(order)
         super().__init__(oracle, getattr(oracle, "sigma", 0.0) * math.sqrt(eta), [eta / 2 if order == 2 else 0.0])
         self.order = order
         loss = r"\nabla L" if order == 1 else r"\nabla(L + \tfrac\eta4|\nabla L|^2)"
@@ -364,13 +367,12 @@ class ModifiedMomentumSDE(PhaseSDE):
         1.0
     """
 
-    signals = 3
+    signals, powers = 3, (0.5, 1.0, 0.0)
 
     def __init__(self, oracle: NoisyOracle, gamma: float, beta: float, order: int = 2, momentum: Any = None) -> None:
         gamma, beta, order = _check.positive("gamma", gamma), _check.momentum("beta", beta), _order(order)
         h = math.sqrt(gamma)
-        self.h, self.order, self.splits = h, order, order == 1
-        self.mu = (1 - beta) / h
+        self.h, self.mu, self.order, self.splits = h, (1 - beta) / h, order, order == 1
         noise = r"\sigma\sqrt h\,\Sigma^{1/2}\,\mathrm d W"
         if order == 1:
             self.latex = rf"\mathrm d X = -M\,\mathrm d t,\quad \mathrm d M = (\nabla L - \mu M)\,\mathrm d t + {noise}"

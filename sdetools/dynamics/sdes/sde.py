@@ -26,7 +26,7 @@ from sdetools import _check
 from sdetools._arrays import components, numeric
 from sdetools._identity import function_identity
 from sdetools.dynamics.sdes.classes import classify
-from sdetools.noise.roots import Root, make_root
+from sdetools.noise.roots import ExpressionRoot, Root, make_root
 from sdetools.noise.texts import holds_text, named_numbers, used_numbers, variable_names
 
 CALCULI = ("ito", "stratonovich")
@@ -131,6 +131,16 @@ class SDE:
         """Whether b is given as a matrix of numbers; False for expressions, for functions and for an equation without noise."""
         field = getattr(self, "_diffusion", None)
         return field is not None and field.root.constant and not field.timed
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The names of the entries of `parameters`, a tuple; those of functions and of constant matrices are empty texts."""
+        names: list[str] = []
+        for field in filter(None, (getattr(self, "_drift", None), getattr(self, "_diffusion", None))):
+            root = field.root
+            texts = tuple(e for row in root.rows for e in row) if isinstance(root, ExpressionRoot) else ()
+            names += used_numbers(texts, root.variables, root.constants)[0] if texts else [""] * len(root.parameters)
+        return tuple(names) if len(names) == len(self.parameters) else ("",) * len(self.parameters)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
         """Return the time-dependent numbers at the times start + fraction h, an array `(steps, signals)`; by default t itself, if it is used.

@@ -1,0 +1,295 @@
+"""The ring in which one-step expansions are computed: polynomials over the rationals with derivatives along the coordinates.
+
+Its generators are the coordinates of the state, the draws of one step, and atoms: values of functions at a formula c of the coordinates,
+such as exp(c) or 1 / c, and irrational numbers. The derivative of an atom is again a polynomial, d exp(c) = exp(c) dc, so that products and
+derivatives need no simplification. Relations such as c (1 / c) = 1 are not applied; whether a polynomial with atoms vanishes is decided at
+random points in 40 digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+LARGEST_DENOMINATOR = 10**6
+"""Numbers are taken for fractions (or roots of fractions) with denominators up to this size, if they agree to `CLOSE`."""
+CLOSE = 1e-14
+ROUNDING = 1e-11
+"""Rounding error of a coefficient, relative to those that cancel, if the numbers are floats."""
+DIGITS = 40
+VANISHING = 1e-25
+"""Size, relative to the sum of the terms' absolute values, below which a value of 40 digits counts as 0."""
+
+
+class TooFewAtoms(Exception):
+    """Raised when a ring needs more atoms than it was made with; the computation is repeated in a larger ring."""
+
+
+class NotExpandable(ValueError):
+    """Raised for a rule or an equation without an expansion in powers of the step; the message gives the reason in one sentence."""
+
+
+class DifferentialRing:
+    """Polynomials over the rationals in coordinates, draws and atoms, with derivatives along the coordinates.
+
+    Args:
+        coordinates: The symbols of the coordinates, SymPy symbols.
+        draws: The number of draws.
+        atoms: The largest number of atoms.
+        largest: The largest power of the expansion variable r that `power_series.Series` keep.
+
+    Attributes:
+        zero: The polynomial 0.
+        one: The polynomial 1.
+        x: The polynomials of the coordinates.
+        z: The polynomials of the draws.
+        largest: The largest power of r, which may change.
+        exact: Whether all numbers so far were fractions or roots of fractions; other numbers have the rounding errors of floats.
+    """
+
+    def __init__(self, coordinates: Sequence[Any], draws: int, atoms: int = 12, largest: int = 12) -> None:
+        from sympy import QQ
+        from sympy.polys.rings import PolyRing
+
+        self.coordinates = tuple(coordinates)
+        n = len(self.coordinates)
+        names = [*map(str, coordinates), *(f"z{i}" for i in range(draws)), *(f"atom{i}" for i in range(atoms))]
+        self.ring = PolyRing([f"g{i}_{name}" for i, name in enumerate(names)], QQ, "lex")
+        generators = self.ring.gens
+        self.x, self.z, self._free = generators[:n], generators[n : n + draws], list(generators[n + draws :])
+        self._first_draw, self._first_atom = n, n + draws
+        self.zero, self.one, self.largest, self.exact = self.ring.zero, self.ring.one, largest, True
+        self._atoms: dict[Any, Any] = {}
+        self._symbols: list[Any] = []
+        self._roots: dict[int, int] = {}
+        self._made: list[tuple[str, Any, Fraction | None]] = []
+        self._slopes: dict[int, list[Any]] = {}
+
+    # ---- numbers and functions
+
+    def number(self, value: Any) -> Any:
+        """Return a number as a polynomial: a fraction, a root of a fraction as an atom, or else the binary fraction of the float itself."""
+        if isinstance(value, (int, Fraction)):
+            return self._fraction(Fraction(value))
+        value = float(value)
+        if value != value or value in (float("inf"), -float("inf")):
+            raise NotExpandable(f"an expansion must have finite numbers; got {value!r}.")
+        near = _near(value)
+        if near is not None:
+            return self._fraction(near)
+        square = _near(value * value)
+        if square is not None:
+            root = self.function("power", self._fraction(square), Fraction(1, 2))
+            return root if value > 0 else -root
+        self.exact = False
+        return self._fraction(Fraction(value))
+
+    def _fraction(self, value: Fraction) -> Any:
+        return self.ring.ground_new(self.ring.domain(value.numerator, value.denominator))
+
+    def function(self, kind: str, c: Any, exponent: Fraction | None = None) -> Any:
+        """Return the value of a function at the polynomial `c` of the coordinates: a polynomial if SymPy finds a fraction, else an atom.
+
+        Args:
+            kind: "power" (with `exponent`), "exp", "log", "sin", "cos", "sinh", "cosh", "tan", "tanh" or "arctan".
+            c: The argument, a polynomial without draws.
+            exponent: The exponent of a power, a fraction; -1 for the reciprocal.
+
+        Raises:
+            NotExpandable: If `c` contains a draw, or the function has no finite value there.
+        """
+        import sympy
+
+        if self.has_draws(c):
+            raise NotExpandable(
+                f"a step must be a polynomial in its draws at every power of the step size; here a draw is inside the function {kind}."
+            )
+        key = kind, c, exponent
+        if key in self._atoms:
+            return self._atoms[key]
+        inner = self.expression(c)
+        outer = (
+            inner ** sympy.Rational(exponent.numerator, exponent.denominator) if exponent is not None else _FUNCTIONS(kind)(inner)
+        )
+        if outer.is_infinite or outer is sympy.nan or outer.is_real is False:
+            raise NotExpandable(f"the function {kind} must be finite and real; at {inner} it is {outer}.")
+        coefficient, rest = outer.as_coeff_Mul()
+        if outer.is_Rational:
+            found = self._fraction(Fraction(outer.p, outer.q))
+        elif rest.is_Pow and rest.base.is_Integer and rest.exp == sympy.Rational(1, 2) and rest != outer:  # 1/sqrt(3) = sqrt(3)/3
+            found = self.function("power", self._fraction(Fraction(int(rest.base))), Fraction(1, 2))
+            found = found * self._fraction(Fraction(coefficient.p, coefficient.q))
+        else:
+            if not self._free:
+                raise TooFewAtoms
+            found = self._free.pop(0)
+            if outer.is_Pow and outer.base.is_Integer and outer.exp == sympy.Rational(1, 2):
+                self._roots[len(self._symbols)] = int(outer.base)
+            self._symbols.append(outer)
+            self._made.append((kind, c, exponent))
+        self._atoms[key] = found
+        return found
+
+    def reduced(self, p: Any) -> Any:
+        """Return a polynomial with the squares of irrational roots replaced by their values."""
+        for k, square in self._roots.items():
+            place = self._first_atom + k
+            if any(m[place] > 1 for m in p):
+                out = self.zero
+                for m, c in p.items():
+                    term = {(*m[:place], m[place] % 2, *m[place + 1 :]): c * square ** (m[place] // 2)}
+                    out = out + self.ring.from_dict(term)
+                p = out
+        return p
+
+    def taylor(self, kind: str, c: Any, order: int, exponent: Fraction | None = None) -> list[Any]:
+        """Return f(c), f'(c), f''(c) / 2!, ... up to `order` as polynomials; arguments as in `function`."""
+        value = self.function(kind, c, exponent)
+        if kind == "power":
+            assert exponent is not None
+            reciprocal, out, binomial = self.function("power", c, Fraction(-1)) if order else self.one, [value], Fraction(1)
+            power = value
+            for k in range(1, order + 1):
+                binomial *= (exponent - k + 1) / Fraction(k)
+                power = power * reciprocal
+                out.append(power * self._fraction(binomial))
+            return out
+        out = [value]
+        partner = {"sin": "cos", "cos": "sin", "sinh": "cosh", "cosh": "sinh"}.get(kind)
+        other = self.function(partner, c) if partner and order else self.zero
+        if kind == "log" and order:
+            other = self.function("power", c, Fraction(-1))
+        if kind == "arctan" and order:
+            other = self.function("power", self.one + c * c, Fraction(-1))
+        slopes: list[Any] = []  # Taylor coefficients of the derivative
+        for k in range(order):
+            unit = self.one if k == 0 else self.zero
+            if kind == "exp":
+                slope = out[k]
+            elif kind in ("tan", "tanh"):
+                square = sum((out[i] * out[k - i] for i in range(k + 1)), self.zero)
+                slope = unit + square if kind == "tan" else unit - square
+            elif kind == "log":
+                slope = other if k == 0 else -slopes[-1] * other
+            elif kind == "arctan":
+                before = [self.zero, self.zero, *slopes]
+                slope = other * (unit - 2 * c * before[-1] - before[-2])
+            else:  # f'' = -f for sin and cos, f'' = f for sinh and cosh
+                sign = -1 if kind in ("sin", "cos") else 1
+                first = other if kind != "cos" else -other
+                slope = first if k == 0 else out[k - 1] * self._fraction(Fraction(sign, k))
+            slopes.append(slope)
+            out.append(slope * self._fraction(Fraction(1, k + 1)))
+        return out
+
+    # ---- structure
+
+    def has_draws(self, p: Any) -> bool:
+        """Return whether a polynomial contains a draw."""
+        return any(any(m[self._first_draw : self._first_atom]) for m in p)
+
+    def degree_in_draws(self, p: Any) -> int:
+        """Return the largest total degree of a polynomial in the draws."""
+        return max((sum(m[self._first_draw : self._first_atom]) for m in p), default=0)
+
+    def linear_part(self, p: Any, k: int) -> Any:
+        """Return the coefficient of draw `k` in the terms of a polynomial that contain this draw alone, to the first power."""
+        first, last = self._first_draw, self._first_atom
+        unit = tuple(int(i == k) for i in range(last - first))
+        blank = (0,) * (last - first)
+        found = {(*m[:first], *blank, *m[last:]): c for m, c in p.items() if m[first:last] == unit}
+        return self.ring.from_dict(found)
+
+    def has_coordinates(self, p: Any) -> bool:
+        """Return whether a polynomial contains a coordinate or an atom, and is therefore no number."""
+        return any(any(m[: self._first_draw]) or any(m[self._first_atom :]) for m in p)
+
+    def derivative(self, p: Any, i: int) -> Any:
+        """Return the derivative of a polynomial along coordinate `i`; draws are constant, atoms follow the chain rule."""
+        out = p.diff(self.x[i])
+        for k in self._atoms_in(p):
+            slopes, (kind, c, exponent) = self._slopes.setdefault(k, [None] * len(self.x)), self._made[k]
+            if slopes[i] is None:
+                inner = self.derivative(c, i)
+                slopes[i] = self.taylor(kind, c, 1, exponent)[1] * inner if inner else self.zero
+            if slopes[i]:
+                out = out + p.diff(self.ring.gens[self._first_atom + k]) * slopes[i]
+        return out
+
+    def _atoms_in(self, p: Any) -> list[int]:
+        return sorted({k for m in p for k, power in enumerate(m[self._first_atom :]) if power})
+
+    def mean(self, p: Any, moments: Sequence[Callable[[int], Any]]) -> Any:
+        """Return the expectation of a polynomial over independent draws.
+
+        Args:
+            p: The polynomial.
+            moments: For each draw a function that returns its moment of order k as a polynomial without draws.
+        """
+        first, last = self._first_draw, self._first_atom
+        blank = (0,) * (last - first)
+        groups: dict[tuple[int, ...], dict[Any, Any]] = {}
+        for monomial, coefficient in p.items():
+            groups.setdefault(monomial[first:last], {})[(*monomial[:first], *blank, *monomial[last:])] = coefficient
+        out = self.zero
+        for powers, terms in groups.items():
+            factor = self.one
+            for moment, k in zip(moments, powers, strict=True):
+                factor = factor * moment(k) if k else factor
+                if not factor:
+                    break
+            if factor:
+                out = out + self.ring.from_dict(terms) * factor
+        return out
+
+    def without_rounding(self, p: Any, size: float) -> Any:
+        """Return a polynomial without the coefficients below `ROUNDING` times `size`, if some number of the ring is not exact."""
+        if self.exact or not size:
+            return p
+        return self.ring.from_dict({m: c for m, c in p.items() if abs(float(c)) > ROUNDING * size})
+
+    def vanishes(self, p: Any) -> bool:
+        """Return whether a polynomial without draws is 0 for all coordinates; one with atoms is evaluated at three random points."""
+        if not p or not self._atoms_in(p):
+            return not p
+        import sympy
+
+        rng = iter([sympy.Rational(k * 7919 % 9973 + 2000, 9973) for k in range(1, 3 * len(self.x) + 1)])
+        used = self._atoms_in(p)
+        for _ in range(3):
+            point = {s: next(rng) for s in self.coordinates}
+            values = [sympy.Float(v, DIGITS) for v in point.values()]
+            atoms = {k: sympy.N(self._symbols[k].subs(point), DIGITS) for k in used}
+            total = size = sympy.Float(0, DIGITS)
+            for monomial, c in p.items():
+                term = sympy.Float(sympy.Rational(int(c.numerator), int(c.denominator)), DIGITS)
+                for v, k in zip(values, monomial):
+                    term *= v**k
+                for k in used:
+                    term *= atoms[k] ** monomial[self._first_atom + k]
+                total, size = total + term, size + abs(term)
+            if abs(total) > VANISHING * size:
+                return False
+        return True
+
+    def expression(self, p: Any) -> Any:
+        """Return a polynomial as a SymPy expression in the coordinates; draws become symbols z0, z1, ..."""
+        import sympy
+
+        draws = [sympy.Symbol(f"z{i}") for i in range(len(self.z))]
+        unused = [sympy.S.Zero] * len(self._free)
+        return p.as_expr(*self.coordinates, *draws, *self._symbols, *unused)
+
+
+def _FUNCTIONS(kind: str) -> Any:
+    """Return the SymPy function of a name of NumPy."""
+    import sympy
+
+    return {"arctan": sympy.atan}.get(kind) or getattr(sympy, kind)
+
+
+def _near(value: float) -> Fraction | None:
+    """Return the fraction of denominator at most `LARGEST_DENOMINATOR` that a float stands for, or None."""
+    near = Fraction(value).limit_denominator(LARGEST_DENOMINATOR)
+    return near if abs(float(near) - value) <= CLOSE * abs(value) else None

@@ -1,0 +1,242 @@
+"""The comparison of two one-step generators: the weak order, the leading error operator, and the constant of the error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools import _check
+
+if TYPE_CHECKING:
+    import xarray
+
+Index = tuple[int, ...]
+LARGEST_SHOWN = 10**9
+"""A fraction with a larger denominator is shown as a decimal number."""
+LONGEST_NUMBER = 10**14
+"""A fraction with a larger denominator stands for a float."""
+LONGEST_SIMPLIFIED = 300
+"""Largest number of operations of an expression that is simplified, and not only expanded."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GeneratorGap:
+    """The weak order of a rule with respect to an SDE and the leading error operator Psi; `exact.generator_gap` makes it.
+
+    tau is the time of a step, and one step of the rule minus the SDE's changes E f by tau^(weak_order + 1) Psi f + ...
+
+    Attributes:
+        rule: The name of the rule.
+        sde: The SDE as text.
+        names: The names of the coordinates of the state; "t" is the time, if an equation depends on it.
+        weak_order: The derived weak order in tau, a multiple of 1/2. Negative if the SDE has another limit or none.
+        leading: Psi: a SymPy expression for each multi-index a, the coefficient of d^a. Empty if it is not known; `note` says why.
+        limit: The generator of the SDE as tau tends to 0, in the same form.
+        step_time: The time of a step of the rule as given.
+        gain: The gain of a linear filter that was replaced by plain SGD, or None.
+        note: A sentence on what is not derived; empty if there is nothing.
+    """
+
+    rule: str
+    sde: str
+    names: tuple[str, ...]
+    weak_order: float
+    leading: Mapping[Index, Any]
+    limit: Mapping[Index, Any]
+    step_time: float
+    gain: float | None = None
+    note: str = ""
+
+    @property
+    def power(self) -> float:
+        """The power of tau of the leading error in one step, weak_order + 1."""
+        return self.weak_order + 1
+
+    @property
+    def text(self) -> str:
+        """Psi as a text, such as "(x/2) d_x + (1/4) d_x^2"; empty if it is not known."""
+        return " + ".join(f"({shown(c)}) {derivative_text(a, self.names)}" for a, c in self.leading.items())
+
+    @property
+    def latex(self) -> str:
+        """The leading error of one step in LaTeX, tau^(p+1) Psi, without dollar signs; empty if it is not known."""
+        if not self.leading:
+            return ""
+        return rf"\tau^{{{self.power:g}}}\left[{operator_latex(self.leading, self.names)}\right]"
+
+    def table(self) -> str:
+        """Return the order, and a line for each term of the leading error operator: its coefficient and its derivative."""
+        lines = [f"weak order {self.weak_order:g}" + (f", leading error tau^{self.power:g} times" if self.leading else "")]
+        if self.leading:
+            rows = [("coefficient", "derivative")]
+            rows += [(shown(c), derivative_text(a, self.names)) for a, c in self.leading.items()]
+            width = max(len(c) for c, _ in rows)
+            lines += [f"{c:>{width}}  {d}" for c, d in rows]
+        return "\n".join([*lines, self.note] if self.note else lines)
+
+    @property
+    def data(self) -> xarray.Dataset:
+        """The terms of Psi: `index` (term, coordinate), the orders of the derivatives, and `coefficient` (term) as text."""
+        import xarray
+
+        index = np.array(list(self.leading), dtype=int).reshape(len(self.leading), len(self.names))
+        variables: dict[str, Any] = {
+            "index": (("term", "coordinate"), index),
+            "coefficient": ("term", [str(c) for c in self.leading.values()]),
+        }
+        attributes = {"rule": self.rule, "sde": self.sde, "weak_order": self.weak_order, "power": self.power, "note": self.note}
+        return xarray.Dataset(variables, {"coordinate": list(self.names)}, attributes)
+
+    def local(self, observable: str, at: Sequence[float]) -> float:
+        """Return (Psi h)(x): one step from x changes E h by tau^(weak_order + 1) times this more than the SDE does.
+
+        Args:
+            observable: The function h, an expression in `names`, such as "x**2".
+            at: The point x, one number for each of `names`.
+
+        Raises:
+            ValueError: If Psi is not known, or an argument is invalid.
+
+        Example:
+            >>> import sdetools as st
+            >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2", "x"), st.noise.gaussian(dim=1))
+            >>> sgd, limit = st.SGD(oracle, st.schedules.constant(0.1)), st.ModifiedSDE(oracle, 0.1, order=1)
+            >>> st.exact.generator_gap(sgd, limit).local("x**2", [3.0])
+            9.0
+        """
+        import sympy
+
+        from sdetools.losses.parser import symbol
+
+        h, point = self._observable(observable), _check.point("at", at, len(self.names))
+        symbols = [symbol(name) for name in self.names]
+        value = sum((c * _derivative(h, symbols, a) for a, c in self.leading.items()), sympy.S.Zero)
+        return float(value.subs(dict(zip(symbols, point.tolist(), strict=True))))
+
+    def constant(self, observable: str, x0: Sequence[float], horizon: float) -> float:
+        """Return C in E h(x_k) - E h(X_T) = C tau^weak_order + o(tau^weak_order), T = k tau, for a linear limit and a polynomial h.
+
+        It is int_0^T exp(s A) Psi exp((T-s) A) h ds at x0, where A is the limit's generator: a matrix on the polynomials of the degree of h.
+
+        Args:
+            observable: The polynomial h, an expression in `names`, such as "x**2".
+            x0: The start, one number for each of `names`.
+            horizon: The time T, positive.
+
+        Raises:
+            ValueError: If Psi is not known, h is no polynomial, or the limit is not linear; `local` has the error of one step there.
+
+        Example:
+            >>> import sdetools as st
+            >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2", "x"), st.noise.gaussian(dim=1))
+            >>> sgd, limit = st.SGD(oracle, st.schedules.constant(0.1)), st.ModifiedSDE(oracle, 0.1, order=1)
+            >>> round(st.exact.generator_gap(sgd, limit).constant("x**2", [1.0], horizon=1.0), 6)  # exp(-2)
+            -0.135335
+        """
+        import sympy
+        from scipy.linalg import expm
+
+        from sdetools.losses.parser import symbol
+
+        h, point = self._observable(observable), _check.point("x0", x0, len(self.names))
+        horizon = _check.positive("horizon", horizon)
+        symbols = [symbol(name) for name in self.names]
+        if not h.is_polynomial(*symbols):
+            raise ValueError(f"`observable` must be a polynomial here; got {observable!r}. The error of one step is `local`.")
+        degree = sympy.Poly(h, *symbols).total_degree()
+        basis = [a for a in product(range(degree + 1), repeat=len(symbols)) if sum(a) <= degree]
+        place = {a: i for i, a in enumerate(basis)}
+
+        def column(expression: Any) -> np.ndarray:
+            out = np.zeros(len(basis))
+            polynomial = sympy.expand(expression)
+            known = polynomial.is_polynomial(*symbols)
+            for powers, c in sympy.Poly(polynomial, *symbols).terms() if known else [((degree + 1,), 0)]:
+                if not known or (powers not in place and c != 0):
+                    raise ValueError("the limit must have a linear drift and diffusion for a constant; use `local` for one step.")
+                if c != 0:
+                    out[place[powers]] = float(c)
+            return out
+
+        def matrix(terms: Mapping[Index, Any]) -> np.ndarray:
+            columns = []
+            for powers in basis:
+                monomial = sympy.prod([s**k for s, k in zip(symbols, powers)])
+                columns.append(column(sum((c * _derivative(monomial, symbols, a) for a, c in terms.items()), sympy.S.Zero)))
+            return np.array(columns).T
+
+        A, psi, n = matrix(self.limit), matrix(self.leading), len(basis)
+        both = expm(horizon * np.block([[A, psi], [np.zeros((n, n)), A]]))
+        values = np.array([np.prod(point ** np.array(a)) for a in basis])
+        return float(values @ both[:n, n:] @ column(h))
+
+    def _observable(self, observable: str) -> Any:
+        from sdetools.losses.parser import parse
+
+        if not self.leading:
+            raise ValueError(f"the leading error operator must be known; {self.note or 'it is not.'}")
+        return parse(observable, self.names)
+
+    def __repr__(self) -> str:
+        leading = f", leading error tau^{self.power:g} [{_cut(self.text)}]" if self.leading else ""
+        return f"GeneratorGap({self.rule} - {self.sde}: weak order {self.weak_order:g}{leading})"
+
+
+def _cut(text: str, longest: int = 160) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def _derivative(h: Any, symbols: Sequence[Any], index: Index) -> Any:
+    """Return d^a h for a SymPy expression h."""
+    for s, k in zip(symbols, index):
+        h = h.diff(s, k) if k else h
+    return h
+
+
+def derivative_text(index: Index, names: Sequence[str]) -> str:
+    """Return d^a as a text, such as "d_x^2 d_y".
+
+    Example:
+        >>> derivative_text((2, 1), ("x", "y"))
+        'd_x^2 d_y'
+    """
+    return " ".join(f"d_{name}" + (f"^{k}" if k > 1 else "") for name, k in zip(names, index) if k)
+
+
+def operator_latex(terms: Mapping[Index, Any], names: Sequence[str]) -> str:
+    """Return a differential operator in LaTeX: the sum of its coefficients times partial derivatives."""
+    import sympy
+
+    out = []
+    for index, c in terms.items():
+        derivative = "".join(rf"\partial_{{{name}}}" + (f"^{{{k}}}" if k > 1 else "") for name, k in zip(names, index) if k)
+        out.append(rf"\left({sympy.latex(_decimal(c))}\right){derivative}")
+    return " + ".join(out)
+
+
+def readable(expression: Any) -> Any:
+    """Return an equal SymPy expression in the shorter of two forms, expanded or simplified."""
+    import sympy
+
+    expanded = sympy.expand(_decimal(expression, LONGEST_NUMBER, 17))
+    if sympy.count_ops(expanded) > LONGEST_SIMPLIFIED:
+        return expanded
+    simple = sympy.factor_terms(sympy.simplify(expanded))
+    return min((expanded, simple), key=sympy.count_ops)
+
+
+def shown(expression: Any) -> str:
+    """Return a SymPy expression as text, with decimal numbers instead of long fractions."""
+    return str(_decimal(expression))
+
+
+def _decimal(expression: Any, largest: int = LARGEST_SHOWN, digits: int = 6) -> Any:
+    """Return a SymPy expression in which fractions of numbers above `largest`, and floats, are decimal numbers of so many digits."""
+    import sympy
+
+    long = [q for q in expression.atoms(sympy.Rational) if max(abs(q.p), q.q) > largest] + list(expression.atoms(sympy.Float))
+    return expression.xreplace({q: sympy.Float(str(sympy.N(q, digits)), digits) for q in long})

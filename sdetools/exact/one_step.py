@@ -1,0 +1,352 @@
+"""One step of a rule, and the coefficients of an SDE, as power series in the root r of the step's time.
+
+The library traces a rule into a graph of operations, and the graph is evaluated in power series: the change of the state in one step
+becomes a polynomial in the draws at every power of r. The draws enter the result through their moments.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sdetools.dynamics.base import BoundOracle, Dynamics
+from sdetools.dynamics.integrators.base import Integrator
+from sdetools.dynamics.sdes.sde import SDE
+from sdetools.exact.differential_ring import DifferentialRing, NotExpandable
+from sdetools.exact.operators import Operator
+from sdetools.exact.power_series import Series
+from sdetools.exact.scaled_numbers import Number, ScaledNumbers, constant_row
+from sdetools.graph.arrays import compiled
+from sdetools.graph.tracing import NotTraceable, trace
+from sdetools.graph.value import CONDITIONS, Trace, Value, order, value
+from sdetools.graph.views import broadcast
+from sdetools.noise.base import Noise, Normal, Sign, Uniform
+from sdetools.noise.custom import FunctionNoise
+from sdetools.noise.laws import NORMAL, NoNoise, RootedNoise
+from sdetools.noise.oracle import NoisyOracle, SVAGNoise
+
+KINKS = {"absolute", "maximum", "minimum", "sign", "floor"}
+PAD = 8
+"""Powers of r that are kept beyond those of the result, since divisions by the step lose some."""
+MOST_COORDINATES = 8
+Moment = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """A rule and its numbers, ready for an expansion.
+
+    Attributes:
+        rule: The rule, a `Dynamics` or an `Integrator`.
+        numbers: Its numbers as functions of r.
+        names: The names of the coordinates of the state, all parts one after another.
+        timed: Whether the time is a further coordinate.
+    """
+
+    rule: Dynamics | Integrator
+    numbers: ScaledNumbers
+    names: tuple[str, ...]
+    timed: bool
+
+    @property
+    def noise(self) -> tuple[NoisyOracle | None, list[tuple[str, Any]], bool]:
+        """The oracle with noise that is a polynomial in its draws (None for an integrator), the laws of all draws, and whether they are exact.
+
+        A law is a pair of a name and its numbers. Noise that samples data is replaced by Gaussian noise of the same covariance, whose laws are
+        then not exact: only moments up to the second agree.
+        """
+        if isinstance(self.rule, Integrator):
+            rule = self.rule
+            own = [({"normal": "gaussian", "two-point": "rademacher", "three-point": "three_point"}[rule.law], ())]
+            return None, own * (rule.levels * rule.sde.noise_dim) + [("rademacher", ())] * rule.private_signs, True
+        if self.rule.extra_draws:
+            raise NotExpandable(f"a rule must have no draws besides those of its oracle; {self.rule.name} has.")
+        noise, laws, exact = polynomial_noise(self.rule.oracle.noise)
+        oracle = copy.copy(self.rule.oracle)
+        oracle.noise = noise
+        return oracle, laws, exact
+
+    def moments(self, home: DifferentialRing, largest: int) -> tuple[list[Series], list[Moment], bool]:
+        """Return the change of the state in one step as series up to r^largest, the moments of the draws, and whether all of these are exact."""
+        oracle, laws, exact = self.noise
+        home.largest = largest + PAD
+        scope, dim = Trace(), self.rule.dim
+        parts = [scope.input(f"part {name}", (dim,)) for name in self.rule.parts]
+        z = scope.input("z", (len(laws),)) if laws else value(np.zeros(0))
+        one = Series(home, {0: home.one})
+        units = [series(home, unit) for unit in self.numbers.units] or [one] * len(parts)
+        old = [[Series(home, {0: p}) for p in home.x[i * dim : (i + 1) * dim]] for i in range(len(parts))]
+        numbers: dict[Value, Sequence[Number]] = {}
+
+        def inputs(name: str, own: Sequence[Number]) -> Value:
+            if not own:
+                return value(np.zeros(0))
+            made = scope.input(name, (len(own),))
+            numbers[made] = own
+            return made
+
+        rows = self._coefficients(home)
+        coefficients = [scope.input(f"coefficient {i}") for i in range(len(rows))]
+        if isinstance(self.rule, Integrator):
+            twin = copy.copy(self.rule)
+            twin.law = "normal"  # so that a draw enters as itself; its law is in `laws`
+            bound: Any = (z, inputs("p", self.numbers.equation))
+        else:
+            assert oracle is not None
+            twin, bound = self.rule, BoundOracle(oracle, z, inputs("p", self.numbers.oracle))
+        new = _traced(f"a step of {self.rule.name}", twin.rule, tuple(parts), bound, *coefficients)
+        known = {v: np.array([[e / unit] for e in row], dtype=object) for v, row, unit in zip(parts, old, units)}
+        known |= {z: np.array([[Series(home, {0: p})] for p in home.z], dtype=object)} if laws else {}
+        known |= {v: np.array([[series(home, n)] for n in own], dtype=object) for v, own in numbers.items()}
+        known |= {v: np.array([row], dtype=object) for v, row in zip(coefficients, rows)}
+        moved = evaluated([_of_shape(v, (dim,)) for v in new], known, home)
+        change = [unit * after - before for row, was, unit in zip(moved, old, units) for after, before in zip(row, was)]
+        if self.timed:
+            change.append(Series(home, {2: home.one}))
+        for one in change:
+            if one.precision <= largest:
+                raise NotExpandable("a step must be a series in the root of its time without large negative powers.")
+            if one.valuation < 1:
+                raise NotExpandable(
+                    f"a step of {self.rule.name} must become small with its time; here a part of the state changes by an amount of order one. "
+                    "A buffer with constant beta is such a part: its SDE has the position alone."
+                )
+        home.largest = largest
+        return [one.truncated(largest) for one in change], [_moment(home, law) for law in laws], exact
+
+    def _coefficients(self, home: DifferentialRing) -> list[Series]:
+        """Return the coefficients of the rule as series."""
+        if not isinstance(self.rule, Integrator):
+            return [series(home, n) for n in self.numbers.coefficients]
+        h, signals, rule = Series(home, {2: home.one}), self.numbers.signals, self.rule
+        if hasattr(rule, "step_numbers"):
+            assert signals is not None
+            return list(rule.step_numbers(h, *(n[0] for n in signals)))
+        if signals is None:  # the time, at the stages of the step
+            return [h, *(Series(home, {0: home.x[-1]}) + Fraction(c).limit_denominator(1000) * h for c in rule.stages)]
+        constant_row(rule)
+        return [h, *(series(home, n) for _ in rule.stages for n in signals)]
+
+
+def expansion(step: OneStep, home: DifferentialRing, largest: int) -> Operator:
+    """Return E f(x + D) - f(x) = sum_a E[D^a] / a! d^a f as an operator, up to r^largest, where D is the change of the state in a step."""
+    change, moments, exact = step.moments(home, largest)
+    n = len(change)
+    one = Series(home, {0: home.one})
+    level: dict[tuple[int, ...], Series] = {(0,) * n: one}
+    out: dict[tuple[int, ...], Series] = {}
+
+    def mean(p: Any) -> Any:
+        if not exact and home.degree_in_draws(p) > 2:
+            raise NotExpandable("the moments of the noise beyond the second are not known for noise that samples data.")
+        return home.mean(p, moments)
+
+    for _ in range(largest):
+        following: dict[tuple[int, ...], Series] = {}
+        for index, product in level.items():
+            last = max((i for i, k in enumerate(index) if k), default=0)
+            for i in range(last, n):
+                grown = (*index[:i], index[i] + 1, *index[i + 1 :])
+                following[grown] = product * change[i]
+        level = {index: product for index, product in following.items() if product}
+        for index, product in level.items():
+            out[index] = Fraction(1, math.prod(math.factorial(k) for k in index)) * product.mapped(mean)
+    return Operator(home, out)
+
+
+def generator(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing, timed: bool, largest: int) -> Operator:
+    """Return the generator A = sum_i a_i d_i + (1/2) sum_ij (b b^T)_ij d_i d_j (Ito), times r^2, up to r^largest.
+
+    Args:
+        sde: The SDE.
+        numbers: Its numbers as functions of r.
+        home: The ring.
+        timed: Whether the time is a further coordinate.
+        largest: The largest power.
+    """
+    home.largest = largest + PAD
+    drift, columns = coefficients_of(sde, numbers, home)
+    n = len(drift)
+    if sde.calculus == "stratonovich":
+        for b in columns:
+            for i in range(n):
+                along = [b[j] * b[i].mapped(partial(home.derivative, i=j)) for j in range(n)]
+                drift[i] = drift[i] + Fraction(1, 2) * sum(along[1:], along[0])
+    size = n + timed
+    terms: dict[tuple[int, ...], Series] = {}
+
+    def add(at: Sequence[int], c: Series) -> None:
+        index = tuple(sum(i == j for j in at) for i in range(size))
+        terms[index] = terms[index] + c if index in terms else c
+
+    for i, a in enumerate(drift):
+        add([i], a.shifted(2))
+    if timed:
+        add([n], Series(home, {2: home.one}))
+    for b in columns:
+        for i in range(n):
+            for j in range(n):
+                add([i, j], Fraction(1, 2) * (b[i] * b[j]).shifted(2))
+    if any(c.precision <= largest for c in terms.values()) or any(c.valuation < 1 for c in terms.values()):
+        raise NotExpandable("drift and diffusion of the SDE must stay finite as the step tends to 0.")
+    home.largest = largest
+    return Operator(home, {a: c.truncated(largest) for a, c in terms.items()})
+
+
+def coefficients_of(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing) -> tuple[list[Series], list[list[Series]]]:
+    """Return the drift, n series, and the columns of the diffusion, a list of n series for each Brownian motion."""
+    n, scope = sde.dim * len(sde.parts), Trace()
+    y = scope.input("y", (n,))
+    p = scope.input("p", (len(numbers.equation),)) if numbers.equation else None
+    signals = numbers.signals if numbers.signals is not None else [{}]
+    s = [scope.input(f"s{i}") for i in range(len(signals))]
+    given = {y: np.array([[Series(home, {0: home.x[i]})] for i in range(n)], dtype=object)}
+    if p is not None:
+        given[p] = np.array([[series(home, v)] for v in numbers.equation], dtype=object)
+    for one, number in zip(s, signals):
+        given[one] = np.array([Series(home, {0: home.x[-1]}) if numbers.signals is None else series(home, number)], dtype=object)
+    q = sde.noise_dim
+    traced = [_traced("the drift", sde.drift, y, p, s)]
+    traced += [_traced("the diffusion", sde.diffusion, y, unit, p, s) for unit in np.eye(q).tolist()]
+    drift, *columns = [list(v) for v in evaluated([_of_shape(v, (n,)) for v in traced], given, home)]
+    return drift, columns
+
+
+def series(home: DifferentialRing, number: Number) -> Series:
+    """Return a number as a series with constant coefficients."""
+    return Series(home, {j: home.number(c) for j, c in number.items()})
+
+
+def evaluated(outputs: Sequence[Value], given: Mapping[Value, np.ndarray], home: DifferentialRing) -> list[np.ndarray]:
+    """Return values of a graph at power series: arrays of `Series` of the shapes of `outputs`.
+
+    Args:
+        outputs: The values.
+        given: An array of `Series`, `(*shape, 1)`, for each input of the graph.
+        home: The ring.
+    """
+    _check_operations(outputs)
+    made = compiled(outputs, list(given))(*given.values())
+    out = []
+    for v, rows in zip(outputs, made):
+        full = np.broadcast_to(
+            np.asarray(rows, dtype=object)[..., None] if v.uniform else np.asarray(rows, dtype=object), (*v.shape, 1)
+        )
+        flat = [e if isinstance(e, Series) else Series(home, {0: home.number(e)}) for e in full.ravel()]
+        filled = np.empty(len(flat), dtype=object)
+        filled[:] = flat
+        out.append(filled.reshape(v.shape))
+    return out
+
+
+def _check_operations(outputs: Sequence[Value]) -> None:
+    """Raise NotExpandable if a graph has an operation without a Taylor series; conditions on the domain of a function are allowed."""
+    nodes = order(outputs)
+    allowed = set()
+    for node in nodes:
+        if node.op == "map" and node.name == "where":
+            c, _, other = node.args
+            if other.op == "const" and np.isnan(other.extra).all() and c.name in ("greater", "greater_equal"):
+                allowed.add(c.key)
+            else:
+                raise NotExpandable("a step must have no branch, such as np.where; a branch has no Taylor series.")
+    for node in nodes:
+        if node.op in ("rows", "tally", "call"):
+            raise NotExpandable(
+                "a step must be a formula of NumPy's functions; here it samples data or calls a compiled function."
+            )
+        if node.op == "map" and (node.name in KINKS or (node.name in CONDITIONS and node.key not in allowed)):
+            raise NotExpandable(f"a step must have a Taylor series; the function {node.name} has a kink or a jump.")
+
+
+def _traced(part: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return `function(*arguments)` for traced values; NotExpandable, which names the part, if it cannot be traced."""
+    try:
+        return trace(function, part, *arguments)
+    except NotTraceable as error:
+        raise NotExpandable(
+            f"an expansion must know the formula: {error}. Write it as an expression or with NumPy's functions."
+        ) from error
+
+
+def _of_shape(v: Any, shape: tuple[int, ...]) -> Value:
+    return broadcast(value(v), shape)
+
+
+# ---- draws
+
+
+def polynomial_noise(noise: Noise) -> tuple[Noise, list[tuple[str, Any]], bool]:
+    """Return a noise whose value is a polynomial in its draws, the laws of these draws, and whether the law of the noise is the same.
+
+    The draws of noises R(x) u become the entries of u themselves. Noise that samples data becomes Gaussian noise of the same covariance.
+    """
+    if isinstance(noise, RootedNoise):
+        return RootedNoise(NORMAL, noise.root), [(noise.law.name, noise.law.numbers)] * noise.root.rank, True
+    if isinstance(noise, SVAGNoise):
+        inner, laws, exact = polynomial_noise(noise.inner)
+        twin = copy.copy(noise)
+        twin.inner, twin.draws = inner, inner.draws + inner.draws
+        twin.parameters = np.concatenate([noise.weights, inner.parameters])
+        return twin, laws + laws, exact
+    if isinstance(noise, (NoNoise, FunctionNoise)):
+        names = {Normal: "gaussian", Sign: "rademacher", Uniform: "unit"}
+        return noise, [(names[type(d)], ()) for d in noise.draws for _ in range(d.n)], True
+    if noise.gaussian and all(isinstance(d, Normal) for d in noise.draws):
+        return noise, [("gaussian", ())] * noise.n_draws, True
+    return noise.as_gaussian(), [("gaussian", ())] * noise.as_gaussian().n_draws, False
+
+
+def _moment(home: DifferentialRing, law: tuple[str, Any]) -> Moment:
+    """Return the function of k that gives the k-th moment of a law as a polynomial."""
+    return lambda k: home.number(law_moment(*law, k))
+
+
+def law_moment(name: str, numbers: Sequence[float], k: int) -> Fraction | float:
+    """Return E u^k of a law of one entry, a fraction if it is known as one.
+
+    Args:
+        name: "gaussian", "rademacher", "uniform" (on (-sqrt 3, sqrt 3)), "unit" (uniform on (0, 1)), "three_point", "centred_exponential",
+            "two_point" or "student_t", the names of `noise.laws`.
+        numbers: The parameters of the law, those of its `EntryLaw`.
+        k: The order, at least 1.
+
+    Raises:
+        NotExpandable: If the moment does not exist, or the law is unknown.
+
+    Example:
+        >>> [law_moment("gaussian", (), k) for k in (2, 3, 4)], law_moment("centred_exponential", (), 3)
+        ([Fraction(1, 1), Fraction(0, 1), Fraction(3, 1)], Fraction(2, 1))
+    """
+    even = k % 2 == 0
+    if name == "unit":
+        return Fraction(1, k + 1)
+    if name == "centred_exponential":  # the number of derangements of k things
+        return Fraction(sum((-1) ** j * math.factorial(k) // math.factorial(j) for j in range(k + 1)))
+    if name == "two_point":
+        p, a, b = numbers
+        return p * a**k + (1 - p) * b**k
+    if name == "student_t":
+        nu = numbers[0] + 2
+        if k >= nu:
+            raise NotExpandable(
+                f"the moment of order {k} of the noise must exist; Student's law with {nu:g} degrees of freedom has none."
+            )
+        log = math.lgamma((k + 1) / 2) + math.lgamma((nu - k) / 2) - math.lgamma(0.5) - math.lgamma(nu / 2)
+        return (nu - 2) ** (k / 2) * math.exp(log) if even else Fraction(0)
+    known = {
+        "gaussian": Fraction(math.prod(range(1, k, 2))),
+        "rademacher": Fraction(1),
+        "uniform": Fraction(3 ** (k // 2), k + 1),
+        "three_point": Fraction(3 ** (k // 2), 3),
+    }
+    if name not in known:
+        raise NotExpandable(f"the moments of the noise must be known; those of the law {name!r} are not.")
+    return known[name] if even else Fraction(0)
