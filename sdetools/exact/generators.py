@@ -15,7 +15,7 @@ from typing import Any
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
 from sdetools.dynamics.integrators.base import Integrator
-from sdetools.dynamics.rules.optimisers import SGD
+from sdetools.dynamics.rules.optimisers import SGD, SGDM
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.exact.differential_ring import DifferentialRing, NotExpandable, TooFewAtoms
 from sdetools.exact.generator_result import GeneratorGap, readable
@@ -153,10 +153,10 @@ def equivalent_sgd(rule: Any) -> tuple[SGD, float]:
     Raises:
         ValueError: If the rule has none.
     """
-    plan = getattr(rule, "averaged", rule.plan.averaged if set(rule.coefficients) <= {"eta", "beta"} else None)
-    if plan is None or not getattr(type(rule), "linear_filter", True):
+    plan = getattr(rule, "averaged", rule.plan.averaged if isinstance(rule, SGDM) else None)
+    if plan is None or rule.extra_draws:
         raise NotExpandable(
-            f"a rule with a buffer must be a linear filter to be compared with an SDE of its position; {rule.name} is not."
+            f"a rule with a buffer must be a linear filter of the gradients to be compared with an SDE of its position; {rule.name} is none."
         )
     averaged = plan()
     rate = float(averaged.etas(1)[0])

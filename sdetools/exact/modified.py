@@ -6,7 +6,7 @@ If one step changes E f by M f, with M = sum_a E[D^a] / a! d^a expanded in the t
 
 is the only formal generator with exp(tau A) = 1 + M. An SDE of weak order p exists if and only if all terms of A below tau^p are
 derivatives of first order (the drift) and second order (half the covariance of the noise). A term of third or higher order has no SDE: a
-skewness of the noise that remains in the limit, or noise whose covariance a step changes by as much as itself.
+skewness of the noise that remains in the limit, or a covariance that depends on coordinates which the same noise moves.
 """
 
 from __future__ import annotations
