@@ -106,7 +106,7 @@ class GeneratorGap:
             >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2", "x"), st.noise.gaussian(dim=1))
             >>> sgd, limit = st.SGD(oracle, st.schedules.constant(0.1)), st.ModifiedSDE(oracle, 0.1, order=1)
             >>> st.exact.generator_gap(sgd, limit).local("x**2", [3.0])
-            9.0
+            -9.0
         """
         import sympy
 

@@ -64,7 +64,7 @@ def generator_gap(
         >>> print(generator_gap(sgd, st.ModifiedSDE(oracle, 0.1, order=1)).table())
         weak order 1, leading error tau^2 times
         coefficient  derivative
-                x/2  d_x
+               -x/2  d_x
     """
     weak_order = _check.count("weak_order", weak_order)
     if weak_order > EXAMINED:
