@@ -350,7 +350,8 @@ def seen(run, paths, steps=(40, 80)):
     for n in steps:
         eta = (UNTIL / n) ** 0.5
         pair = [batch_equivalent(cls)(eta) for cls in (LaggedRMSProp, MeanOfSquares)]
-        one = st.weak_gap(*pair, [X0], UNTIL, observe=["x**2"], times=[UNTIL], **run.options(paths=paths)).at("x**2")
+        options = run.options(paths=paths, stream=n)
+        one = st.weak_gap(*pair, [X0], UNTIL, observe=["x**2"], times=[UNTIL], **options).at("x**2")
         found.append(((one.value + euler_square(n) - a * X0**2 - c) * n / UNTIL, one.stderr * n / UNTIL, one.n))
     (coarse, first, n), (fine, second, _) = found
     return Estimate(2 * fine - coarse, math.hypot(2 * second, first), n)
