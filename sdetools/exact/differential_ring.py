@@ -196,10 +196,7 @@ class DifferentialRing:
     def linear_part(self, p: Any, k: int) -> Any:
         """Return the coefficient of draw `k` in the terms of a polynomial that contain this draw alone, to the first power."""
         first, last = self._first_draw, self._first_atom
-        unit = tuple(int(i == k) for i in range(last - first))
-        blank = (0,) * (last - first)
-        found = {(*m[:first], *blank, *m[last:]): c for m, c in p.items() if m[first:last] == unit}
-        return self.ring.from_dict(found)
+        return self.by_powers(p, first, last).get(tuple(int(i == k) for i in range(last - first)), self.zero)
 
     def has_coordinates(self, p: Any) -> bool:
         """Return whether a polynomial contains a coordinate or an atom, and is therefore no number."""
@@ -220,6 +217,14 @@ class DifferentialRing:
     def _atoms_in(self, p: Any) -> list[int]:
         return sorted({k for m in p for k, power in enumerate(m[self._first_atom :]) if power})
 
+    def by_powers(self, p: Any, first: int, last: int) -> dict[tuple[int, ...], Any]:
+        """Return the coefficients of a polynomial by its powers of the generators `first` ... `last` - 1; these count the coordinates, then the draws."""
+        blank = (0,) * (last - first)
+        groups: dict[tuple[int, ...], dict[Any, Any]] = {}
+        for monomial, coefficient in p.items():
+            groups.setdefault(monomial[first:last], {})[(*monomial[:first], *blank, *monomial[last:])] = coefficient
+        return {powers: self.ring.from_dict(terms) for powers, terms in groups.items()}
+
     def mean(self, p: Any, moments: Sequence[Callable[[int], Any]]) -> Any:
         """Return the expectation of a polynomial over independent draws.
 
@@ -227,20 +232,14 @@ class DifferentialRing:
             p: The polynomial.
             moments: For each draw a function that returns its moment of order k as a polynomial without draws.
         """
-        first, last = self._first_draw, self._first_atom
-        blank = (0,) * (last - first)
-        groups: dict[tuple[int, ...], dict[Any, Any]] = {}
-        for monomial, coefficient in p.items():
-            groups.setdefault(monomial[first:last], {})[(*monomial[:first], *blank, *monomial[last:])] = coefficient
         out = self.zero
-        for powers, terms in groups.items():
+        for powers, coefficient in self.by_powers(p, self._first_draw, self._first_atom).items():
             factor = self.one
             for moment, k in zip(moments, powers, strict=True):
                 factor = factor * moment(k) if k else factor
                 if not factor:
                     break
-            if factor:
-                out = out + self.ring.from_dict(terms) * factor
+            out = out + coefficient * factor
         return out
 
     def without_rounding(self, p: Any, size: float) -> Any:

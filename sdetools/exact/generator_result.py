@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,9 @@ class GeneratorGap:
         leading: Psi: a SymPy expression for each multi-index a, the coefficient of d^a. Empty if it is not known; `note` says why.
         limit: The generator of the SDE as tau tends to 0, in the same form.
         step_time: The time of a step of the rule as given.
-        gain: The gain of a linear filter that was replaced by plain SGD, or None.
+        gain: The gain of a linear filter with constant beta whose position was compared, or None.
+        terminal: For such a filter a second operator O in the same form: E h of the position at a time is E (h + tau^weak_order O h) of the slow
+            variable, whose steps have the leading error Psi.
         note: A sentence on what is not derived; empty if there is nothing.
     """
 
@@ -49,6 +51,7 @@ class GeneratorGap:
     limit: Mapping[Index, Any]
     step_time: float
     gain: float | None = None
+    terminal: Mapping[Index, Any] = field(default_factory=dict)
     note: str = ""
 
     @property
@@ -69,30 +72,43 @@ class GeneratorGap:
         return rf"\tau^{{{self.power:g}}}\left[{operator_latex(self.leading, self.names)}\right]"
 
     def table(self) -> str:
-        """Return the order, and a line for each term of the leading error operator: its coefficient and its derivative."""
+        """Return the order, and a line for each term of the leading error operator: its coefficient and its derivative.
+
+        For a linear filter the terms of `terminal` follow.
+        """
         lines = [f"weak order {self.weak_order:g}" + (f", leading error tau^{self.power:g} times" if self.leading else "")]
-        if self.leading:
-            rows = [("coefficient", "derivative")]
-            rows += [(shown(c), derivative_text(a, self.names)) for a, c in self.leading.items()]
-            width = max(len(c) for c, _ in rows)
-            lines += [f"{c:>{width}}  {d}" for c, d in rows]
+        width = max((len(shown(c)) for c in (*self.leading.values(), *self.terminal.values())), default=0)
+        width = max(width, len("coefficient"))
+        if self.leading or self.terminal:
+            lines.append(f"{'coefficient':>{width}}  derivative")
+        lines += [f"{shown(c):>{width}}  {derivative_text(a, self.names)}" for a, c in self.leading.items()]
+        if self.terminal:
+            lines.append(f"and, at the end of a run, E h with h + tau^{self.weak_order:g} times")
+        lines += [f"{shown(c):>{width}}  {derivative_text(a, self.names)}" for a, c in self.terminal.items()]
         return "\n".join([*lines, self.note] if self.note else lines)
 
     @property
     def data(self) -> xarray.Dataset:
-        """The terms of Psi: `index` (term, coordinate), the orders of the derivatives, and `coefficient` (term) as text."""
+        """The terms of Psi and of the terminal operator: `index` (term, coordinate), the orders of the derivatives, `coefficient` (term) as text.
+
+        The coordinate `operator` (term) is "step" or "terminal".
+        """
         import xarray
 
-        index = np.array(list(self.leading), dtype=int).reshape(len(self.leading), len(self.names))
+        rows = [("step", a, c) for a, c in self.leading.items()] + [("terminal", a, c) for a, c in self.terminal.items()]
+        index = np.array([a for _, a, _ in rows], dtype=int).reshape(len(rows), len(self.names))
         variables: dict[str, Any] = {
             "index": (("term", "coordinate"), index),
-            "coefficient": ("term", [str(c) for c in self.leading.values()]),
+            "coefficient": ("term", [str(c) for _, _, c in rows]),
         }
         attributes = {"rule": self.rule, "sde": self.sde, "weak_order": self.weak_order, "power": self.power, "note": self.note}
-        return xarray.Dataset(variables, {"coordinate": list(self.names)}, attributes)
+        coordinates = {"coordinate": list(self.names), "operator": ("term", [name for name, _, _ in rows])}
+        return xarray.Dataset(variables, coordinates, attributes)
 
     def local(self, observable: str, at: Sequence[float]) -> float:
         """Return (Psi h)(x): one step from x changes E h by tau^(weak_order + 1) times this more than the SDE does.
+
+        For a linear filter x is the slow variable y = w . s, after the first few steps.
 
         Args:
             observable: The function h, an expression in `names`, such as "x**2".
@@ -121,6 +137,7 @@ class GeneratorGap:
         """Return C in E h(x_k) - E h(X_T) = C tau^weak_order + o(tau^weak_order), T = k tau, for a linear limit and a polynomial h.
 
         It is int_0^T exp(s A) Psi exp((T-s) A) h ds at x0, where A is the limit's generator: a matrix on the polynomials of the degree of h.
+        For a linear filter exp(T A) O h is added, and T must be long compared with its memory.
 
         Args:
             observable: The polynomial h, an expression in `names`, such as "x**2".
@@ -169,15 +186,15 @@ class GeneratorGap:
                 columns.append(column(sum((c * _derivative(monomial, symbols, a) for a, c in terms.items()), sympy.S.Zero)))
             return np.array(columns).T
 
-        A, psi, n = matrix(self.limit), matrix(self.leading), len(basis)
+        A, psi, last, n = matrix(self.limit), matrix(self.leading), matrix(self.terminal), len(basis)
         both = expm(horizon * np.block([[A, psi], [np.zeros((n, n)), A]]))
         values = np.array([np.prod(point ** np.array(a)) for a in basis])
-        return float(values @ both[:n, n:] @ column(h))
+        return float(values @ (both[:n, n:] + both[:n, :n] @ last) @ column(h))
 
     def _observable(self, observable: str) -> Any:
         from sdetools.losses.parser import parse
 
-        if not self.leading:
+        if not self.leading and not self.terminal:
             raise ValueError(f"the leading error operator must be known; {self.note or 'it is not.'}")
         return parse(observable, self.names)
 

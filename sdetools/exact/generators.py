@@ -10,18 +10,22 @@ first difference, tau^(p+1) times the leading error operator Psi, gives the erro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
 from sdetools.dynamics.integrators.base import Integrator
-from sdetools.dynamics.rules.optimisers import SGD, SGDM
+from sdetools.dynamics.rules.optimisers import SGD
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.exact.differential_ring import DifferentialRing, NotExpandable, TooFewAtoms
+from sdetools.exact.fast_buffers import slow_motion
 from sdetools.exact.generator_result import GeneratorGap, readable
+from sdetools.exact.linear import open_step
 from sdetools.exact.one_step import MOST_COORDINATES, OneStep, expansion, generator
 from sdetools.exact.operators import Operator
-from sdetools.exact.scaled_numbers import ETAS, ScaledNumbers, by_class, by_rates, of_equation
+from sdetools.exact.scaled_numbers import ETAS, ScaledNumbers, by_class, by_rates, constant_row, of_equation
+from sdetools.schedules import from_arrays
 
 EXAMINED = 4
 """Largest weak order that is examined."""
@@ -39,9 +43,9 @@ def generator_gap(
     The step tends to 0 with everything else scaled as follows. For an integrator the SDE is fixed. For an optimiser eta is proportional to
     the time tau of a step, and sigma to tau^`sigma_power`. The momentum: if the equation has as many coordinates as the rule (x and m),
     1 - beta is proportional to tau (for `st.HeavyBall`, gamma to tau^2, with `step_time=gamma**0.5`), and the whole state is compared. If
-    the equation has the position alone, beta is constant: the rule is replaced by the plain SGD of its gain (`averaged()`), whose order is
-    reported up to 1, since the buffer has an effect of order tau that is not derived. Any other scaling is given by two functions of eta,
-    `rule` and `sde`, whose numbers are sums of at most two powers of eta.
+    the equation has the position alone, beta is constant: the rule must be a linear filter of the gradients whose buffers start at 0, and
+    the motion of its position after the first few steps is compared (`exact.fast_buffers`), up to order 1. Any other scaling is given by
+    two functions of eta, `rule` and `sde`, whose numbers are sums of at most two powers of eta.
 
     Drift, diffusion, loss and noise must be formulas (expressions, or functions that can be traced) without kinks, and the step a
     polynomial in its draws at every power of the root of tau. Noise that samples data counts as Gaussian up to its second moments.
@@ -88,19 +92,21 @@ def with_enough_atoms(compute: Callable[[int], Any]) -> Any:
     )
 
 
+@dataclass(frozen=True)
 class ExpandedPair:
-    """A rule and an SDE on the same state, with their numbers as functions of r.
+    """A rule and an SDE, with their numbers as functions of r.
 
     Attributes:
         step: The rule.
         sde: The SDE.
         equation: Its numbers.
-        gain: The gain of the linear filter that was replaced by plain SGD, or None.
-        step_time: The time of a step of the rule as given.
+        filter: Whether the SDE has the position alone and the rule buffers with constant beta.
     """
 
-    def __init__(self, step: OneStep, sde: SDE, equation: ScaledNumbers, gain: float | None, step_time: float) -> None:
-        self.step, self.sde, self.equation, self.gain, self.step_time = step, sde, equation, gain, step_time
+    step: OneStep
+    sde: SDE
+    equation: ScaledNumbers
+    filter: bool
 
 
 def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
@@ -114,20 +120,19 @@ def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
     if not isinstance(one, (Dynamics, Integrator)) or not isinstance(equation, SDE):
         raise ValueError(f"`rule` and `sde` must be an optimiser or integrator and an SDE; got {one!r} and {equation!r}.")
     size, wanted = one.dim * len(one.parts), equation.dim * len(equation.parts)
-    gain = None
     if size != wanted:
         if isinstance(one, Integrator) or wanted != one.dim or all(functions):
             raise ValueError(
                 f"`sde` must have the {size} coordinates of the state of {one.name} ({', '.join(one.parts)}); got {wanted}. "
                 "A linear filter with constant beta is compared with an SDE of its position alone."
             )
-        one, gain = equivalent_sgd(one)
+        check_filter(one)
     if isinstance(one, Integrator):
         numbers, own = of_equation(one.sde), of_equation(equation)
     elif all(functions):
         numbers = own = by_rates(rule, sde)
     else:
-        numbers = own = by_class(one, equation, one.step_time, len(one.parts) > 1, sigma_power)
+        numbers = own = by_class(one, equation, one.step_time, size == wanted and len(one.parts) > 1, sigma_power)
     named = one if wanted != len(equation.names) else equation
     timed = own.signals is None or (isinstance(one, Integrator) and numbers.signals is None)
     names = state_names(named) + (("t",) if timed else ())
@@ -135,7 +140,7 @@ def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
         raise NotExpandable(
             f"a symbolic expansion must have at most {MOST_COORDINATES} coordinates; got {len(names)}. Take fewer."
         )
-    return ExpandedPair(OneStep(one, numbers, names, timed), equation, own, gain, one.step_time)
+    return ExpandedPair(OneStep(one, numbers, names, timed), equation, own, size != wanted)
 
 
 def state_names(moving: Any) -> tuple[str, ...]:
@@ -147,54 +152,77 @@ def state_names(moving: Any) -> tuple[str, ...]:
     return names + tuple(others)
 
 
-def equivalent_sgd(rule: Any) -> tuple[SGD, float]:
-    """Return the plain SGD that is equivalent to a linear filter with constant coefficients, and the filter's gain per unit of eta.
-
-    Raises:
-        ValueError: If the rule has none.
-    """
-    plan = getattr(rule, "averaged", rule.plan.averaged if isinstance(rule, SGDM) else None)
-    if plan is None or rule.extra_draws:
+def check_filter(rule: Dynamics) -> None:
+    """Raise ValueError unless a rule is a linear filter of the gradients whose buffers start at 0 (or at x0)."""
+    if rule.extra_draws:
+        raise NotExpandable(f"a rule must have no draws besides those of its oracle; {rule.name} has.")
+    try:
+        open_step(rule.rule, [rule.dim] * len(rule.parts), rule.dim, constant_row(rule))
+    except (ValueError, TypeError) as error:
         raise NotExpandable(
-            f"a rule with a buffer must be a linear filter of the gradients to be compared with an SDE of its position; {rule.name} is none."
-        )
-    averaged = plan()
-    rate = float(averaged.etas(1)[0])
-    return SGD(rule.oracle, averaged, step_time=rule.step_time), rate / float(rule.plan.etas(1)[0])
+            f"a rule with a buffer must be a linear filter of the gradients with constant coefficients to be compared with an SDE of its "
+            f"position; {rule.name} is none ({error})"
+        ) from error
+    if rule.momentum_root is not None or rule.momentum_mean.any():
+        raise NotExpandable("the buffers of a linear filter must start at 0 here; leave out `momentum`.")
+
+
+def equivalent_sgd(rule: Dynamics) -> SGD:
+    """Return the plain SGD that is equivalent to a linear filter with constant coefficients; ValueError if the rule has none."""
+    check_filter(rule)
+    step = OneStep(rule, by_class(rule, None, rule.step_time, False, 0.0), tuple(rule.names), False)
+    rate = with_enough_atoms(lambda atoms: slow_motion(step, filter_ring(step, atoms), 2).rate) * rule.step_time
+    return SGD(rule.oracle, from_arrays(float(f"{rate:.14g}"), 0.0, base=rule.step_time), step_time=rule.step_time)
 
 
 def _compared(pair: ExpandedPair, weak_order: int, atoms: int) -> GeneratorGap:
     """Return the comparison in a ring with a number of atoms."""
-    home = ring_of(pair.step, atoms)
-    most = 1 if pair.gain is not None else weak_order
+    step, rule = pair.step, pair.step.rule
+    home = filter_ring(step, atoms) if pair.filter else ring_of(step, atoms)
     found: dict[Any, Any] = {}
-    power, note = 2 * weak_order + 2, ""
-    for largest, moved, difference in _differences(pair, home, weak_order):
-        if isinstance(difference, NotExpandable):
-            note, power = str(difference), largest
-            break
-        power, found = next(((j, c) for j in range(1, largest + 1) if (c := difference.at(j, moved))), (2 * weak_order + 2, {}))
-        if found:
-            break
-    order = power / 2 - 1
-    if pair.gain is not None and order >= most:
-        order, found = float(most), {}
-        note = "The buffer with constant beta has an effect of order tau that is not derived."
-    elif not found and not note:
-        order, note = float(weak_order), f"The generators agree up to tau^{weak_order + 1}: the weak order is above {weak_order}."
+    terminal: dict[Any, Any] = {}
+    gain, note, most = None, "", 1 if pair.filter else weak_order
+    power = 2 * most + 2
+    if pair.filter:
+        slow = slow_motion(step, home, 4)
+        gain = float(f"{slow.rate * rule.step_time / float(rule.plan.etas(1)[0]):.12g}")  # type: ignore[union-attr]
+        difference = slow.motion - _semigroup(pair, home, 4)
+        for power in (1, 2, 3, 4):
+            found, terminal = difference.at(power, slow.motion), slow.terminal.at(power - 2, slow.motion)
+            if found or terminal:
+                break
+    else:
+        for largest, moved, difference in _differences(pair, home, weak_order):
+            if isinstance(difference, NotExpandable):
+                note, power = str(difference), largest
+                break
+            power, found = next(((j, c) for j in range(1, largest + 1) if (c := difference.at(j, moved))), (2 * most + 2, {}))
+            if found:
+                break
+    if not found and not terminal and not note:
+        note = f"The generators agree up to tau^{most + 1}: the weak order is above {most}."
     home.largest = 2
-    limit = generator(pair.sde, pair.equation, home, pair.step.timed, 2)
-    return GeneratorGap(
-        rule=pair.step.rule.name if pair.gain is None else f"the SGD equivalent to it, gain {pair.gain:g}",
-        sde=repr(pair.sde),
-        names=pair.step.names,
-        weak_order=order,
-        leading={a: readable(home.expression(p)) for a, p in found.items()},
-        limit={a: readable(home.expression(p)) for a, p in limit.at(2).items()},
-        step_time=pair.step_time,
-        gain=pair.gain,
-        note=note,
-    )
+    limit = generator(pair.sde, pair.equation, home, step.timed, 2)
+    size = len(step.names)
+
+    def shown(terms: dict[Any, Any]) -> dict[Any, Any]:
+        return {a[:size]: readable(home.expression(p)) for a, p in terms.items()}
+
+    leading, last, slowest = shown(found), shown(terminal), shown(limit.at(2))
+    return GeneratorGap(rule.name, repr(pair.sde), step.names, power / 2 - 1, leading, slowest, rule.step_time, gain, last, note)
+
+
+def _semigroup(pair: ExpandedPair, home: DifferentialRing, largest: int) -> Operator:
+    """Return exp(tau A) - 1 of the SDE up to r^largest."""
+    return generator(pair.sde, pair.equation, home, pair.step.timed, largest).exponential_minus_one()
+
+
+def filter_ring(step: OneStep, atoms: int) -> DifferentialRing:
+    """Return a ring with the coordinates of the position of a rule, those of its buffers, and its draws."""
+    from sdetools.losses.parser import symbol
+
+    buffers = [f"buffer{i}_{k}" for i in range(1, len(step.rule.parts)) for k in range(step.rule.dim)]
+    return DifferentialRing([symbol(name) for name in (*step.names, *buffers)], len(step.noise[1]), atoms)
 
 
 def _differences(
@@ -209,7 +237,7 @@ def _differences(
                 raise
             yield largest, None, error
             return
-        yield largest, moved, moved - generator(pair.sde, pair.equation, home, pair.step.timed, largest).exponential_minus_one()
+        yield largest, moved, moved - _semigroup(pair, home, largest)
 
 
 def ring_of(step: OneStep, atoms: int) -> DifferentialRing:

@@ -119,10 +119,10 @@ def _step(rule: Any, weak_order: int, kinetic: bool, sigma_power: float) -> tupl
     if len(one.parts) > 1 and not kinetic and not family:
         if weak_order > 1:
             raise NotExpandable(
-                f"a buffer with constant beta has an effect of order tau that is not derived, so the equation of {one.name} has "
-                "weak_order=1; with 1 - beta proportional to the step, kinetic=True has higher orders."
+                f"the first steps of a buffer with constant beta have an effect of order tau, so an SDE of the position of {one.name} "
+                "has weak_order=1; with 1 - beta proportional to the step, kinetic=True has higher orders."
             )
-        one = equivalent_sgd(one)[0]
+        one = equivalent_sgd(one)
     names = state_names(one)
     if len(names) > MOST_COORDINATES:
         raise NotExpandable(

@@ -75,14 +75,34 @@ class OneStep:
 
     def moments(self, home: DifferentialRing, largest: int) -> tuple[list[Series], list[Moment], bool]:
         """Return the change of the state in one step as series up to r^largest, the moments of the draws, and whether all of these are exact."""
-        oracle, laws, exact = self.noise
-        home.largest = largest + PAD
+        home.largest, dim = largest + PAD, self.rule.dim
+        units = [series(home, unit) for unit in self.numbers.units] or [Series(home, {0: home.one})] * len(self.rule.parts)
+        old = [[Series(home, {0: p}) for p in home.x[i * dim : (i + 1) * dim]] for i in range(len(units))]
+        new = self.moved(home, [[e / unit for e in row] for row, unit in zip(old, units)])
+        change = [unit * after - before for row, was, unit in zip(new, old, units) for after, before in zip(row, was)]
+        if self.timed:
+            change.append(Series(home, {2: home.one}))
+        if any(one.valuation < 1 for one in change):
+            raise NotExpandable(
+                f"a step of {self.rule.name} must become small with its time; here a part of the state changes by an amount of order one. "
+                "A buffer with constant beta is such a part: its SDE has the position alone."
+            )
+        return self.draws(home, change, largest)
+
+    def draws(self, home: DifferentialRing, change: Sequence[Series], largest: int) -> tuple[list[Series], list[Moment], bool]:
+        """Return series up to r^largest, with the moments of the draws in them and whether all of these are exact; NotExpandable if a term is unknown."""
+        if any(one.precision <= largest for one in change):
+            raise NotExpandable("a step must be a series in the root of its time without large negative powers.")
+        _, laws, exact = self.noise
+        home.largest = largest
+        return [one.truncated(largest) for one in change], [_moment(home, law) for law in laws], exact
+
+    def moved(self, home: DifferentialRing, state: Sequence[Sequence[Series]]) -> list[np.ndarray]:
+        """Return the parts of the state after one step, arrays of series, from those before it; the draws are those of the ring."""
+        oracle, laws, _ = self.noise
         scope, dim = Trace(), self.rule.dim
         parts = [scope.input(f"part {name}", (dim,)) for name in self.rule.parts]
         z = scope.input("z", (len(laws),)) if laws else value(np.zeros(0))
-        one = Series(home, {0: home.one})
-        units = [series(home, unit) for unit in self.numbers.units] or [one] * len(parts)
-        old = [[Series(home, {0: p}) for p in home.x[i * dim : (i + 1) * dim]] for i in range(len(parts))]
         numbers: dict[Value, Sequence[Number]] = {}
 
         def inputs(name: str, own: Sequence[Number]) -> Value:
@@ -92,7 +112,7 @@ class OneStep:
             numbers[made] = own
             return made
 
-        rows = self._coefficients(home)
+        rows = self.coefficients(home)
         coefficients = [scope.input(f"coefficient {i}") for i in range(len(rows))]
         if isinstance(self.rule, Integrator):
             twin = copy.copy(self.rule)
@@ -102,26 +122,13 @@ class OneStep:
             assert oracle is not None
             twin, bound = self.rule, BoundOracle(oracle, z, inputs("p", self.numbers.oracle))
         new = _traced(f"a step of {self.rule.name}", twin.rule, tuple(parts), bound, *coefficients)
-        known = {v: np.array([[e / unit] for e in row], dtype=object) for v, row, unit in zip(parts, old, units)}
+        known = {v: np.array([[e] for e in row], dtype=object) for v, row in zip(parts, state)}
         known |= {z: np.array([[Series(home, {0: p})] for p in home.z], dtype=object)} if laws else {}
         known |= {v: np.array([[series(home, n)] for n in own], dtype=object) for v, own in numbers.items()}
         known |= {v: np.array([row], dtype=object) for v, row in zip(coefficients, rows)}
-        moved = evaluated([_of_shape(v, (dim,)) for v in new], known, home)
-        change = [unit * after - before for row, was, unit in zip(moved, old, units) for after, before in zip(row, was)]
-        if self.timed:
-            change.append(Series(home, {2: home.one}))
-        for one in change:
-            if one.precision <= largest:
-                raise NotExpandable("a step must be a series in the root of its time without large negative powers.")
-            if one.valuation < 1:
-                raise NotExpandable(
-                    f"a step of {self.rule.name} must become small with its time; here a part of the state changes by an amount of order one. "
-                    "A buffer with constant beta is such a part: its SDE has the position alone."
-                )
-        home.largest = largest
-        return [one.truncated(largest) for one in change], [_moment(home, law) for law in laws], exact
+        return evaluated([_of_shape(v, (dim,)) for v in new], known, home)
 
-    def _coefficients(self, home: DifferentialRing) -> list[Series]:
+    def coefficients(self, home: DifferentialRing) -> list[Series]:
         """Return the coefficients of the rule as series."""
         if not isinstance(self.rule, Integrator):
             return [series(home, n) for n in self.numbers.coefficients]
@@ -179,7 +186,7 @@ def generator(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing, timed: b
             for i in range(n):
                 along = [b[j] * b[i].mapped(partial(home.derivative, i=j)) for j in range(n)]
                 drift[i] = drift[i] + Fraction(1, 2) * sum(along[1:], along[0])
-    size = n + timed
+    size = max(n + timed, len(home.x))
     terms: dict[tuple[int, ...], Series] = {}
 
     def add(at: Sequence[int], c: Series) -> None:

@@ -87,12 +87,14 @@ def by_class(rule: Any, sde: SDE | None, step_time: float, kinetic: bool, sigma_
         return {round(2 * power): float(value) / step_time**power}
 
     out = ScaledNumbers()
+    heavy_ball = "eta" not in rule.coefficients  # gamma is then the learning rate
+    rates = {"eta": 1, "gamma": 2 if kinetic else 1} if heavy_ball else {"eta": 1}
     for name, value in zip(rule.coefficients, constant_row(rule).tolist(), strict=True):
         if name == "beta" and kinetic:
             out.coefficients.append({0: 1.0, 2: -(1 - value) / step_time})
         else:
-            out.coefficients.append(scaled(value, {"eta": 1, "gamma": 2 if kinetic else 1}.get(name, 0)))
-        if name == "gamma" and kinetic:
+            out.coefficients.append(scaled(value, rates.get(name, 0)))
+        if name == "gamma" and kinetic and heavy_ball:
             out.units = [{0: 1.0}, {2: math.sqrt(value) / step_time}]
     numbers = rule.oracle.parameters.tolist()
     out.oracle = [scaled(numbers[0], sigma_power), *(scaled(v, 0) for v in numbers[1:])]

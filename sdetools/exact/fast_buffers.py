@@ -1,0 +1,313 @@
+"""Linear filters with constant beta: their buffers are forgotten in a few steps, and the position follows an SDE of its own.
+
+Without gradients a combination y = w . s of the parts s of the state is constant, and with them it moves slowly; the rest, F, is forgotten at
+a constant rate. One step acts on functions of y and F by f -> T f = E f(y', F'). The functions Lambda h = h + r Lambda_1 h + ... that T maps
+among themselves, T Lambda = Lambda exp(tau A), are found power by power of r: at every power
+
+    (1 - T_0) Lambda_k h + E_k h = (what the lower powers give),        exp(tau A) - 1 = sum_k r^k E_k,
+
+where T_0 moves F alone. It maps polynomials in F to such polynomials, lowers no degree and is a contraction on each degree, so that the
+part without F determines E_k, the motion of y, and the rest Lambda_k, which is 0 at F = 0. The same recursion gives the projection Pi onto
+the slow functions, Pi T = exp(tau A) Pi. With h(x) = B h, x = y + (small),
+
+    E h(x_k) = exp(k tau A) (Pi B) h (x_0) + (what is forgotten),        if the buffers start at 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from sdetools.exact.differential_ring import DifferentialRing, NotExpandable
+from sdetools.exact.one_step import PAD, OneStep
+from sdetools.exact.operators import Index, Operator
+from sdetools.exact.power_series import Series
+
+Terms = dict[Index, Any]
+"""An operator at one power of r: polynomials in y and F by multi-index of derivatives along y."""
+
+
+@dataclass(frozen=True)
+class SlowMotion:
+    """The motion of the position of a linear filter with constant beta.
+
+    Attributes:
+        motion: exp(tau A) - 1 for the motion of y, up to r^largest.
+        terminal: Pi B - 1, by which E h of the position differs from that of y, up to r^2.
+        rate: The factor c in y' = y - c g, divided by the time of a step, for small steps.
+    """
+
+    motion: Operator
+    terminal: Operator
+    rate: float
+
+
+class _UnitGradients:
+    """An oracle whose answer is the first of a row of unit inputs."""
+
+    extra = ()
+
+    def __init__(self, answer: np.ndarray) -> None:
+        self.answer = answer
+
+    def __call__(self, x: Any) -> np.ndarray:
+        return self.answer
+
+
+def slow_motion(step: OneStep, home: DifferentialRing, largest: int) -> SlowMotion:
+    """Return the motion of the position of a linear filter, up to r^largest.
+
+    Args:
+        step: The rule, whose buffers start at 0 (or at x0) and are forgotten at a constant rate.
+        home: A ring with the coordinates of the position, then one for each buffer and coordinate.
+        largest: The largest power of r.
+    """
+    return _Elimination(step, home, largest).result()
+
+
+class _Elimination:
+    """The recursion over powers of r; the arguments are those of `slow_motion`."""
+
+    def __init__(self, step: OneStep, home: DifferentialRing, largest: int) -> None:
+        self.home, self.largest, self.dim = home, largest, step.rule.dim
+        home.largest = largest + PAD
+        n = len(step.rule.parts)
+        common = [1.0 if i == 0 or p in step.rule.at_x0 else 0.0 for i, p in enumerate(step.rule.parts)]  # type: ignore[union-attr]
+        A, b = self._matrices(step, n)
+        B = [[A[i][j] - common[i] * A[0][j] for j in range(1, n)] for i in range(1, n)]
+        w = _solve([[(1.0 if i == j else 0.0) - B[i][j] for i in range(n - 1)] for j in range(n - 1)], A[0][1:])
+        moved_by = b[0] + sum((w[i] * (b[i + 1] - common[i + 1] * b[0]) for i in range(n - 1)), Series(home, {}))
+        self.rate = -float(home.expression(moved_by.terms.get(2, home.zero)))
+        sizes = self._sizes(step, B, [b[i] - common[i] * b[0] for i in range(1, n)])
+        y, F = home.x[: self.dim], home.x[self.dim :]
+        fast = [[Series(home, {k: F[i * self.dim + c]}) for c in range(self.dim)] for i, k in enumerate(sizes)]
+        self.apart = [sum((-1 * w[i] * fast[i][c] for i in range(n - 1)), Series(home, {})) for c in range(self.dim)]  # x - y
+        x = [Series(home, {0: y[c]}) + self.apart[c] for c in range(self.dim)]
+        new = step.moved(home, [x, *([common[i + 1] * x[c] + fast[i][c] for c in range(self.dim)] for i in range(n - 1))])
+        after = [[new[i + 1][c] - common[i + 1] * new[0][c] for c in range(self.dim)] for i in range(n - 1)]
+        moved = [
+            new[0][c] + sum((w[i] * after[i][c] for i in range(n - 1)), Series(home, {})) - y_c
+            for c, y_c in enumerate(_of(home, y))
+        ]
+        scaled = [after[i][c].shifted(-k) for i, k in enumerate(sizes) for c in range(self.dim)]
+        if any(s.valuation < 1 for s in moved) or any(s.valuation < 0 for s in scaled):
+            raise NotExpandable(
+                f"{step.rule.name} must have a slow combination of its parts and buffers of bounded size; it has none."
+            )
+        both, self.moments, self.exact = step.draws(home, [*moved, *scaled], largest)
+        self.change, self.after = both[: self.dim], both[self.dim :]
+        self.powers: dict[Index, Series] = {}
+        self.after_powers: dict[Index, Series] = {}
+        self.inverses: dict[int, tuple[list[Index], Any]] = {}
+        self.none = (0,) * len(home.x)
+        self.motion = Operator(home, {})
+        self.lifts: dict[int, Terms] = {0: {self.none: home.one}}
+
+    def _matrices(self, step: OneStep, n: int) -> tuple[list[list[Any]], list[Any]]:
+        """Return A and b of s' = A s + b g for one coordinate, as series."""
+        home = self.home
+        inputs = np.empty((n + 1, n + 1), dtype=object)
+        for i, j in product(range(n + 1), repeat=2):
+            inputs[i, j] = Series(home, {0: home.one} if i == j else {})
+        after = step.rule.rule(tuple(inputs[1:, None]), _UnitGradients(inputs[:1]), *step.coefficients(home))
+        table = [np.broadcast_to(np.asarray(part, dtype=object), (1, n + 1))[0] for part in after]
+        return [[row[j + 1] for j in range(n)] for row in table], [row[0] for row in table]
+
+    def _sizes(self, step: OneStep, B: list[list[Any]], b: list[Any]) -> list[int]:
+        """Return the power of r to which each buffer is proportional: that of its smallest input, a gradient or another buffer."""
+        sigma = min(0, min(step.numbers.oracle[0]))
+        sizes = [c.valuation + sigma if c else self.home.largest for c in b]
+        for _ in B:
+            sizes = [min([k, *(B[i][j].valuation + sizes[j] for j in range(len(B)) if B[i][j])]) for i, k in enumerate(sizes)]
+        return sizes
+
+    # ---- one step
+
+    def push(self, terms: Terms) -> Operator:
+        """Return T f for f = sum_a c_a(y, F) d^a h, an operator on h with coefficients in y and F."""
+        home, out = self.home, {}
+        for a, c in terms.items():
+            for d, slope in self._slopes(c):
+                base = self._substituted(slope)
+                for g in self._indices(self.largest - sum(d)):
+                    power = self._power(tuple(i + j for i, j in zip(d, g)))
+                    factor = Fraction(1, math.prod(math.factorial(k) for k in (*d, *g)))
+                    term = factor * (base * power).mapped(self._mean)
+                    index = tuple(i + j for i, j in zip(a, g))
+                    if term:
+                        out[index] = out[index] + term if index in out else term
+        return Operator(home, out)
+
+    def _mean(self, p: Any) -> Any:
+        if not self.exact and self.home.degree_in_draws(p) > 2:
+            raise NotExpandable("the moments of the noise beyond the second are not known for noise that samples data.")
+        return self.home.mean(p, self.moments)
+
+    def _indices(self, most: int) -> list[Index]:
+        """Return the multi-indices along y up to a total order, padded with zeros for F."""
+        rest = (0,) * (len(self.home.x) - self.dim)
+        return [(*g, *rest) for g in product(range(most + 1), repeat=self.dim) if sum(g) <= most]
+
+    def _slopes(self, c: Any) -> list[tuple[Index, Any]]:
+        """Return the derivatives of a polynomial along y that are not 0, with their multi-indices."""
+        found = {self.none: c}
+        for d in sorted(self._indices(self.largest), key=sum)[1:]:
+            i = next(k for k, order in enumerate(d) if order)
+            lower = found.get((*d[:i], d[i] - 1, *d[i + 1 :]))
+            if lower is not None and (slope := self.home.derivative(lower, i)):
+                found[d] = slope
+        return list(found.items())
+
+    def _power(self, index: Index) -> Series:
+        """Return D^index, where D is the change of y."""
+        return _product(self.home, self.powers, index, self.change)
+
+    def _substituted(self, p: Any) -> Series:
+        """Return a polynomial in y and F at F'."""
+        out = Series(self.home, {})
+        for powers, c in self.home.by_powers(p, self.dim, len(self.home.x)).items():
+            out = out + Series(self.home, {0: c}) * _product(self.home, self.after_powers, powers, self.after)
+        return out
+
+    # ---- (1 - T_0) on polynomials in F
+
+    def solve(self, terms: Terms) -> tuple[Terms, Terms]:
+        """Return chi and g with (1 - T_0) chi = terms - g, where g does not depend on F and chi is 0 at F = 0."""
+        solved: Terms = {}
+        rest: Terms = {}
+        for a, p in terms.items():
+            total = self.home.zero
+            while degree := self._degree(p):
+                top = self._top(p, degree)
+                basis, inverse = self._inverse(degree)
+                chi = self.home.zero
+                for i, powers in enumerate(basis):
+                    for j, other in enumerate(basis):
+                        if other in top and inverse[i, j]:
+                            chi = chi + top[other] * self._monomial(powers) * self.home.number(
+                                Fraction(inverse[i, j].p, inverse[i, j].q)
+                            )
+                total = total + chi
+                p = p - chi + self._mean(self._substituted(chi).terms.get(0, self.home.zero))
+            if total:
+                solved[a] = total
+            if p:
+                rest[a] = p
+        return solved, rest
+
+    def _degree(self, p: Any) -> int:
+        return max((sum(powers) for powers in self.home.by_powers(p, self.dim, len(self.home.x))), default=0)
+
+    def _top(self, p: Any, degree: int) -> dict[Index, Any]:
+        found = self.home.by_powers(p, self.dim, len(self.home.x))
+        return {powers: c for powers, c in found.items() if sum(powers) == degree}
+
+    def _monomial(self, powers: Sequence[int]) -> Any:
+        return math.prod((f**k for f, k in zip(self.home.x[self.dim :], powers)), start=self.home.one)
+
+    def _inverse(self, degree: int) -> tuple[list[Index], Any]:
+        """Return the monomials in F of a degree, and the inverse of 1 - T_0 on them, a SymPy matrix of fractions."""
+        import sympy
+
+        if degree not in self.inverses:
+            size = len(self.after)
+            basis = [p for p in product(range(degree + 1), repeat=size) if sum(p) == degree]
+            columns = []
+            for powers in basis:
+                image = self._top(self._mean(self._substituted(self._monomial(powers)).terms.get(0, self.home.zero)), degree)
+                if any(self.home.has_coordinates(c) for c in image.values()):
+                    raise NotExpandable(
+                        "the rates at which buffers are forgotten must be numbers; here they depend on the position."
+                    )
+                columns.append([self.home.expression(image.get(other, self.home.zero)) for other in basis])
+            self.inverses[degree] = basis, (sympy.eye(len(basis)) - sympy.Matrix(columns).T).inv()
+        return self.inverses[degree]
+
+    # ---- the recursion
+
+    def result(self) -> SlowMotion:
+        """Return the motion and the terminal operator."""
+        pushed, lift = self.push(self.lifts[0]), Operator(self.home, {self.none: Series(self.home, {0: self.home.one})})
+        for k in range(1, self.largest + 1):
+            right = pushed - lift - lift @ self.motion
+            chi, own = self.solve({a: c.terms[k] for a, c in right.terms.items() if k in c.terms})
+            self.lifts[k] = chi
+            self.motion = self.motion + _at_power(self.home, own, k)
+            lift = lift + _at_power(self.home, chi, k)
+            if chi and k < self.largest:
+                pushed = pushed + Operator(self.home, {a: c.shifted(k) for a, c in self.push(chi).terms.items()})
+        return SlowMotion(self.motion, self._terminal(), self.rate)
+
+    def _terminal(self) -> Operator:
+        out = Operator(self.home, {})
+        read: dict[int, Terms] = {}
+        for g in self._indices(2):
+            c = Fraction(1, math.prod(math.factorial(k) for k in g)) * _product(self.home, {}, g, self.apart)
+            for j, p in c.terms.items():
+                if j <= 2:
+                    read.setdefault(j, {})[g] = p
+        for k in (1, 2):
+            total: Operator = Operator(self.home, {})
+            for j, terms in read.items():
+                if j <= k:
+                    total = total + self._projected(terms, k - j)
+            out = out + Operator(self.home, {a: c.shifted(k) for a, c in total.terms.items()})
+        return out
+
+    def _projected(self, terms: Terms, k: int) -> Operator:
+        """Return Pi_k of a function of y and F, an operator on functions of y without a power of r."""
+        chi, own = self.solve(terms)
+        if k == 0:
+            return _at_power(self.home, own, 0)
+        chi = {a: -p for a, p in chi.items()}
+        pushed, out = self.push(chi), Operator(self.home, {})
+        plain = _at_power(self.home, own, 0)
+        for j in range(1, k + 1):
+            motion = Operator(
+                self.home, {a: Series(self.home, {0: c.terms[j]}) for a, c in self.motion.terms.items() if j in c.terms}
+            )
+            out = out + motion @ self._projected(chi, k - j)
+            out = out - self._projected({a: c.terms[j] for a, c in pushed.terms.items() if j in c.terms}, k - j)
+            lifted = _at_power(self.home, self.lifts[j], 0) @ plain
+            out = out - self._projected({a: c.terms[0] for a, c in lifted.terms.items() if 0 in c.terms}, k - j)
+        return out
+
+
+def _at_power(home: DifferentialRing, terms: Terms, power: int) -> Operator:
+    return Operator(home, {a: Series(home, {power: p}) for a, p in terms.items()})
+
+
+def _of(home: DifferentialRing, polynomials: Sequence[Any]) -> list[Series]:
+    return [Series(home, {0: p}) for p in polynomials]
+
+
+def _product(home: DifferentialRing, known: dict[Index, Series], powers: Sequence[int], factors: Sequence[Series]) -> Series:
+    """Return the product of powers of `factors`; the exponents beyond their number are not used. Results are kept in `known`."""
+    index = tuple(powers[: len(factors)])
+    if index not in known:
+        i = next((k for k, n in enumerate(index) if n), None)
+        if i is None:
+            known[index] = Series(home, {0: home.one})
+        else:
+            known[index] = _product(home, known, (*index[:i], index[i] - 1, *index[i + 1 :]), factors) * factors[i]
+    return known[index]
+
+
+def _solve(matrix: list[list[Any]], right: Sequence[Any]) -> list[Any]:
+    """Return the solution of a small linear system of series, by elimination with the largest pivot as r tends to 0."""
+    rows = [[*row, value] for row, value in zip(matrix, right, strict=True)]
+    n = len(rows)
+    for i in range(n):
+        best = min(range(i, n), key=lambda k: rows[k][i].valuation)
+        rows[i], rows[best] = rows[best], rows[i]
+        rows[i] = [e / rows[i][i] for e in rows[i]]
+        for k in range(n):
+            if k != i:
+                rows[k] = [e - rows[k][i] * own for e, own in zip(rows[k], rows[i])]
+    return [row[-1] for row in rows]
