@@ -1,5 +1,6 @@
 """The examples run, and their output has the promised values."""
 
+import itertools
 import math
 import re
 import runpy
@@ -29,6 +30,7 @@ def test_every_example_is_here():
         "svag_around_your_loop",
         "own_network_gap",
         "slow_motion",
+        "which_sde",
     }
 
 
@@ -115,3 +117,13 @@ def test_own_network_gap(capsys):
     """The study of the network reports an order."""
     pytest.importorskip("torch"), pytest.importorskip("sklearn")
     assert "order of x12**2" in _output("own_network_gap", capsys)
+
+
+def test_which_sde(capsys):
+    """A rule's own equation has order 2 and that of SGD order 1; the errors tend to the derived constant like eta."""
+    printed = _output("which_sde", capsys)
+    assert "as good as derived: weak order 2" in printed and "the equation of SGD: weak order 1, leading error tau^2 [" in printed
+    seen = [(float(a), float(b)) for a, b in re.findall(r"over eta: ([-\d.]+) \(derived limit ([-\d.]+)\)", printed)]
+    errors = [abs(a - b) for a, b in seen]
+    # eta falls by factors of 4; the six printed digits allow for 1e-6
+    assert len(seen) == 3 and abs(seen[0][1]) > 0.1 and all(b < a / 3 + 2e-6 for a, b in itertools.pairwise(errors))

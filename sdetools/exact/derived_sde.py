@@ -123,12 +123,8 @@ def derived_sde(
     root = _root(step, home, covariance, tau, weak_order) if any(covariance) else sympy.zeros(n, 0)
     plain = {tau: sympy.Symbol(name, real=True)}
     rows = [[readable(e).xreplace(plain) for e in root.row(i)] for i in range(n)]
-    units = [
-        float(value)
-        for number in step.numbers.units
-        for j, value in [(next(iter(number)), next(iter(number.values())) * rule.step_time ** (next(iter(number)) / 2))]
-    ]
-    momentum = rule.momentum_mean * (units[1] if units else 1.0)
+    scale = sum(c * rule.step_time ** (j / 2) for j, c in step.numbers.units[-1].items()) if step.numbers.units else 1.0
+    momentum = rule.momentum_mean * scale
     own_drift = [readable(e).xreplace(plain) for e in drift]
     return DerivedSDE(rule.name, tuple(rule.parts), step.names, own_drift, rows, (name, rule.step_time), weak_order, momentum)
 

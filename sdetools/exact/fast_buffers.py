@@ -131,7 +131,8 @@ class _Elimination:
 
     def push(self, terms: Terms) -> Operator:
         """Return T f for f = sum_a c_a(y, F) d^a h, an operator on h with coefficients in y and F."""
-        home, out = self.home, {}
+        home = self.home
+        out: dict[Index, Series] = {}
         for a, c in terms.items():
             for d, slope in self._slopes(c):
                 base = self._substituted(slope)
