@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdetools import _check
+from sdetools.exact.flow_constants import flow_constant
 
 if TYPE_CHECKING:
     import xarray
@@ -134,18 +135,20 @@ class GeneratorGap:
         return float(value.subs(dict(zip(symbols, point.tolist(), strict=True))))
 
     def constant(self, observable: str, x0: Sequence[float], horizon: float) -> float:
-        """Return C in E h(x_k) - E h(X_T) = C tau^weak_order + o(tau^weak_order), T = k tau, for a linear limit and a polynomial h.
+        """Return C in E h(x_k) - E h(X_T) = C tau^weak_order + o(tau^weak_order), T = k tau.
 
-        It is int_0^T exp(s A) Psi exp((T-s) A) h ds at x0, where A is the limit's generator: a matrix on the polynomials of the degree of h.
-        For a linear filter exp(T A) O h is added, and T must be long compared with its memory.
+        It is int_0^T exp(s A) Psi exp((T-s) A) h ds at x0, where A is the limit's generator. A limit without noise (sigma constant) may have any
+        drift, and h be any smooth function. With noise the limit must be linear and h a polynomial: A is a matrix on polynomials. For a
+        linear filter exp(T A) O h is added, and T must be long compared with its memory.
 
         Args:
-            observable: The polynomial h, an expression in `names`, such as "x**2".
+            observable: The function h, an expression in `names`, such as "x**2".
             x0: The start, one number for each of `names`.
             horizon: The time T, positive.
 
         Raises:
-            ValueError: If Psi is not known, h is no polynomial, or the limit is not linear; `local` has the error of one step there.
+            ValueError: If Psi is not known, or the limit has noise and is not linear or h no polynomial; `local` has the error of one step
+                there.
 
         Example:
             >>> import sdetools as st
@@ -162,6 +165,8 @@ class GeneratorGap:
         h, point = self._observable(observable), _check.point("x0", x0, len(self.names))
         horizon = _check.positive("horizon", horizon)
         symbols = [symbol(name) for name in self.names]
+        if all(sum(a) == 1 for a in self.limit):
+            return flow_constant(self.limit, self.leading, self.terminal, h, symbols, point, horizon)
         if not h.is_polynomial(*symbols):
             raise ValueError(f"`observable` must be a polynomial here; got {observable!r}. The error of one step is `local`.")
         degree = sympy.Poly(h, *symbols).total_degree()
@@ -200,6 +205,7 @@ class GeneratorGap:
 
     def __repr__(self) -> str:
         leading = f", leading error tau^{self.power:g} [{_cut(self.text)}]" if self.leading else ""
+        leading += ", and a term at the end of a run" if self.terminal else ""
         return f"GeneratorGap({self.rule} - {self.sde}: weak order {self.weak_order:g}{leading})"
 
 
@@ -242,6 +248,8 @@ def readable(expression: Any) -> Any:
     expanded = sympy.expand(_decimal(expression, LONGEST_NUMBER, 17))
     if sympy.count_ops(expanded) > LONGEST_SIMPLIFIED:
         return expanded
+    if expanded.is_polynomial():
+        return min((expanded, sympy.factor_terms(sympy.together(expanded))), key=sympy.count_ops)
     simple = sympy.factor_terms(sympy.simplify(expanded))
     return min((expanded, simple), key=sympy.count_ops)
 

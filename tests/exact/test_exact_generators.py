@@ -222,6 +222,43 @@ def test_the_constant_of_a_linear_filter_is_that_of_its_exact_gap(entry, power):
     assert 2 * found[1] - found[0] == pytest.approx(constant, abs=2e-3)
 
 
+@pytest.mark.parametrize("h", ["x", "exp(x)"])
+def test_the_constant_on_a_loss_that_is_not_quadratic(h):
+    """SGD and the gradient flow of x^2/2 + x^4/4, whose E h(x_k) is a quadrature: X^2 = c / (1 - c), c = x^2 / (1 + x^2) exp(-2t)."""
+    flow, found = st.GradientFlow(ADDITIVE, PLAIN), []
+    constant = generator_gap(st.SGD(ADDITIVE, PLAIN), flow, 1).constant(h, [1.2], 1.0)
+    c = 1.44 / 2.44 * math.exp(-2.0)
+    end = float(sp.lambdify(X, h)(math.sqrt(c / (1 - c))))
+    for eta in (2.0**-7, 2.0**-8):
+        law = st.exact.transfer(st.SGD(ADDITIVE, st.schedules.constant(eta)), [1.2], round(1 / eta), h, record=[round(1 / eta)])
+        found.append((float(law[0]) - end) / eta)
+    assert 2 * found[1] - found[0] == pytest.approx(constant, abs=2e-4) and abs(constant) > 0.01  # eta^2 = 6e-5 remains
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+def test_the_constant_of_second_order_and_of_momentum_along_a_nonlinear_flow(momentum):
+    """Without noise all is deterministic: iterates of two coordinates against ordinary differential equations."""
+    from scipy.integrate import solve_ivp
+
+    oracle = st.NoisyOracle(st.losses.from_expression("(x*y - 1)**2/2", "x y"), st.noise.none(2))
+    x0, found = [1.5, 0.4], []
+
+    def pair(eta):
+        if momentum:
+            plan = st.schedules.constant(eta, beta=0.5)
+            return st.SGDM(oracle, plan), st.GradientFlow(oracle, plan)
+        return st.SGD(oracle, st.schedules.constant(eta)), modified_equation(st.SGD(oracle, st.schedules.constant(eta)))
+
+    gap = generator_gap(*pair(0.01))
+    assert gap.weak_order == (1 if momentum else 2)
+    for eta in (2.0**-8, 2.0**-9):
+        rule, sde = pair(eta)
+        x = st.simulate(rule, x0, 1.0, 1, ["x"], keep_final=True, backend="numpy").final[:2, 0]
+        y = solve_ivp(lambda _, v: sde.drift(v), (0, 1), x0, rtol=1e-12, atol=1e-13).y[:, -1]
+        found.append((x[0] * x[1] ** 2 - y[0] * y[1] ** 2) / eta**gap.weak_order)
+    assert 2 * found[1] - found[0] == pytest.approx(gap.constant("x*y**2", x0, 1.0), rel=5e-3)
+
+
 def test_momentum_changes_the_constant_and_not_the_limit():
     """In one mode E x is multiplied by the largest root of z^2 - (1 + beta - (1 - beta) eta lam) z + beta = 0, by hand."""
     oracle, lam, beta, t = st.NoisyOracle(st.losses.quadratic(1.3), st.noise.none(1)), 1.3, 0.8, 2.0
