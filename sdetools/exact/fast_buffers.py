@@ -81,6 +81,10 @@ class _Elimination:
         common = [1.0 if i == 0 or p in step.rule.at_x0 else 0.0 for i, p in enumerate(step.rule.parts)]  # type: ignore[union-attr]
         A, b = self._matrices(step, n)
         B = [[A[i][j] - common[i] * A[0][j] for j in range(1, n)] for i in range(1, n)]
+        if any(c.valuation < 0 for row in B for c in row) or not _is_contraction(home, B):
+            raise NotExpandable(
+                "a buffer must be forgotten at a constant rate here; if 1 - beta tends to 0 with the step, compare the whole state."
+            )
         w = _solve([[(1.0 if i == j else 0.0) - B[i][j] for i in range(n - 1)] for j in range(n - 1)], A[0][1:])
         moved_by = b[0] + sum((w[i] * (b[i + 1] - common[i + 1] * b[0]) for i in range(n - 1)), Series(home, {}))
         self.rate = -float(home.expression(moved_by.terms.get(2, home.zero)))
@@ -298,6 +302,12 @@ def _product(home: DifferentialRing, known: dict[Index, Series], powers: Sequenc
         else:
             known[index] = _product(home, known, (*index[:i], index[i] - 1, *index[i + 1 :]), factors) * factors[i]
     return known[index]
+
+
+def _is_contraction(home: DifferentialRing, B: list[list[Any]]) -> bool:
+    """Return whether the matrix of the buffers, series whose coefficients of r^0 are numbers, has a spectral radius below 1 as r tends to 0."""
+    numbers = [[float(home.expression(c.terms.get(0, home.zero))) for c in row] for row in B]
+    return bool(np.abs(np.linalg.eigvals(np.array(numbers))).max(initial=0.0) < 1 - 1e-12)
 
 
 def _solve(matrix: list[list[Any]], right: Sequence[Any]) -> list[Any]:

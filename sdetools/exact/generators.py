@@ -121,7 +121,7 @@ def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
         raise ValueError(f"`rule` and `sde` must be an optimiser or integrator and an SDE; got {one!r} and {equation!r}.")
     size, wanted = one.dim * len(one.parts), equation.dim * len(equation.parts)
     if size != wanted:
-        if isinstance(one, Integrator) or wanted != one.dim or all(functions):
+        if isinstance(one, Integrator) or wanted != one.dim:
             raise ValueError(
                 f"`sde` must have the {size} coordinates of the state of {one.name} ({', '.join(one.parts)}); got {wanted}. "
                 "A linear filter with constant beta is compared with an SDE of its position alone."

@@ -274,6 +274,17 @@ def test_momentum_changes_the_constant_and_not_the_limit():
     assert gap.constant("x0", [1.0], t) == pytest.approx((rate * t + start) * math.exp(-lam * t), rel=1e-9)
 
 
+def test_a_family_of_filters_is_the_filter():
+    """A function of eta gives the same as the rule at one eta, whose class tells the scaling."""
+    make = lambda eta: st.SGDM(
+        st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), sigma=eta**-0.5 / 2), st.schedules.constant(eta, beta=0.5)
+    )  # noqa: E731
+    family = generator_gap(make, lambda eta: st.LimitSDE(make(eta).oracle, make(eta).plan))
+    single = generator_gap(make(0.01), st.LimitSDE(make(0.01).oracle, make(0.01).plan), sigma_power=-0.5)
+    assert family.weak_order == single.weak_order == 1 and family.terminal.keys() == single.terminal.keys()
+    assert all(sp.expand(family.leading[a] - c) == 0 for a, c in single.leading.items())
+
+
 def test_skewed_noise_through_a_buffer_has_order_one_half_and_its_own_third_cumulant():
     """A filter of unit gain keeps the third cumulant of a long sum: the term in d_x^3 is that of SGD."""
     plan = st.schedules.constant(0.01, beta=0.5)
@@ -475,6 +486,7 @@ REFUSED = {
     "rates": (lambda: generator_gap(st.SGD(ADDITIVE, st.schedules.from_arrays([0.1, 0.2], 0.0)), st.ModifiedSDE(ADDITIVE, 0.1)), "constant schedule"),
     "one function": (lambda: generator_gap(lambda eta: st.SGD(ADDITIVE, PLAIN), st.ModifiedSDE(ADDITIVE, 0.1)), "both be functions"),
     "not a filter": (lambda: generator_gap(st.SNGM(ADDITIVE, HEAVY), st.LimitSDE(ADDITIVE, PLAIN)), "linear filter"),
+    "buffer with a long memory": (lambda: generator_gap(lambda eta: st.SGDM(ADDITIVE, st.schedules.constant(eta, beta=1 - eta**0.5)), lambda eta: st.LimitSDE(ADDITIVE, st.schedules.constant(eta))), "constant rate"),
     "buffer that does not start at 0": (lambda: generator_gap(st.SGDM(ADDITIVE, HEAVY, momentum=[1.0]), st.LimitSDE(ADDITIVE, HEAVY)), "start at 0"),
     "coordinates": (lambda: generator_gap(st.SGD(ADDITIVE, PLAIN), st.LimitSDE(CURVED, PLAIN)), "1 coordinates"),
     "no SDE": (lambda: generator_gap(st.SGD(ADDITIVE, PLAIN), "x"), "an SDE"),
