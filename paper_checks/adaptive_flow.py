@@ -39,10 +39,24 @@ def adaptive_flow():
     return float(solve_ivp(slope, (0, T), start, rtol=1e-10, atol=1e-12).y[0, -1])
 
 
+def problem():
+    """Return the oracle: the loss with label noise."""
+    noise = st.noise.gaussian(root=[["2*x*y"], ["x**2"]], variables="x y")
+    return st.NoisyOracle(st.losses.from_expression("(x**2*y - 1)**2 / 2", variables="x y"), noise, sigma=B)
+
+
+def of_library(kind):
+    """Return x(T) of a slow equation of the library by Platen's scheme, which has order 2 in its steps, extrapolated."""
+    ends = []
+    for dt in (0.05, 0.025):
+        found = st.simulate(st.Platen(kind, dt), [START, START**-2], T, 2, observe=["x"], times=[T])
+        ends.append(found.at("x").value)
+    return (4 * ends[1] - ends[0]) / 3
+
+
 def method(name, eta):
     """Return SGD, RMSProp or Adam on the problem, with a step that takes the time eta^2."""
-    noise = st.noise.gaussian(root=[["2*x*y"], ["x**2"]], variables="x y")
-    oracle = st.NoisyOracle(st.losses.from_expression("(x**2*y - 1)**2 / 2", variables="x y"), noise, sigma=B)
+    oracle = problem()
     if name == "SGD":
         return st.SGD(oracle, st.schedules.constant(eta), step_time=eta**2)
     moment = B**2 * np.array([4 / START**2, START**4])
@@ -70,6 +84,12 @@ def part(run):
         r"What is left after extrapolation is of order $\eta^2$. Detects a denominator that does not enter the flow, and a wrong clock of $v$."
     )
     run.table("ends of the flows", [{"method": name, "x(4)": value} for name, value in flows.items()])
+    plan, at = st.schedules.constant(0.01), [START, START**-2]
+    for kind, end in (
+        (st.SlowSDE(problem(), plan, at=at), flows["SGD"]),
+        (st.AdaptiveSlowFlow(problem(), plan, beta2=1 - C * 1e-4, eps=0.0, at=at), flows["Adam"]),
+    ):
+        run.measure(f"x at t = 4 by {type(kind).__name__} beside the flow", of_library(kind), end, tolerance=1e-6)
     for i, (name, end) in enumerate(flows.items()):
         ends = []
         for j, eta in enumerate(etas):

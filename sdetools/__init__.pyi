@@ -77,6 +77,7 @@ from .dynamics.rules import (
 from .dynamics.sdes import (
     SDE as SDE,
     AdamSDE as AdamSDE,
+    AdaptiveSlowFlow as AdaptiveSlowFlow,
     ClippedSDE as ClippedSDE,
     GradientFlow as GradientFlow,
     HamiltonianSDE as HamiltonianSDE,

@@ -108,10 +108,7 @@ def test_the_equations_of_rmsprop_and_adam_written_out():
     drift = adam.drift(np.concatenate([x, m, u]), s=signals[1])
     assert drift[:2] == pytest.approx(-root / first * m / P) and drift[2:4] == pytest.approx(10.0 * (H @ x - m))
     assert drift[4:] == pytest.approx((1 - beta2) / eta**2 * (Sigma - u))
-    assert not st.AdamSDE(own, plan, bias_correction=False).signal_values(np.array([0.0]), 0.0, 0.01)[0, 2:].tolist() != [
-        1.0,
-        1.0,
-    ]
+    assert st.AdamSDE(own, plan, bias_correction=False).signal_values(np.array([0.0]), 0.0, 0.01)[0, 2:].tolist() == [1.0, 1.0]
 
 
 def test_backends_agree():
@@ -152,3 +149,36 @@ def test_backends_agree():
 def test_invalid_arguments_raise_value_error(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def valley():
+    """Return an oracle of (x^2 y - 1)^2 / 2 with label noise."""
+    loss = st.losses.from_expression("(x**2*y - 1)**2 / 2", variables="x y")
+    return st.NoisyOracle(loss, st.noise.gaussian(root=[["2*x*y"], ["x**2"]], variables="x y"), sigma=0.5)
+
+
+def test_the_adaptive_slow_flow_is_the_projected_gradient_written_out():
+    """-(b^2/4) Proj_S [S grad sum_i S_i H_ii] with S frozen, H_xx = 6 x^2 y^2 - 2 y + ... differentiated by hand, at points of the manifold."""
+    eta, b, eps = 0.1, 0.5, 0.3
+    flow = st.AdaptiveSlowFlow(valley(), st.schedules.constant(eta), beta2=0.97, eps=eps, at=[1.0, 1.0], second_moment=[2.0, 0.5])
+    for x in (0.8, 1.3):
+        y, v = x**-2, np.array([1.7, 0.4])
+        S = 1 / (np.sqrt(v) + eps)
+        # L_xx = 6 x^2 y^2 - 2 y, L_yy = x^4
+        grad = np.array([S[0] * 12 * x * y**2 + S[1] * 4 * x**3, S[0] * (12 * x**2 * y - 2)])
+        normal = np.array([2 * x * y, x**2])
+        step = S * grad
+        step = step - S * normal * (normal @ step) / (normal @ (S * normal))
+        found = flow.drift(np.array([x, y, *v]), s=(0.5,))
+        assert found[:2] == pytest.approx(-(b**2) / 4 * 0.25 * step, rel=1e-9)
+        H = np.array([6 * x**2 * y**2 - 2 * y, x**4])
+        assert found[2:] == pytest.approx(0.03 / eta**2 * (b**2 * H - v), rel=1e-9)
+    assert flow.start(np.array([1.0, 1.0]))[1] == pytest.approx([2.0, 0.5])
+
+
+def test_the_adaptive_slow_flow_refuses_noise_along_the_manifold():
+    loss = valley().loss
+    with pytest.raises(ValueError, match="vanishes along the manifold"):
+        st.AdaptiveSlowFlow(st.NoisyOracle(loss, st.noise.gaussian(dim=2)), PLAN, at=[1.0, 1.0])
+    with pytest.raises(ValueError, match="`second_moment`"):
+        st.AdaptiveSlowFlow(valley(), PLAN, at=[1.0, 1.0], second_moment=-1.0)

@@ -276,9 +276,10 @@ def test_momentum_changes_the_constant_and_not_the_limit():
 
 def test_a_family_of_filters_is_the_filter():
     """A function of eta gives the same as the rule at one eta, whose class tells the scaling."""
-    make = lambda eta: st.SGDM(
-        st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), sigma=eta**-0.5 / 2), st.schedules.constant(eta, beta=0.5)
-    )  # noqa: E731
+
+    def make(eta):
+        return st.SGDM(st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), sigma=eta**-0.5 / 2), st.schedules.constant(eta, beta=0.5))
+
     family = generator_gap(make, lambda eta: st.LimitSDE(make(eta).oracle, make(eta).plan))
     single = generator_gap(make(0.01), st.LimitSDE(make(0.01).oracle, make(0.01).plan), sigma_power=-0.5)
     assert family.weak_order == single.weak_order == 1 and family.terminal.keys() == single.terminal.keys()

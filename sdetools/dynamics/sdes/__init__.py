@@ -5,6 +5,7 @@ a noise vector, one for each Brownian motion.
 """
 
 from sdetools.dynamics.sdes.adaptive import AdamSDE, RMSPropSDE
+from sdetools.dynamics.sdes.adaptive_slow import AdaptiveSlowFlow
 from sdetools.dynamics.sdes.coordinatewise import ClippedSDE, SignSDE
 from sdetools.dynamics.sdes.limits import GradientFlow, HamiltonianSDE, KineticSDE, LimitSDE, ModifiedMomentumSDE, ModifiedSDE
 from sdetools.dynamics.sdes.sde import SDE
@@ -13,6 +14,7 @@ from sdetools.dynamics.sdes.slow import SlowSDE
 __all__ = [
     "SDE",
     "AdamSDE",
+    "AdaptiveSlowFlow",
     "ClippedSDE",
     "GradientFlow",
     "HamiltonianSDE",
