@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.plots.style import COLOURS, FAINT, canvas, finish, typeset
+from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, canvas, finish, typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_LINES: tuple[Any, ...] = ("-", DASHED, (0, (1, 1.5)))
+_SMALL: dict[str, Any] = {"fontsize": 8, "color": INK, "ha": "right"}
 
 
 def risk_curves(
@@ -54,11 +57,16 @@ def risk_curves(
     axes.set_yscale("log")
     for i, (name, curve) in enumerate(curves.items()):
         shown = (k > 0) & np.isfinite(curve) & (curve > 0)
-        axes.plot(k[shown], curve[shown], color=COLOURS[i % len(COLOURS)], linewidth=1.6, label=typeset(name))
+        # Later curves are thinner, so that an earlier one that they cover still shows, and dashed where colours repeat.
+        look = {"linestyle": _LINES[i // len(COLOURS) % len(_LINES)], "linewidth": max(3.0 - 0.5 * i, 1.2)}
+        axes.plot(k[shown], curve[shown], color=COLOURS[i % len(COLOURS)], label=typeset(name), zorder=2 + 0.01 * i, **look)
         if i == 0 and shown.any():
             x, y = k[shown], curve[shown]
             for slope in slopes:
                 axes.plot(x, y[0] * (x / x[0]) ** slope, color=FAINT, linewidth=1.0, linestyle=":")
+                axes.annotate(
+                    f"slope {slope:.3g}", (x[-1], y[0] * (x[-1] / x[0]) ** slope), (-4, 4), textcoords="offset points", **_SMALL
+                )
     finish(axes, xlabel, ylabel, title, legend=True)
     return axes
 
