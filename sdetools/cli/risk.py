@@ -61,7 +61,7 @@ def risk(figure: Path | None, record: Path | None, out: str | None, **options: A
 
     Every step sees fresh Gaussian rows with the given eigenvalues, and noisy labels. Prints the risk of the methods side by side, with the local
     exponent since the row above in brackets, and whether momentum may be dropped: what the rule for dropping says, and the exact largest
-    difference. The rows of least squares of your own data: one line a sample, the label last.
+    difference of log risk.
 
     \b
     LAW is one of
@@ -97,6 +97,9 @@ def risk(figure: Path | None, record: Path | None, out: str | None, **options: A
     rows = [_thinned(one, _log_spaced(options["steps"], options["rows"])) for one in whole]
     print_table(("step", *(method.text for method in methods)), _cells(rows))
     for method, one in zip(methods, whole, strict=True):
+        if one.nodes < len(one.spectrum):
+            error = f"at most {one.bound:.2g}, proved" if math.isfinite(one.bound) else f"about {one.estimate:.2g}, an estimate"
+            click.echo(f"{method.text}: modes in groups, {one.nodes} nodes; error of the risk {error}")
         if one.diverged:
             click.echo(f"{method.text} diverges: {_edge(method)}", err=True)
     dropped = [_dropping(m, one, problem, oracle, options) for m, one in zip(methods, whole, strict=True) if _has_momentum(m)]

@@ -14,6 +14,8 @@ from sdetools.exact.stability import exact_rate, heavy_ball_map, is_stable
 
 _TIMES = 400
 _FLOOR = 0.05
+_AT_ONCE = 1 << 20
+"""Pairs of a time and a mode that are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,7 @@ def drop_momentum(spectrum: Spectrum, batch: int, h: float, beta: float, steps: 
         return Dropping(np.inf, np.inf, np.inf, steps)
     noise = float(np.log(q[0.0] * (1 - q[beta]) / (q[beta] * (1 - q[0.0]))))
     x, t = h * lam, np.unique(np.concatenate([[0.0], np.geomspace(1, steps, _TIMES)]))
-    weights = lam * rho**2 * np.exp(-2 * np.outer(t, x))
-    signal, lag = weights.sum(axis=1) / 2, (weights * x * (1 - np.outer(t, x))).sum(axis=1)
+    signal, lag = _signal_and_lag(lam * rho**2, x, t)
     floor = spectrum.label_noise**2 / 2 * q[0.0] / (1 - q[0.0])
     share = lag / 2 / np.maximum(signal + floor, 1e-300)
     transient = float(2 * beta / (1 - beta) * np.abs(share).max())
@@ -81,6 +82,17 @@ def drop_momentum(spectrum: Spectrum, batch: int, h: float, beta: float, steps: 
     last = int(np.ceil(t[reached[0]])) if len(reached) else steps
     rates = [np.log(exact_rate(maps[b], lam)) for b in (0.0, beta)]
     return Dropping(max(noise, 0.0), transient, float(last * abs(rates[0] - rates[1])), last)
+
+
+def _signal_and_lag(weights: np.ndarray, x: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return 1/2 sum_i w_i and sum_i w_i x_i (1 - x_i t), w_i = weights_i e^{-2 x_i t}, at each time; in blocks of times, for large spectra."""
+    blocks = np.array_split(times, -(-len(times) * len(x) // _AT_ONCE))
+    signal, lag = [], []
+    for t in blocks:
+        decayed = np.exp(-2 * np.outer(t, x))
+        signal.append(decayed @ weights / 2)
+        lag.append(decayed @ (weights * x) - t * (decayed @ (weights * x * x)))
+    return np.concatenate(signal), np.concatenate(lag)
 
 
 def dropping_diagram(spectrum: Spectrum, batches: Any, rates: Any, beta: float, steps: int) -> np.ndarray:

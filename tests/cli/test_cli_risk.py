@@ -26,7 +26,7 @@ def table(text, first):
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(first))
     rest = lines[start + 1 :]
-    end = next((i for i, line in enumerate(rest) if not line.strip()), len(rest))
+    end = next((i for i, line in enumerate(rest) if not line.strip() or ": modes in groups" in line), len(rest))
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in rest[:end]]
 
 
@@ -187,6 +187,21 @@ def test_divergence_names_the_stability_limit():
     )
     assert "dana:ratio=5 diverges: its coefficients move" in done.stderr
     assert table(done.stdout, "step")[-1][1].startswith("inf")
+
+
+def test_modes_in_groups_state_the_error():
+    """Curves of grouped modes, against every mode by itself; a bound for constant coefficients, an estimate for moving ones."""
+    given = ["--spectrum", "power:1,2000", "--targets", 0.3, "--eta", 0.1, "--steps", 50, "--batch", 4]
+    done = call(*given, "--methods", "sgd,dana")
+    law = st.exact.power_law(2000, 1.0, 0.3)
+    oracle = st.streaming_least_squares(law.values, 0.0, 4)
+    alone = st.exact.risk(st.SGD(oracle, st.schedules.constant(0.1)), law.distance, 50, nodes=0).risk[50]
+    found = float(table(done.stdout, "step")[-1][1].split()[0])
+    bound = float(
+        re.search(r"^sgd: modes in groups, \d+ nodes; error of the risk at most (.+), proved$", done.stdout, re.MULTILINE)[1]
+    )
+    assert 0 < bound < 1e-3 * alone and abs(found - alone) <= bound + 5e-6 * alone  # the table has six digits
+    assert re.search(r"^dana: modes in groups, \d+ nodes; error of the risk about .+, an estimate$", done.stdout, re.MULTILINE)
 
 
 def test_files(tmp_path):
