@@ -20,6 +20,7 @@ def test_every_example_is_here():
     """The list of examples is complete."""
     assert {f.stem for f in EXAMPLES.glob("*.py")} == {
         "first_gap",
+        "least_squares",
         "own_loss",
         "own_noise",
         "own_dynamics",
@@ -40,6 +41,21 @@ def test_first_gap(capsys):
     order = float(re.search(r"order of x\*\*2 \+ y\*\*2: ([\d.]+)", printed).group(1))
     assert 0.4 < order < 1.0  # local slopes rise from 0.45 to 1 as eta falls
     assert "save a factor" in printed
+
+
+def test_least_squares(capsys, tmp_path, monkeypatch):
+    """The exponents of theory, speed-ups between 1 and sqrt(kappa), and three figures."""
+    monkeypatch.chdir(tmp_path)
+    printed = _output("least_squares", capsys)
+    exponents = [float(found) for found in re.findall(r"falling as t\^(\S+)", printed)]
+    # a = 1, b = 0.3: (2 a + 2 b - 1) / 2 a = 0.8 with a fixed memory, 0.8 (2 - 1 / 2 a) = 1.2 in the end with a growing one
+    assert exponents[:2] == [pytest.approx(-0.8, abs=0.01)] * 2 and exponents[2] == pytest.approx(-1.2, abs=0.1)
+    speed = [tuple(map(float, pair)) for pair in re.findall(r"speed-up (\S+) at B = \d+ and (\S+) at", printed)]
+    assert len(speed) == 3 and all(1 < first < 1.5 and 10 < last < 20 for first, last in speed)
+    rates = [float(found) for found in re.findall(r"up to h = (\S+)", printed)]
+    assert rates[0] >= rates[1] > 0
+    for name in ("risk", "batches", "dropping"):
+        assert (tmp_path / f"least_squares_{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_own_loss(capsys):

@@ -18,6 +18,7 @@ from .paths import (
     path_plot as path_plot,
 )
 from .risk_plots import (
+    collapse_panels as collapse_panels,
     phase_diagram as phase_diagram,
     risk_curves as risk_curves,
 )

@@ -45,6 +45,12 @@ CASES = {
         4,
         lambda ax: plots.level_panels("x", (T + 1, T[:2] + 1), (T, T[:2]), T + 1, T + 1, (3.0, 9.0), eps=0.1, ax=ax),
     ),
+    "collapse_panels": (
+        2,
+        lambda ax: plots.collapse_panels(
+            {"a": ([1, 9], [1.0, 2.0]), "b": ([2, 9], [1.0, 3.0])}, {"a": (3, 2), "b": (2, 2)}, ax=ax
+        ),
+    ),
     "phase_diagram": (
         1,
         lambda ax: plots.phase_diagram([0.1, 1.0, 2.0], [1, 9], [[0.01, 0.1, np.inf], [0.02, 0.2, 3.0]], level=0.05, ax=ax),
@@ -126,6 +132,9 @@ BAD = "$x^{$"
         lambda: plots.interval_plot({BAD: (1.0, 0.5, 2.0)}, BAD),
         lambda: plots.tolerance_plot([BAD], np.array([[0.0], [-1.0], [1.0]])),
         lambda: plots.level_panels(BAD, (T + 1, T[:2] + 1), (T, T[:2]), T + 1, T + 1, (3.0, 9.0), eps=0.1),
+        lambda: plots.risk_curves([1, 9], {BAD: [1.0, 0.1]}),
+        lambda: plots.collapse_panels({BAD: ([1, 9], [1.0, 2.0])}, {BAD: (3, 2)}, labels=(BAD, BAD), scaled_labels=(BAD, BAD)),
+        lambda: plots.phase_diagram([0.1, 1.0], [1, 9], [[0.01, 0.1], [0.02, 0.2]], 0.05, title=BAD, label=BAD, blank=BAD),
         lambda: plots.roofline_panels({BAD: np.arange(1.0, 11.0).reshape(5, 2)}),
     ],
 )
@@ -148,3 +157,55 @@ def test_many_curves_repeat_their_colours():
     plots.interval_plot({f"{i}": (1.0, 0.5, 2.0) for i in range(20)}, "size")
     plots.curve_panels({"h": {f"{i}": (T, T, T) for i in range(20)}})
     plots.path_plot([f"{i}" for i in range(20)], walk("xy") * 20)
+
+
+def test_curves_of_the_risk_that_coincide_or_repeat_a_colour_stay_apart():
+    axes = plots.risk_curves([0, 1, 10, 100], {f"{i}": [9.0, 1.0, 0.1, np.inf] for i in range(8)}, slopes=[-1.0, -2.0])
+    curves = [line for line in axes.lines if line.get_label()[0] != "_"]
+    assert len({(line.get_color(), line.get_linestyle(), line.get_linewidth()) for line in curves}) == 8
+    assert [line.get_linewidth() for line in curves[:3]] == sorted((line.get_linewidth() for line in curves[:3]), reverse=True)
+    assert all(line.get_xydata().tolist() == [[1.0, 1.0], [10.0, 0.1]] for line in curves)  # neither step 0 nor infinity
+    reference = [line.get_ydata().tolist() for line in axes.lines if line.get_label()[0] == "_"]
+    assert reference == [pytest.approx([1.0, 0.1]), pytest.approx([1.0, 0.01])]
+    assert [text.get_text() for text in axes.texts] == ["slope -1", "slope -2"]
+
+
+def test_scaled_curves_are_divided_by_their_scales():
+    raw, scaled = plots.collapse_panels({"a": ([2, 8], [1.0, 3.0]), "b": ([4, 16], [2.0, 6.0])}, {"a": (2, 1), "b": (4, 2)})
+    assert [line.get_xydata().tolist() for line in raw.lines] == [[[2, 1], [8, 3]], [[4, 2], [16, 6]]]
+    assert [line.get_xydata().tolist() for line in scaled.lines] == [[[1, 1], [4, 3]]] * 2
+    with pytest.raises(ValueError, match="`scales` must have the names of `curves`, a; got b"):
+        plots.collapse_panels({"a": ([1], [1])}, {"b": (1, 1)})
+    with pytest.raises(ValueError, match="two arrays of one length; a has"):
+        plots.collapse_panels({"a": ([1, 2], [1])}, {"a": (1, 1)})
+
+
+@pytest.mark.parametrize(
+    ("table", "regions"),
+    [
+        ([[0.01, 0.01], [0.02, 0.02]], 2),
+        ([[0.1, 1e9], [0.2, 1e9]], 2),
+        ([[0.0, 0.0], [0.0, 1.0]], 2),
+        ([[0.1, np.inf], [0.01, np.inf]], 3),
+        ([[np.inf, np.inf], [np.nan, np.inf]], 3),
+        ([[0.01, 0.1]], 2),
+        ([[0.01], [0.1]], 2),
+        ([[0.01]], 2),
+    ],
+)
+def test_a_phase_diagram_of_every_kind_of_table_is_drawn(table, regions):
+    """All on one side of the level, zeros, infinities alone, a single row or column: without a warning."""
+    axes = plots.phase_diagram([0.1, 1.0][: len(table[0])], [1, 9][: len(table)], table, level=0.05)
+    axes.figure.canvas.draw()
+    assert len(axes.get_legend().get_texts()) == regions
+
+
+def test_a_phase_diagram_separates_the_level():
+    """Numbers h / 0.1 with the level 1: the boundary is at h = 0.1, between the colours of its two sides."""
+    h, B = np.geomspace(0.01, 1, 21), np.array([1.0, 4.0, 16.0])
+    axes = plots.phase_diagram(h, B, np.tile(h / 0.1, (3, 1)), level=1.0)
+    boundary = [
+        path for item in axes.collections for path in item.get_paths() if len(path.vertices) and np.ptp(path.vertices[:, 0]) == 0
+    ]
+    assert any(np.allclose(path.vertices[:, 0], 0.1) for path in boundary)
+    assert (axes.get_xlim(), axes.get_ylim()) == ((pytest.approx(0.01), 1.0), (1.0, 16.0))
