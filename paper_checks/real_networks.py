@@ -54,9 +54,14 @@ FORMULAS = {
     "SNGM": lambda b, g, lr, mu, s: lr * put(b, m=mu * b["m"] + g / math.sqrt(sum(v * v for v in g.ravel().tolist())))["m"],
     "RandomScaling": lambda b, g, lr, mu, s: s * lr * put(b, m=mu * b["m"] + (1 - mu) * g)["m"],
     "SGDF": lambda b, g, lr, mu, s: sgdf(b, g, lr, mu),
+    "DANA": lambda b, g, lr, mu, s: dana(b, g, lr),
+    "MaSS": lambda b, g, lr, mu, s: lr * g - put(b, d=mu * b["d"] - lr * (mu - 0.2) * g)["d"],
+    "Signum": lambda b, g, lr, mu, s: lr * np.sign(put(b, m=mu * b["m"] + (1 - mu) * g)["m"]),
+    "Lion": lambda b, g, lr, mu, s: lr * lion(b, g, mu),
 }
 """The displacement -(x' - x) of each method, from its equations: b are buffers, initially zero, s a draw from Exp(1)."""
 NUMBERS = {"QHM": {"nu": 0.6}, "PNM": {"b0": 0.8}, "SGDF": {"b2": 0.99, "eps": 1e-3}}
+NUMBERS |= {"DANA": {"delta": 4.0, "ratio": 0.3, "power": 0.5}, "MaSS": {"c": 0.2}, "Lion": {"b2": 0.97}}
 """Coefficients large enough for each to have a visible effect."""
 
 
@@ -86,6 +91,20 @@ def sgdf(b, g, lr, mu):
     put(b, **{"m": m, "s": s, "m weight": weight, "s weight": weight_2})
     mh, sh = m / weight, s / weight_2
     return lr * (mh + sh / (sh + (g - mh) ** 2 + 1e-3) * (g - mh))
+
+
+def dana(b, g, lr):
+    """Return the step of DANA, y' = (1 - D) y + g, lr (g + g3 y') with D = 4 / (4 + k) and g3 = .3 / sqrt(1 + k) in step k."""
+    k = b["k"]
+    put(b, y=k / (4 + k) * b["y"] + g, k=k + 1)
+    return lr * (g + 0.3 * (1 + k) ** -0.5 * b["y"])
+
+
+def lion(b, g, mu):
+    """Return the sign of Lion, of another average than its buffer's, b2 = .97."""
+    direction = np.sign(mu * b["m"] + (1 - mu) * g)
+    put(b, m=0.97 * b["m"] + 0.03 * g)
+    return direction
 
 
 class Shown:
@@ -145,10 +164,14 @@ def parity(run):
         """Compare the rule with the equations."""
         rule = getattr(st, name, None) or getattr(st.dynamics, name)
         table = np.column_stack([lr, mu])[:, : len(rule.coefficients)]
-        if name in NUMBERS:
-            table = rule(oracle, plan, **NUMBERS[name]).coefficient_values(STEPS)
+        if name == "MaSS":  # a rule whose momentum is one number, and moves here
+            table = np.column_stack([lr, mu, np.full(STEPS, 0.2)])
+        elif name in NUMBERS:
+            own = st.schedules.from_arrays(lr, 0.0) if name == "DANA" else plan
+            numbers = {"beta2": 0.97} if name == "Lion" else NUMBERS[name]  # the rule has the name of its authors
+            table = rule(oracle, own, **numbers).coefficient_values(STEPS)
         x, b, worst = np.ones(8), defaultdict(float), 0.0
-        state = tuple(np.full((8, 1), float(i == 0)) for i, _ in enumerate(rule.parts))
+        state = tuple(np.full((8, 1), float(part in ("x", *rule.at_x0))) for part in rule.parts)
         for step in range(STEPS):
             g = curvature * x + noise[step]
             shown = Shown(g[:, None], math.exp(-lengths[step]))

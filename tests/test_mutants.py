@@ -113,7 +113,14 @@ def test_every_computing_function_of_these_packages_is_in_the_table(table):
     ]
     files += [
         ROOT / "sdetools" / p
-        for p in ("schedules.py", "bridge/torch_optimisers.py", "bridge/optimiser_base.py", "bridge/svag.py")
+        for p in (
+            "schedules.py",
+            "bridge/torch_optimisers.py",
+            "bridge/torch_general_momentum.py",
+            "bridge/torch_sign_descent.py",
+            "bridge/optimiser_base.py",
+            "bridge/svag.py",
+        )
     ]
     for path in files:
         file = str(path.relative_to(ROOT))

@@ -18,6 +18,10 @@ from .plan_scheduler import (
 from .svag import (
     SVAG as SVAG,
 )
+from .torch_general_momentum import (
+    DANA as DANA,
+    MaSS as MaSS,
+)
 from .torch_optimisers import (
     PNM as PNM,
     QHM as QHM,
@@ -31,6 +35,10 @@ from .torch_optimisers import (
     RandomScaling as RandomScaling,
     buffer_bytes as buffer_bytes,
     convert as convert,
+)
+from .torch_sign_descent import (
+    Lion as Lion,
+    Signum as Signum,
 )
 from .torchsde import (
     from_torchsde as from_torchsde,

@@ -32,10 +32,13 @@ from sdetools import _check
 TORCH = "torch.optim.SGD"
 NUMBERS: dict[str, tuple[str, ...]] = {
     "SGD": (),
-    **dict.fromkeys(("SGDM", "HeavyBall", "Nesterov", "SNGM", "RandomScaling"), ("momentum",)),
+    **dict.fromkeys(("SGDM", "HeavyBall", "Nesterov", "SNGM", "RandomScaling", "Signum"), ("momentum",)),
     "QHM": ("momentum", "nu"),
     "PNM": ("momentum", "b0"),
     "SGDF": ("momentum", "b2", "eps"),
+    "DANA": ("delta", "ratio", "power", "share", "batch", "spectrum"),
+    "MaSS": ("momentum", "c"),
+    "Lion": ("momentum", "b2"),
 }
 """Hyperparameters of each method besides its learning rate."""
 NEUTRAL: dict[str, Any] = {"weight_decay": 0.0, "decoupled": False, "foreach": None, "maximize": False}
@@ -100,8 +103,7 @@ FILTERS: dict[str, Callable[[Mapping[str, Any]], Filter | None]] = {
     "QHM": lambda n: Filter(n["momentum"], 1 - n["momentum"], 1 - n["nu"], n["nu"]),
     "PNM": lambda n: _PLAIN if n["momentum"] == n["b0"] == 0 else None,
     "SGDF": lambda n: _PLAIN if n["momentum"] == 0 else None,
-    "SNGM": lambda n: None,
-    "RandomScaling": lambda n: None,
+    **dict.fromkeys(("SNGM", "RandomScaling", "DANA", "MaSS", "Signum", "Lion"), lambda n: None),
     TORCH: _torch,
 }
 """Each method as a filter, given its hyperparameters; None where it is not a filter of this form."""

@@ -18,7 +18,10 @@ from sdetools.bridge.conversion import NEUTRAL, translated_state
 Tensors = list[torch.Tensor]
 CACHE_BYTES = 1 << 19
 """Bytes of parameters that are updated at once on a CPU."""
-FAMILY_MODULES = __name__, f"{__package__}.torch_optimisers"
+FAMILY_MODULES = (
+    __name__,
+    *(f"{__package__}.torch_{name}" for name in ("optimisers", "general_momentum", "sign_descent")),
+)
 """The modules of the family: state dictionaries name its methods without the module."""
 
 
@@ -209,6 +212,11 @@ class Optimizer(torch.optim.Optimizer):
             for name in self.buffers:
                 state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
         return state
+
+
+def column(states: list[dict[str, Any]], name: str) -> list[Any]:
+    """Return the buffer called `name` of each parameter, a list of tensors in the order of `states`, which has one dict per parameter."""
+    return [state[name] for state in states]
 
 
 def _defines(cls: type, name: str) -> bool:

@@ -25,12 +25,7 @@ import torch
 
 from sdetools import _check
 from sdetools.bridge.conversion import convert
-from sdetools.bridge.optimiser_base import Optimizer, Tensors
-
-
-def _column(states: list[dict[str, Any]], name: str) -> list[Any]:
-    """Return the buffer called `name` of each parameter, a list of tensors in the order of `states`, which has one dict per parameter."""
-    return [state[name] for state in states]
+from sdetools.bridge.optimiser_base import Optimizer, Tensors, column
 
 
 class SGD(Optimizer):
@@ -74,7 +69,7 @@ class SGDM(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum}, **options)
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
-        m = _column(states, "momentum_buffer")
+        m = column(states, "momentum_buffer")
         torch._foreach_lerp_(m, grads, 1 - group["momentum"])
         torch._foreach_add_(params, m, alpha=-float(group["lr"]))
 
@@ -98,7 +93,7 @@ class HeavyBall(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum}, **options)
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
-        m = _column(states, "momentum_buffer")
+        m = column(states, "momentum_buffer")
         torch._foreach_mul_(m, group["momentum"])
         torch._foreach_add_(m, grads)
         torch._foreach_add_(params, m, alpha=-float(group["lr"]))
@@ -123,7 +118,7 @@ class Nesterov(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum}, **options)
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
-        v, lr, mu = _column(states, "momentum_buffer"), float(group["lr"]), group["momentum"]
+        v, lr, mu = column(states, "momentum_buffer"), float(group["lr"]), group["momentum"]
         torch._foreach_mul_(v, mu)
         torch._foreach_add_(v, grads)
         torch._foreach_add_(params, grads, alpha=-lr)
@@ -152,7 +147,7 @@ class QHM(Optimizer):
         _check.number("nu", settings["nu"], hint="nu = 0 is SGD, nu = 1 is SGDM.")
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
-        m, lr, nu = _column(states, "momentum_buffer"), float(group["lr"]), group["nu"]
+        m, lr, nu = column(states, "momentum_buffer"), float(group["lr"]), group["nu"]
         torch._foreach_lerp_(m, grads, 1 - group["momentum"])
         torch._foreach_add_(params, grads, alpha=-lr * (1 - nu))
         torch._foreach_add_(params, m, alpha=-lr * nu)
@@ -181,7 +176,7 @@ class PNM(Optimizer):
         _check.number("b0", settings["b0"], hint="The authors take b0 = 1.")
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
-        old, new = _column(states, "momentum_buffer"), _column(states, "previous_buffer")
+        old, new = column(states, "momentum_buffer"), column(states, "previous_buffer")
         b0, rate = group["b0"], float(group["lr"]) / math.hypot(1 + group["b0"], group["b0"])
         torch._foreach_lerp_(new, grads, 1 - group["momentum"] ** 2)
         for state, a, b in zip(states, new, old):
@@ -216,7 +211,7 @@ class SNGM(Optimizer):
         self._scale = 1 / norm if norm > 0 else 1.0
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
-        m = _column(states, "momentum_buffer")
+        m = column(states, "momentum_buffer")
         torch._foreach_mul_(m, group["momentum"])
         torch._foreach_add_(m, grads, alpha=self._scale)
         torch._foreach_add_(params, m, alpha=-float(group["lr"]))
@@ -259,7 +254,7 @@ class RandomScaling(Optimizer):
         self._scale = float(torch.empty((), dtype=torch.float64).exponential_(generator=self.generator))
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
-        m = _column(states, "momentum_buffer")
+        m = column(states, "momentum_buffer")
         torch._foreach_lerp_(m, grads, 1 - group["momentum"])
         torch._foreach_add_(params, m, alpha=-self._scale * float(group["lr"]))
 
@@ -290,7 +285,7 @@ class SGDF(Optimizer):
         _check.positive("eps", settings["eps"], "It avoids 0 / 0 when a gradient equals its average.")
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
-        m, s = _column(states, "momentum_buffer"), _column(states, "variance_buffer")
+        m, s = column(states, "momentum_buffer"), column(states, "variance_buffer")
         mu, b2, lr = group["momentum"], group["b2"], float(group["lr"])
         for state in states:
             state["forgotten"] = state.get("forgotten", 1.0) * mu

@@ -345,6 +345,7 @@ ENTRIES = (
             _PLAN,
         ),
         gain=False,
+        torch=True,
     ),
     OptimiserEntry(
         MaSS,
@@ -352,6 +353,7 @@ ENTRIES = (
         "eta",
         valid=({"gamma": 0.8, "c": 0.1}, {"gamma": 0.0, "c": 0.0}),
         refused=(({"gamma": 1.0}, "`gamma`"), ({"c": -0.1}, "`c`"), _PLAN),
+        torch=True,
     ),
     OptimiserEntry(
         ScheduleFree,

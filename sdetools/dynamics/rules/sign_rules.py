@@ -174,6 +174,7 @@ ENTRIES = (
         refused=(({"step_time": 0.0}, "step_time"),),
         exact=False,
         gain=False,
+        torch=True,
     ),
     OptimiserEntry(
         Lion,
@@ -182,5 +183,6 @@ ENTRIES = (
         refused=(({"beta2": 1.0}, "`beta2`"), ({"weight_decay": -0.1}, "`weight_decay`")),
         exact=False,
         gain=False,
+        torch=True,
     ),
 )
