@@ -1,5 +1,9 @@
 """The public names, each with its file: what type checkers read, and what is imported when a name is first used."""
 
+from .adam_trial import (
+    AdamTrial as AdamTrial,
+    diagnose_adam as diagnose_adam,
+)
 from .batches import (
     Batches as Batches,
 )

@@ -28,11 +28,11 @@ from sdetools.bridge.diagnosis_result import Diagnosis
 from sdetools.bridge.hessian_products import Derivatives
 from sdetools.bridge.keep_probability import FIRST_STEPS, STAGES, TRIAL_STEPS, Evidence
 from sdetools.bridge.lemma_terms import GROUPS, exact_terms, sampled_terms
-from sdetools.bridge.modules import Objective, plain_copy
+from sdetools.bridge.modules import Objective, checked_copy, checked_module
 from sdetools.bridge.population import Population
 from sdetools.bridge.stages import PLANNED_STEPS, Cost, DiagnosisStage, decided, first_stage, further_stages
 from sdetools.bridge.torch_optimisers import convert
-from sdetools.bridge.trial import TrainingRuns
+from sdetools.bridge.trial import TrainingRuns, WorkProgress, sgd_methods
 from sdetools.results.protocol import Origin, call_text
 
 
@@ -104,8 +104,7 @@ def diagnose(
         ('drop', 'sharpness', None)
     """
     call = call_text(diagnose, locals())
-    if not isinstance(model, torch.nn.Module):
-        raise ValueError(f"`model` must be a torch.nn.Module; got {type(model).__name__}.")
+    checked_module(model)
     if not _check.number("lr", lr) > 0:
         raise ValueError(f"`lr` must be positive; got lr={lr!r}.")
     plain_lr = convert(lr, momentum, source=form, target="sgd")["lr"]
@@ -122,19 +121,10 @@ def diagnose(
         )
     if hessian_samples is not None:
         hessian_samples = _check.count("hessian_samples", hessian_samples, least=PARTS)
-    net = plain_copy(model)
-    if device is not None:
-        net = net.to(device)
-    own = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
-    if not own:
-        raise ValueError("`model` must have parameters that require a gradient; got none.")
-    for name, p in own:
-        if not bool(torch.isfinite(p).all()):
-            raise ValueError(
-                f"`model` must have finite parameters; got a NaN or an infinity in {name}. Use a checkpoint from before the divergence."
-            )
-    freed = sum(p.numel() * p.element_size() for _, p in own) if momentum else 0
-    dtype = own[0][1].dtype  # `Derivatives` converts half precision
+    net = checked_copy(model, device)
+    own = [p for p in net.parameters() if p.requires_grad]
+    freed = sum(p.numel() * p.element_size() for p in own) if momentum else 0
+    dtype = own[0].dtype  # `Derivatives` converts half precision
     notes = []
     if stream := is_stream(data):
         needed = max(steps, FIRST_STEPS) if seeds else 0
@@ -149,7 +139,7 @@ def diagnose(
     evidence = Evidence(momentum, source.size, planned_steps, 0.0) if momentum else None
 
     planned = 2 * (source.samples if exact else batches)
-    tick = _Progress(progress, planned + 8 * PARTS + seeds * 2 * steps * (trial is not False))
+    tick = WorkProgress(progress, planned + 8 * PARTS + seeds * 2 * steps * (trial is not False))
     stream_of = lambda which: 1_000 * (seed + 1) + which  # noqa: E731
     with torch.random.fork_rng(devices=[] if device is None or torch.device(device).type == "cpu" else None):
         torch.manual_seed(seed)  # dropout is reproducible, and `fork_rng` restores the caller's generator
@@ -179,8 +169,8 @@ def diagnose(
             stages = [first_stage(x0, evidence, measuring)]
         later, training = None, 0.0
         if evidence is not None and seeds:
-            methods = plain_lr, form, lr, momentum
-            runs = TrainingRuns(model, objective, population, methods, device, stream_of, tick)
+            make = sgd_methods(plain_lr, form, lr, momentum)
+            runs = TrainingRuns(model, objective, population, make, device, stream_of, tick)
             stages, evidence, found = further_stages(stages[0], x0, evidence, runs, seeds, steps, trial)
             training = runs.gradients
             if found is not None:
@@ -211,23 +201,3 @@ def diagnose(
         evidence,
         Cost(spent, measuring, training, 2.0 * (planned_steps or PLANNED_STEPS)),
     )
-
-
-class _Progress:
-    """Counter of the units of work done; a call adds `count` and reports (done, total) to `progress`, if that is not None.
-
-    `total` is an estimate; where more is done, it grows with it.
-    """
-
-    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def __call__(self, count: int = 1) -> None:
-        self.done += count
-        self.total = max(self.total, self.done)
-        if self.progress is not None:
-            self.progress(self.done, self.total)
-
-    def end(self) -> None:
-        """Report that all is done: stages that were not needed were counted in the total."""
-        self(max(0, self.total - self.done))

@@ -157,6 +157,38 @@ def plain_copy(model: torch.nn.Module) -> torch.nn.Module:
     return net
 
 
+def checked_module(model: Any) -> torch.nn.Module:
+    """Return a network unchanged; ValueError for anything else."""
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"`model` must be a torch.nn.Module; got {type(model).__name__}.")
+    return model
+
+
+def checked_copy(model: torch.nn.Module, device: Any = None) -> torch.nn.Module:
+    """Return a copy as `plain_copy` does, on a device; ValueError unless it has trainable parameters, and finite ones.
+
+    Args:
+        model: The network.
+        device: The device of the copy; None for that of the network.
+
+    Example:
+        >>> checked_copy(torch.nn.Linear(2, 1)).weight.shape
+        torch.Size([1, 2])
+    """
+    net = plain_copy(model)
+    if device is not None:
+        net = net.to(device)
+    own = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    if not own:
+        raise ValueError("`model` must have parameters that require a gradient; got none.")
+    for name, p in own:
+        if not bool(torch.isfinite(p).all()):
+            raise ValueError(
+                f"`model` must have finite parameters; got a NaN or an infinity in {name}. Use a checkpoint from before the divergence."
+            )
+    return net
+
+
 class Objective:
     """The scalar loss of a network on a batch, `objective(network, batch)`, with input validation.
 

@@ -73,6 +73,40 @@ class Trial:
         return "keep" if self.share.low > 0.5 else "unsure"
 
 
+Methods = Callable[[torch.nn.Module, bool], torch.optim.Optimizer]
+"""A function of a copy of the network and of whether its run is plain, that returns the optimiser of the run."""
+
+
+def sgd_methods(plain_lr: float, form: str, lr: float, momentum: float) -> Methods:
+    """Return the optimisers of a pair of runs: plain SGD at `plain_lr`, and momentum in the parametrisation `form` at `lr`."""
+
+    def make(net: torch.nn.Module, plain: bool) -> torch.optim.Optimizer:
+        own = [p for p in net.parameters() if p.requires_grad]
+        return SGD(own, lr=plain_lr) if plain else named(form)(own, lr=lr, momentum=momentum)
+
+    return make
+
+
+class WorkProgress:
+    """Counter of the units of work done; a call adds `count` and reports (done, total) to `progress`, if that is not None.
+
+    `total` is an estimate; where more is done, it grows with it.
+    """
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def __call__(self, count: int = 1) -> None:
+        self.done += count
+        self.total = max(self.total, self.done)
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+    def end(self) -> None:
+        """Report that all is done: stages that were not needed were counted in the total."""
+        self(max(0, self.total - self.done))
+
+
 class _Run:
     """A copy of a network in training: what is needed to continue it, and the losses at the steps where it was evaluated."""
 
@@ -91,7 +125,7 @@ class TrainingRuns:
         model: The network at the checkpoint; it is not changed.
         objective: The loss of the network on a batch.
         population: The loss over all samples, on which runs are evaluated.
-        methods: The learning rate of plain SGD, then form, learning rate and momentum of the other method.
+        make: A function of a copy of the network and of whether its run is plain, that returns the run's optimiser (`sgd_methods` for SGD).
         device: The device of the runs; None for that of the model.
         stream: A function that returns the seed of a shuffle: `stream(3)` for the evaluation, `stream(10 + i)` for run i.
         tick: Called after every step, for progress.
@@ -101,12 +135,11 @@ class TrainingRuns:
     """
 
     def __init__(
-        self, model: torch.nn.Module, objective: Objective, population: Population, methods: tuple[float, str, float, float],
+        self, model: torch.nn.Module, objective: Objective, population: Population, make: Methods,
         device: Any, stream: Callable[[int], int], tick: Callable[[], None],
     ) -> None:  # fmt: skip
         self.model, self.objective, self.population, self.device = model, objective, population, device
-        self.plain_lr, self.form, self.lr, self.momentum = methods
-        self.stream, self.tick, self.gradients = stream, tick, 0.0
+        self.make, self.stream, self.tick, self.gradients = make, stream, tick, 0.0
         self._runs: dict[tuple[int, bool], _Run] = {}
         source = population.source
         count = max(1, min(source.per_epoch, EVALUATED // source.size))
@@ -154,9 +187,7 @@ class TrainingRuns:
 
     def _begin(self, i: int, plain: bool) -> _Run:
         net = self._start()
-        own = [p for p in net.parameters() if p.requires_grad]
-        optimiser = SGD(own, lr=self.plain_lr) if plain else named(self.form)(own, lr=self.lr, momentum=self.momentum)
-        self._runs[i, plain] = run = _Run(net, optimiser)
+        self._runs[i, plain] = run = _Run(net, self.make(net, plain))
         return run
 
     def _advance(self, run: _Run, i: int, steps: int) -> None:

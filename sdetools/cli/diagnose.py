@@ -1,8 +1,9 @@
-"""The command `sdetools diagnose`, which estimates whether a training run needs momentum."""
+"""The commands `sdetools diagnose` and `diagnose-adam`, which examine whether a training run needs momentum."""
 
 from __future__ import annotations
 
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +55,59 @@ def diagnose(file: str, out: str | None, **options: Any) -> None:
     """
     names = _names(file)
     from sdetools.bridge import diagnose as measure
+
+    _report(lambda progress: measure(progress=progress, **_common(names), **options), out, "diagnosis.json")
+
+
+@main.command("diagnose-adam", short_help="Try whether Adam needs its beta_1, on a training run.")
+@click.argument("file", type=click.Path())
+@click.option("--batch-size", type=int, help="Batch size of the run. [default: that of the loader, if data is one]")
+@click.option("--seeds", type=int, default=6, show_default=True, help="Pairs of runs; fewer than six decide nothing.")
+@click.option("--steps", type=int, default=400, show_default=True, help="Steps of a run.")
+@click.option("--pieces", type=int, default=1, show_default=True, help="Pieces in which a batch passes through the network.")
+@click.option("--device", help="Device, for example cuda. [default: the device of the model]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--out", type=click.Path(), help="Folder for adam_trial.json.")
+def diagnose_adam(file: str, out: str | None, **options: Any) -> None:
+    """Train a network by its Adam or AdamW, and by the same with beta_1 = 0, on the same batches, and compare their progress.
+
+    FILE is as for `sdetools diagnose`, and also defines `optimizer`, torch's Adam or AdamW of the model's parameters, whose numbers and state
+    both runs have. The answer is that of the trial, for runs as long as it: unlike P(keep) of `sdetools diagnose` it is not calibrated.
+
+    \b
+    Example:
+      sdetools diagnose-adam my_run.py --batch-size 128 --steps 1000 --out trial
+    """
+    names = _names(file)
+    if "optimizer" not in names:
+        raise ValueError(f"FILE must define `optimizer`; {file} does not. It is torch.optim.Adam or AdamW of model.parameters().")
+    from sdetools.bridge import diagnose_adam as measure
+
+    _report(
+        lambda progress: measure(optimizer=names["optimizer"], progress=progress, **_common(names), **options),
+        out,
+        "adam_trial.json",
+    )
+
+
+def _common(names: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that both commands have from the names of the user's file."""
+    return {"model": names["model"], "loss": names.get("loss"), "data": names["data"], "loss_of": names.get("loss_of")}
+
+
+def _report(measure: Callable[[Any], Any], out: str | None, name: str) -> None:
+    """Measure under a progress bar, print what is found, and write it as the file `name` of the folder `out`, if that is given."""
     from sdetools.claims.folder import check_folder, write_text
 
     folder = check_folder(out) if out else None
-    with bar() as (name, progress):
-        name("gradients and trial steps")
-        found = measure(
-            names["model"], names.get("loss"), names["data"], loss_of=names.get("loss_of"), progress=progress, **options
-        )
+    with bar() as (label, progress):
+        label("gradients and trial steps")
+        found = measure(progress)
     click.echo(found)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "diagnosis.json", found.to_json())
-        click.echo(f"wrote diagnosis.json in {folder}", err=True)
+        write_text(folder / name, found.to_json())
+        click.echo(f"wrote {name} in {folder}", err=True)
 
 
 def _names(file: str) -> dict[str, Any]:
