@@ -155,7 +155,7 @@ def _numbers(text: str, entry: Any) -> tuple[dict[str, float], dict[str, Any]]:
     signature = inspect.signature(entry.make.__init__).parameters.values()
     own = {p.name: p.default for p in signature if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in _NOT_NUMBERS}
     if "beta" in entry.schedule or not entry.schedule:
-        own = {"beta": 0.9} | own
+        own = {"beta": 0.9} | {name: default for name, default in own.items() if name != "beta"}
     order = [*_FIRST.get(entry.name, ()), *(name for name in own if name not in _FIRST.get(entry.name, ()))]
     given: dict[str, float] = {}
     for i, part in enumerate(text.split(":")[1:]):

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from sdetools._version import __version__
-from sdetools.cli.common import main, print_table
+from sdetools.cli.common import bar, main, print_table
 from sdetools.cli.least_squares import SPECTRA, Method, methods_of, spectrum_of
 
 _PER_DECADE = 32
@@ -88,7 +88,13 @@ def risk(figure: Path | None, record: Path | None, out: str | None, **options: A
     problem = spectrum_of(options)
     oracle = streaming_least_squares(problem.values, problem.label_noise, options["batch"])
     methods = methods_of(options["methods"], problem, oracle, eta)
-    whole = [exact.risk(method.rule, problem.distance, options["steps"]) for method in methods]
+    whole = []
+    with bar() as (label, progress):
+        for i, method in enumerate(methods):
+            label(method.text)
+            whole.append(exact.risk(method.rule, problem.distance, options["steps"]))
+            if progress is not None:
+                progress(i + 1, len(methods))
     _print_problem(problem, options["batch"])
     print_table(
         ("method", "rule", "learning rate", "equivalent to SGD at", "numbers"), [_described(method) for method in methods]

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import sdetools as st
 from sdetools.cli import main
+from sdetools.dynamics.catalogue import optimisers
 
 ONE = ["--spectrum", "1", "--batch", "2", "--eta", "0.5"]
 
@@ -63,6 +64,18 @@ def test_the_methods_have_the_rate_of_one_equivalent_sgd_or_their_own():
     assert float(rows[1][5]) == pytest.approx(0.5 * factor(0.25, 2))
     # QHM moves by h ((1 - nu) + nu (1 - beta)) g in its first step
     assert float(rows[1][7]) == pytest.approx(0.5 * factor(0.5 * (0.5 + 0.5 * 0.1), 2), rel=1e-5)
+
+
+def test_every_linear_rule_of_the_catalogue_is_a_method():
+    """Its default numbers, and the risk of `st.exact.risk` at the rate of its equivalent SGD."""
+    linear = [entry for entry in optimisers() if entry.exact]
+    names = [re.sub("(?<=[a-z])(?=[A-Z][a-z])", "-", entry.name).lower() for entry in linear]
+    assert {"sgd", "heavy-ball", "schedule-free", "mass", "accsgd"} <= {*names}
+    done = call("--spectrum", "1,0.5", "--batch", 4, "--eta", 0.01, "--methods", ",".join(names), "--steps", 5)
+    assert done.exit_code == 0, done.output
+    rows = {row[0]: row for row in table(done.stdout, "method")}
+    assert [row[1] for row in rows.values()] == [entry.name for entry in linear]
+    assert all(rows[name][3] == "0.01" for name, entry in zip(names, linear) if entry.gain and name != "mass")
 
 
 def test_dana_and_mass_have_their_own_numbers():
@@ -242,7 +255,8 @@ def test_files(tmp_path):
         (["--targets", "1,2,3"], "sdetools: `targets` must be one distance or 1"),
         (["--spectrum", "power:1,3", "--targets", "1,2"], "sdetools: `targets` of power must be one exponent"),
         (["--label-noise", "-0.1"], "sdetools: `label_noise` must"),
-        (["--methods", "adam"], "sdetools: a method must be one of accsgd, dana"),
+        (["--methods", "momentum"], "sdetools: a method must be one of "),
+        (["--methods", "momentum"], "; got 'momentum'"),
         (["--methods", "sngm"], "Others are not linear"),
         (["--methods", ","], "sdetools: `methods` must be names"),
         (["--methods", "sgd,sgd"], "sdetools: `methods` must differ; got 'sgd' twice"),
