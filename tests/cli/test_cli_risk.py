@@ -66,16 +66,17 @@ def test_the_methods_have_the_rate_of_one_equivalent_sgd_or_their_own():
     assert float(rows[1][7]) == pytest.approx(0.5 * factor(0.5 * (0.5 + 0.5 * 0.1), 2), rel=1e-5)
 
 
-def test_every_linear_rule_of_the_catalogue_is_a_method():
-    """Its default numbers, and the risk of `st.exact.risk` at the rate of its equivalent SGD."""
-    linear = [entry for entry in optimisers() if entry.exact]
-    names = [re.sub("(?<=[a-z])(?=[A-Z][a-z])", "-", entry.name).lower() for entry in linear]
-    assert {"sgd", "heavy-ball", "schedule-free", "mass", "accsgd"} <= {*names}
-    done = call("--spectrum", "1,0.5", "--batch", 4, "--eta", 0.01, "--methods", ",".join(names), "--steps", 5)
-    assert done.exit_code == 0, done.output
-    rows = {row[0]: row for row in table(done.stdout, "method")}
-    assert [row[1] for row in rows.values()] == [entry.name for entry in linear]
-    assert all(rows[name][3] == "0.01" for name, entry in zip(names, linear) if entry.gain and name != "mass")
+@pytest.mark.parametrize("entry", [entry for entry in optimisers() if entry.exact], ids=lambda entry: entry.name)
+def test_every_linear_rule_of_the_catalogue_is_a_method(entry):
+    """With its default numbers, at the rate of its equivalent SGD; or refused in one sentence by the exact risk (gradients at noisy points)."""
+    name = re.sub("(?<=[a-z])(?=[A-Z][a-z])", "-", entry.name).lower()
+    done = call("--spectrum", "1,0.5", "--batch", 4, "--eta", 0.01, "--methods", name, "--steps", 5)
+    if done.exit_code:
+        assert done.stderr.startswith("sdetools: the exact risk must have") and name in ("sam",), done.output
+        return
+    (row,) = table(done.stdout, "method")
+    assert row[:2] == [name, entry.name] and (row[3] == "0.01") == (entry.gain and name != "mass")
+    assert float(table(done.stdout, "step")[-1][1].split()[0]) < 0.75
 
 
 def test_dana_and_mass_have_their_own_numbers():
