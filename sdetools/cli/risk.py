@@ -17,7 +17,11 @@ from sdetools.cli.common import bar, main, print_table
 from sdetools.cli.least_squares import SPECTRA, Method, methods_of, spectrum_of
 
 _PER_DECADE = 32
+"""Recorded steps of a decade, in figures and files."""
+_MOST_MODES = 20_000
+"""The number of modes up to which the search of --best takes about a minute."""
 _MOMENTUM = ("SGDM", "HeavyBall")
+"""The rules that the rule for dropping momentum is about."""
 
 
 @main.command(short_help="Compute the exact risk of methods on least squares.")
@@ -86,6 +90,10 @@ def risk(figure: Path | None, record: Path | None, out: str | None, **options: A
     folder = check_folder(out) if out else None
     eta, delta = _check.positive("eta", options["eta"]), _check.positive("delta", options["delta"])
     problem = spectrum_of(options)
+    if options["wanted"] and len(problem.values) > _MOST_MODES:
+        raise ValueError(
+            f"`best` must have at most {_MOST_MODES:,} modes, because it computes thousands of exact rates; got {len(problem.values):,}. Leave it out."
+        )
     oracle = streaming_least_squares(problem.values, problem.label_noise, options["batch"])
     methods = methods_of(options["methods"], problem, oracle, eta)
     whole = []

@@ -267,6 +267,7 @@ def test_files(tmp_path):
         (["--methods", "sgdm:fast"], "sdetools: `beta` must be numbers"),
         (["--methods", "sgdm:1"], "sdetools: `beta` must lie in [0, 1)"),
         (["--methods", "sgd:eta=-1"], "sdetools: `eta`"),
+        (["--spectrum", "power:1,20001", "--best"], "sdetools: `best` must have at most 20,000 modes"),
         (["--batch", "0"], "Invalid value for '--batch'"),
         (["--steps", "0"], "Invalid value for '--steps'"),
         (["--plot", "risk.doc"], "sdetools: `plot` must end in .png, .svg or .pdf"),
