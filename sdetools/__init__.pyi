@@ -127,12 +127,21 @@ from .studies.distance import (
 from .studies.execution import (
     Execution as Execution,
 )
+from .studies.exits import (
+    exit_time as exit_time,
+)
 from .studies.extrapolation import (
     extrapolate as extrapolate,
+)
+from .studies.long_paths import (
+    stationary as stationary,
 )
 from .studies.multilevel.estimator import (
     multilevel as multilevel,
 )
 from .studies.slow_clock import (
     slow_study as slow_study,
+)
+from .studies.work_diagrams import (
+    work_precision as work_precision,
 )

@@ -64,6 +64,23 @@ def slow():
     return st.slow_study(oracle, st.schedules.constant(eta=0.25, beta=0.5), [0.0, 0.0], 0.5, 300, dt=0.125, **FAST)
 
 
+def stationary():
+    """Return stationary averages."""
+    return st.stationary(pair()[0], [1.0, 1.0], 20.0, 5, ["x**2", "y"], burn_in=4.0, **FAST)
+
+
+def exits():
+    """Return exit times, of which some are censored."""
+    return st.exit_time(pair()[1], [1.0, 1.0], "x**2 + y**2 - 3", 3.0, 300, ["x*y"], **FAST)
+
+
+def diagram():
+    """Return a work-precision diagram; some of its errors are not resolved."""
+    sde = st.SDE(drift=["-x"], diffusion=["0.2*x"], variables="x")
+    methods = {"Euler": lambda dt: st.EulerMaruyama(sde, dt), "Milstein": lambda dt: st.Milstein(sde, dt)}
+    return st.work_precision(methods, [0.5, 0.25], [1.0], 1.0, 600, ["x", "x**2"], reference=st.Milstein(sde, 0.0625), **FAST)
+
+
 def diverging():
     """Return a simulation with diverged paths."""
     with np.errstate(all="ignore"):
@@ -141,7 +158,24 @@ def nothing(run):
 """
 
 MAKERS = {
-    f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, diverging, diagnosis, claims, risk, speeds)
+    f.__name__: f
+    for f in (
+        simulation,
+        gap,
+        orders,
+        law,
+        levels,
+        extrapolated,
+        slow,
+        stationary,
+        exits,
+        diagram,
+        diverging,
+        diagnosis,
+        claims,
+        risk,
+        speeds,
+    )
 }
 AXES = {"levels": 4, "slow": 2, "speeds": 2}
 

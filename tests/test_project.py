@@ -312,7 +312,10 @@ def test_every_public_function_has_an_example():
     assert not lacking, ", ".join(lacking)
 
 
-SIMULATING = ("extrapolate", "multilevel", "order_study", "simulate", "slow_study", "weak_gap")
+SIMULATING = (
+    *("exit_time", "extrapolate", "multilevel", "order_study", "simulate"),
+    *("slow_study", "stationary", "weak_gap", "work_precision"),
+)
 """Functions that simulate and therefore take the options of `st.Execution`."""
 
 
@@ -348,6 +351,11 @@ CALLS = {
     "weak_gap": lambda **how: st.weak_gap(*_pair(0.5), [1.0], 1.0, 4, ["x0"], **how).table(),
     "order_study": lambda **how: st.order_study(_pair, [0.5], [1.0], 1.0, 4, ["x0"], **how).table(),
     "extrapolate": lambda **how: st.extrapolate(EULER, 0.5, [1.0], 1.0, 4, ["x"], **how).table(),
+    "exit_time": lambda **how: st.exit_time(EULER(0.5), [0.5], "x - 1", 4.0, 8, **how).table(),
+    "stationary": lambda **how: st.stationary(EULER(0.5), [0.5], 40.0, 2, ["x"], **how).table(),
+    "work_precision": lambda **how: st.work_precision([EULER], [0.5], [1.0], 1.0, 4, ["x"], expected=0.4, **how).table(
+        seconds=False
+    ),
     "multilevel": lambda **how: st.multilevel(EULER, [1.0], 1.0, 0.5, ["x"], **how).table(),
     "slow_study": lambda **how: st.slow_study(VALLEY, st.schedules.constant(eta=0.5), [0.0, 0.0], 0.5, 4, shown=0, **how).table(),
 }

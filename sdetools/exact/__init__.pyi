@@ -22,6 +22,9 @@ from .equations import (
     solution as solution,
     step_law as step_law,
 )
+from .exit_times import (
+    exit_time as exit_time,
+)
 from .expectations import (
     expectation as expectation,
     gap as gap,

@@ -12,6 +12,11 @@ from .intervals import (
 from .level_panels import (
     level_panels as level_panels,
 )
+from .long_path_plots import (
+    cost_diagram as cost_diagram,
+    running_means as running_means,
+    survival_curve as survival_curve,
+)
 from .paths import (
     PANELS as PANELS,
     manifold_plot as manifold_plot,

@@ -125,6 +125,7 @@ def execute(
     trajectories: Sequence[int] = (),
     dtype: str = "float64",
     retries: int = RETRIES,
+    sums: bool = False,
 ) -> Sums:
     """Run all chunks of a program and return the accumulated moments.
 
@@ -147,6 +148,7 @@ def execute(
         trajectories: Indices of paths whose state is kept at the recorded steps, in any order; the result has this order.
         dtype: "float64" or "float32", for draws, coefficients and the state of a path; moments are in double precision for both.
         retries: How often a chunk is submitted again after its worker failed.
+        sums: Whether the sums of functionals are kept at the steps `slices`, instead of the state; `keep` must then be False.
 
     Returns:
         The accumulated moments, and the kept states.
@@ -163,7 +165,7 @@ def execute(
     threads = check_threads(threads)
     rows = sum(m.dim for m in program.members)
     check_records(program)
-    points, asked = stored(program, keep, slices), np.asarray(trajectories, np.int64)
+    points, asked = stored(program, keep, slices, sums), np.asarray(trajectories, np.int64)
     what, size = (
         (f"{len(points.steps)} times of " if len(slices) else "") + f"{paths:,} paths",
         len(points.steps) * len(points.rows),

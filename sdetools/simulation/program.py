@@ -222,6 +222,8 @@ class Program:
         control: The control variate of a momentum pair, or None.
         coupled: Whether the members of a pair share their draws.
         every: The step length of each member, in steps of the program; one of them is 1. For a single member (1,) and (1, 1) mean the same.
+        stop: The index of an observable: a path of a single dynamics stands still from the first step at which this observable is not 0. None
+            lets all paths move.
     """
 
     members: tuple[Moving, ...]
@@ -233,6 +235,7 @@ class Program:
     control: ControlVariate | None = None
     coupled: bool = True
     every: tuple[int, ...] = (1, 1)
+    stop: int | None = None
 
     @property
     def pair(self) -> bool:
@@ -267,6 +270,15 @@ class Program:
                 own[self.parts.index(name)] = np.arange(at, at + member.dim)
                 at += member.dim
         return rows
+
+    @property
+    def sum_rows(self) -> np.ndarray:
+        """The rows of the sums of functionals in the stacked state, an integer array `(members * functionals,)`, functional by functional.
+
+        They follow those of the parts, and the `dim` rows of the noise in the momentum buffer if there is a control variate.
+        """
+        first = sum(len(m.parts) * m.dim for m in self.members) + (self.members[0].dim if self.control is not None else 0)
+        return np.arange(first, first + len(self.members) * len(self.functionals))
 
     @property
     def positions(self) -> np.ndarray:
@@ -364,6 +376,8 @@ class Program:
             add(part)
         for item in (*self.observables, *self.functionals):
             add(getattr(item, "identity", item.name))
+        if self.stop is not None:
+            add(f"stop {self.stop}")
         if self.control is not None:
             for part in (self.control.anchor_slot, self.control.slot, self.control.factor, self.control.fading):
                 add(part)

@@ -156,6 +156,9 @@ class ArrayPaths:
             moved = _step(member, coefficients)
             found = (PathByPath(moved) if self.alone[i] else moved)(z, *before)
             self.states[i] = tuple(part.astype(self.dtype, copy=False) for part in np.split(found, len(before)))
+            if program.stop is not None:
+                stands = _one_row(program.observables[program.stop], before[0]) != 0.0
+                self.states[i] = tuple(np.where(stands, old, new) for old, new in zip(before, self.states[i]))
             if i == 0 and program.control is not None:
                 assert isinstance(member, Dynamics)
                 deviation = member.oracle.sigma * member.oracle.noise.value(before[0], z)
@@ -203,7 +206,9 @@ class ArrayPaths:
         return ~np.isfinite(np.concatenate(self.states[i])).all(axis=0)
 
     def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
-        return np.concatenate([p for state in self.states for p in state])[rows, picked].astype(float)
+        controlled = [self.momentum_noise] if self.program.control is not None else []
+        sums = self.totals.swapaxes(0, 1).reshape(-1, len(self.path))
+        return np.concatenate([*(p for state in self.states for p in state), *controlled, sums])[rows, picked].astype(float)
 
 
 def _step(member: Moving, coefficients: Any) -> Callable[..., np.ndarray]:

@@ -166,6 +166,9 @@ class Functions:
         field = _Oracle(self, member, z, p) if isinstance(member, Dynamics) else member.bind(z, p)
         coefficients = self.coefficients[i]
         new = parts_of(member, trace(member.rule, f"the rule of {member.name}", state, field, *coefficients), state)
+        if program.stop is not None:
+            stands = self._observed(program.stop, state[0]) != 0.0
+            new = tuple(value(np.where(stands, old, moving)) for old, moving in zip(state, new))
         step.outputs += [(part, value(v)) for part, v in zip(state, new)]
         if i == 0 and self.momentum_noise is not None:
             if member.sampled:
@@ -219,18 +222,25 @@ class Functions:
             at = (o - len(program.observables)) * len(program.members)
             found = [self.sums[at + i] for i in range(len(program.members))]
             return [*found, value(0.0)] if program.pair else found
-        h = program.observables[o]
-        offset = program.parameter_offset(len(program.members) + o)
-        given = (self.numbers[offset : offset + len(h.parameters)],) if len(getattr(h, "parameters", ())) else ()
-        stage = getattr(h, "torch_value_stage", None) if self.torch else None
-        rows = []
-        for parts in self.parts:
-            x = parts[0]
-            found = self.call(stage, [x], ()) if stage is not None else observable_value(h, x, *given)
-            rows.append(found + np.sum(x * 0.0))
+        rows = [self._observed(o, parts[0]) + np.sum(parts[0] * 0.0) for parts in self.parts]
         if program.pair:
-            rows.append(self._control(h, given) if program.control is not None and stage is None else value(0.0))
+            h = program.observables[o]
+            in_torch = self.torch and getattr(h, "torch_value_stage", None) is not None
+            controlled = program.control is not None and not in_torch
+            rows.append(self._control(h, self._numbers_of(o)) if controlled else value(0.0))
         return rows
+
+    def _observed(self, o: int, x: Value) -> Value:
+        """Return the observable with index `o` at the position `x`, a traced value of shape `()`."""
+        h = self.program.observables[o]
+        stage = getattr(h, "torch_value_stage", None) if self.torch else None
+        return self.call(stage, [x], ()) if stage is not None else observable_value(h, x, *self._numbers_of(o))
+
+    def _numbers_of(self, o: int) -> tuple[Value, ...]:
+        """Return the numbers of the observable with index `o`, a tuple of one traced array, or of none if it has no numbers."""
+        n = len(getattr(self.program.observables[o], "parameters", ()))
+        offset = self.program.parameter_offset(len(self.program.members) + o)
+        return (self.numbers[offset : offset + n],) if n else ()
 
     def _control(self, h: Any, given: Sequence[Any]) -> Value:
         """Return C = c grad h(y_a) . (E - rho E_a), or 0 where it is not finite: at a kink, or on a diverged path."""

@@ -130,8 +130,7 @@ class TensorPaths:
         self.k = k
 
     def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
-        parts = torch.cat([self.state[part.key] for own in self.runner.functions.parts for part in own])
-        return parts[rows, picked].double().cpu().numpy()
+        return torch.cat(self._all())[rows, picked].double().cpu().numpy()
 
     def anchor(self, memory: float) -> list[torch.Tensor]:
         f = self.runner.functions

@@ -110,20 +110,21 @@ class Points:
         return slice(*(ends if self.chosen is None else np.searchsorted(self.chosen, ends).tolist()))
 
 
-def stored(program: Program, keep: bool = False, slices: Sequence[int] = ()) -> Points:
+def stored(program: Program, keep: bool = False, slices: Sequence[int] = (), sums: bool = False) -> Points:
     """Return the states that the main run stores.
 
     Args:
         program: The simulation.
         keep: Whether to store the positions of all dynamics after the last step.
         slices: Steps at which the whole state of all paths is stored.
+        sums: Whether `slices` are steps at which the sums of functionals are stored instead, of all paths as well; then `keep` must be False.
 
     Returns:
         The description of these states. Its steps are `slices` in increasing order, without repetition, and the last step if `keep`. Its rows
         are the whole state with `slices` (also at the last step), else the positions. Without slices and `keep`, no steps and no rows.
     """
     steps = np.union1d(np.asarray(slices, np.int64), [program.steps] * keep).astype(np.int64)
-    rows = program.state_rows.ravel() if len(slices) else program.positions
+    rows = program.sum_rows if sums else program.state_rows.ravel() if len(slices) else program.positions
     return Points(steps, rows if len(steps) else rows[:0])
 
 

@@ -55,6 +55,14 @@ CASES = {
         1,
         lambda ax: plots.phase_diagram([0.1, 1.0, 2.0], [1, 9], [[0.01, 0.1, np.inf], [0.02, 0.2, 3.0]], level=0.05, ax=ax),
     ),
+    "running_means": (1, lambda ax: plots.running_means(T, [T, 1 - T], 0.5, 0.4, 0.6, ax=ax)),
+    "survival_curve": (1, lambda ax: plots.survival_curve(T, [1.0, 0.5, 0.2], T * 0, T * 0 + 1, censored=3, ax=ax)),
+    "cost_diagram": (
+        1,
+        lambda ax: plots.cost_diagram(
+            {"Euler": ([1, 2, 4], [0.1, 0.01, np.nan], [0.09, 0.0, 0.0], [0.11, 0.02, np.inf])}, "error", "seconds", ax=ax
+        ),
+    ),
     "risk_curves": (1, lambda ax: plots.risk_curves([0, 1, 9], {"SGD": [2.0, 1.0, 0.1]}, slopes=[-1.0], ax=ax)),
     "roofline_panels": (2, lambda ax: plots.roofline_panels({"quadratic": np.arange(1.0, 11.0).reshape(5, 2)}, ax)),
 }

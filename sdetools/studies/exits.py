@@ -1,0 +1,397 @@
+r"""Exit times: when paths leave a set, as a survival curve with its band, and a mean that allows for paths which have not left.
+
+A path leaves at the first step k >= 0 with x_k outside. It then stands still, so that its last state is the place of exit and the observable
+"outside" is 1 from then on. So the survival function is a mean of an indicator, and min(tau, T) a sum over the steps of a path, for the end T of
+the run.
+
+All paths that have not left are censored at the same time T. Kaplan and Meier's estimate is then the share of paths that have not left, and the
+inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant gives a band for all times at once,
+
+    P(sup_t |S_n(t) - S(t)| > sqrt(log(2 / (1 - level)) / (2 n))) <= 1 - level.
+
+An SDE's path may leave and return between two steps, so the exit time of an integrator is too late by a term of order sqrt(dt). A boundary that
+is shifted inwards by 0.5826 sqrt(dt) |b^T n|, with the normal n, removes this term.
+
+Sources: P. Massart, Annals of Probability 18 (1990) 1269-1283; M. Broadie, P. Glasserman, S. Kou, Mathematical Finance 7 (1997) 325-349;
+E. Gobet, S. Menozzi, Stochastic Processes and their Applications 120 (2010) 130-162.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import select
+from sdetools.dynamics.base import Moving
+from sdetools.dynamics.integrators.base import Integrator
+from sdetools.estimates import Estimate
+from sdetools.results.protocol import BY_HAND, Origin, Result, call_text
+from sdetools.simulation.philox import Stream
+from sdetools.studies.clock import steps_to
+from sdetools.studies.execution import Execution, ExecutionOptions
+from sdetools.studies.known import Known
+from sdetools.studies.means import Simulation, make_program
+from sdetools.studies.observables import Indicator, Observable, observable, observables
+from sdetools.studies.ranges import Range
+from sdetools.studies.sampler import sampling
+from sdetools.studies.statistics import SingleStatistics
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+OVERSHOOT = 0.5825971579390107
+"""-zeta(1/2) / sqrt(2 pi), the mean overshoot of a normal random walk over a distant boundary, in standard deviations of a step."""
+FRAMES = 200
+"""The number of recorded times by default, the start not included."""
+OUTSIDE, TIME = "outside", "time inside"
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The condition g(x) > -shift |b(x)^T grad g(x)|: the path is outside.
+
+    Attributes:
+        level: The function g, positive outside.
+        sde: The SDE whose diffusion is b; None for a shift of 0.
+        shift: The factor of the shift, 0.5826 sqrt(dt); 0 for none.
+    """
+
+    level: Observable
+    sde: Any = None
+    shift: float = 0.0
+
+    def __call__(self, x: Any) -> Any:
+        g = self.level.value(x)
+        if not self.shift:
+            return g > 0.0
+        slope, squares = self.level.gradient(x), 0.0
+        for j in range(self.sde.noise_dim):
+            column = self.sde.diffusion(x, [float(i == j) for i in range(self.sde.noise_dim)])
+            along = np.sum(slope * column, axis=0)
+            squares = squares + along * along
+        return g + self.shift * np.sqrt(squares) > 0.0
+
+    @property
+    def identity(self) -> str:
+        """A text that identifies the condition and its numbers."""
+        numbers = [] if self.sde is None else self.sde.parameters.tolist()
+        own = self.level.identity, self.level.parameters.tolist()
+        return f"outside {own} shift {self.shift!r} {getattr(self.sde, 'identity', '')} {numbers}"
+
+
+@dataclass(frozen=True)
+class TimeInside:
+    """The functional min(tau, t): the time of the steps that began inside. It is NaN for a diverged path.
+
+    Attributes:
+        outside: The observable that is 1 outside, 0 inside.
+        step_time: The time of one step.
+    """
+
+    outside: Observable
+    step_time: float
+
+    name = TIME
+
+    @property
+    def identity(self) -> str:
+        """A text that identifies the functional."""
+        return f"{self.name} {self.outside.identity} {self.step_time!r}"
+
+    def increment(self, before: Any, after: Any) -> Any:
+        """Return the time of one step if `before` is inside, else 0: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
+        return select(self.outside.value(before) > 0.0, 0.0, self.step_time) + np.sum(after * 0.0, axis=0)
+
+
+@dataclass(frozen=True, repr=False)
+class ExitMean(Estimate):
+    """A mean exit time; if some paths have not left, a lower bound: the value is then E min(tau, T), and the interval has no upper end.
+
+    Attributes:
+        censored: The number of paths that had not left at the end of the run.
+        horizon: The time T at which the run ended.
+        remedy: The horizon at which all paths would probably have left, if paths go on to leave at their rate so far; infinite if none left.
+
+    The other attributes are those of `Estimate`.
+    """
+
+    censored: int = field(default=0, kw_only=True)
+    horizon: float = field(default=math.nan, kw_only=True)
+    remedy: float = field(default=math.nan, kw_only=True)
+
+    def _ends(self, level: float) -> tuple[float, float]:
+        low, high = super()._ends(level)
+        return max(low, 0.0), math.inf if self.censored else high
+
+    def __repr__(self) -> str:
+        if not self.censored or not math.isfinite(self.value):
+            return super().__repr__()
+        way = f"take horizon={self.remedy:.3g}" if math.isfinite(self.remedy) else "no path left; take a far later horizon"
+        return f"{self.name} >= {self.low:.4g} ({100 * self.confidence:g} %, {self.n} paths: {self.censored:,} had not left by t={self.horizon:g}; {way})"
+
+
+@dataclass(frozen=True)
+class ExitStudy(Result):
+    """Exit times of the paths of a dynamics; the return value of `st.exit_time`.
+
+    Attributes:
+        run: The means along the stopped paths, which stand still where they left: of the indicator "outside", of the observables, and of the
+            functional "time inside", which is min(tau, t) at time t.
+        corrected: Whether the boundary was shifted by 0.5826 |b^T n| sqrt(dt), to estimate the exit time of the SDE.
+        origin: The call, seed, stream, backend, floating-point type and version.
+    """
+
+    run: Simulation
+    corrected: bool = False
+    origin: Origin = field(default=BY_HAND, compare=False)
+
+    @property
+    def diverged(self) -> int:
+        """The number of diverged paths: those whose state was not finite before they left."""
+        return self.run.diverged
+
+    @property
+    def times(self) -> np.ndarray:
+        """The recorded times, `(times,)`, in ascending order."""
+        return self.run.times
+
+    @property
+    def paths(self) -> int:
+        """The number of paths, diverged ones included."""
+        return self.run.paths
+
+    @property
+    def censored(self) -> int:
+        """The number of paths that had not left at the end of the run, diverged paths included."""
+        share = float(self.run.statistics.mean[-1, 0])
+        return self.paths - round(self.paths * share) if math.isfinite(share) else self.paths
+
+    def survival(self, time: float | None = None) -> Estimate:
+        """Return the probability that a path has not left by a recorded time, with Clopper and Pearson's interval.
+
+        Args:
+            time: The recorded time; None for the last. ValueError if it was not recorded.
+        """
+        left = self.run.at(0, time)
+        return replace(
+            left, value=1.0 - left.value, name=f"P(tau > {self.times[-1] if time is None else time:g})", skewness=-left.skewness
+        )
+
+    def band(self, confidence: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the simultaneous band of the survival function at the recorded times, by Massart's inequality.
+
+        Args:
+            confidence: The confidence level, strictly between 0 and 1; None for that of the run.
+
+        Returns:
+            Two arrays `(times,)`, the lower and the upper limit; 0 and 1 if a path diverged.
+        """
+        level = _check.confidence(self.run.confidence if confidence is None else confidence)
+        half = math.sqrt(math.log(2 / (1 - level)) / (2 * self.paths))
+        share = 1.0 - self.run.statistics.mean[:, 0]
+        low, high = np.clip(share - half, 0.0, 1.0), np.clip(share + half, 0.0, 1.0)
+        return np.where(np.isfinite(share), low, 0.0), np.where(np.isfinite(share), high, 1.0)
+
+    def restricted_mean(self, time: float | None = None) -> Estimate:
+        """Return E min(tau, t) for a recorded time t, which all paths show, also those that have not left.
+
+        Args:
+            time: The recorded time; None for the last. ValueError if it was not recorded.
+        """
+        t = float(self.times[-1] if time is None else time)
+        found = self.run.at(TIME, time)
+        return replace(found, name=f"E min(tau, {t:g})", least=0.0, most=t)
+
+    def mean(self) -> ExitMean:
+        """Return the mean exit time if all paths have left, otherwise its lower bound E min(tau, T) with an interval without an upper end.
+
+        The value is NaN if a path diverged.
+        """
+        found = self.run.at(TIME)
+        gone, horizon = self.paths - self.censored, float(self.times[-1])
+        rate = gone / (self.paths * found.value) if gone and found.value > 0 else 0.0
+        remedy = math.log(20 * self.paths) / rate if rate else math.inf
+        least, most = (0.0, horizon) if self.censored or found.stderr == 0 else (-math.inf, math.inf)
+        return ExitMean(
+            found.value, found.stderr, found.n, found.confidence, "E tau", found.diverged, found.first_divergence, random=found.random,
+            rounding=found.rounding, least=least, most=most, skewness=found.skewness, censored=self.censored, horizon=horizon, remedy=remedy,
+        )  # fmt: skip
+
+    def at_exit(self, h: str | int) -> Estimate:
+        """Return the mean of an observable where paths left, or where they are at the end of the run if they have not left.
+
+        Args:
+            h: The name of the observable, or its index among those that were passed.
+        """
+        found = self.run.at(h if isinstance(h, str) else range(1, len(self.run.names) - 1)[h])
+        return replace(found, name=found.name.replace(f" at t={self.times[-1]:g}", " at the exit"))
+
+    @cached_property
+    def data(self) -> xarray.Dataset:
+        """A dataset with `survival`, its simultaneous band `low` and `high`, and `restricted_mean`, E min(tau, t), over `time`.
+
+        `mean` and `stderr` are those of the last time, over (observable): the mean exit time, and the observables at the exit. The attributes are the
+        numbers of paths, of censored paths and of diverged paths, whether the boundary was shifted, and the fields of `origin`.
+        """
+        import xarray
+
+        low, high = self.band()
+        s, names = self.run.statistics, [TIME, *self.run.names[1:-1]]
+        order = [len(self.run.names) - 1, *range(1, len(self.run.names) - 1)]
+        return xarray.Dataset(
+            {
+                "survival": ("time", 1.0 - s.mean[:, 0]), "low": ("time", low), "high": ("time", high),
+                "restricted_mean": ("time", s.mean[:, -1]), "restricted_mean_stderr": ("time", self.run.facts.stderr[:, -1]),
+                "mean": ("observable", s.mean[-1, order]), "stderr": ("observable", self.run.facts.stderr[-1, order]),
+            },
+            coords={"time": self.times, "step": ("time", self.run.steps), "observable": names},
+            attrs={"paths": self.paths, "censored": self.censored, "diverged": self.diverged, "corrected": int(self.corrected)}
+            | self.origin.attributes,
+        )  # fmt: skip
+
+    def table(self) -> str:
+        """Return a text table of the survival function at up to eleven recorded times with its band, and the mean exit time."""
+        low, high = self.band()
+        lines = [f"{'time':>10} {'inside':>10} {f'{100 * self.run.confidence:g} % band':>22} {'E min(tau, time)':>18}"]
+        for t in np.unique(np.linspace(0, len(self.times) - 1, 11).astype(int)):
+            s = self.run.statistics.mean[t]
+            band = f"[{low[t]:.4f}, {high[t]:.4f}]"
+            lines.append(f"{self.times[t]:>10.4g} {1 - s[0]:>10.4f} {band:>22} {s[-1]:>18.6g}")
+        return "\n".join([*lines, repr(self.mean()), *(repr(self.at_exit(h)) for h in self.run.names[1:-1])])
+
+    def plot(self, *, ax: Any = None) -> Figure:
+        """Plot the share of paths inside against time with its simultaneous band, and return the figure.
+
+        Args:
+            ax: The axes; None for those of a new figure.
+        """
+        from sdetools.plots import figure_of, survival_curve
+
+        share = 1.0 - self.run.statistics.mean[:, 0]
+        return figure_of(survival_curve(self.times, share, *self.band(), censored=self.censored, ax=ax))
+
+    def __repr__(self) -> str:
+        how = ", boundary shifted for the time between steps" if self.corrected else ""
+        lines = [f"exit of {self.run.dynamics.name}: {self.paths:,} paths to t={self.times[-1]:g}{how}", repr(self.mean())]
+        if self.diverged:
+            lines.append(f"{self.diverged:,} paths left the finite range, first at step {self.run.first_divergence}")
+        return "\n  ".join([*lines, *(repr(self.at_exit(h)) for h in self.run.names[1:-1])])
+
+
+def exit_time(
+    dynamics: Moving,
+    x0: Any,
+    leaves: Any,
+    horizon: float,
+    paths: int = 10_000,
+    observe: Any = (),
+    *,
+    corrected: bool = False,
+    times: Any = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    stream: int | Stream = 0,
+    **execution: Unpack[ExecutionOptions],
+) -> ExitStudy:
+    r"""Estimate when paths leave a set: the survival function P(tau > t) with a band, the mean exit time, and observables at the exit.
+
+    Exits are seen at steps. For an optimiser, this is its exit time. For an integrator it is above that of the SDE by a term of order
+    sqrt(dt); `corrected=True` removes it. In one dimension `st.exact.exit_time` gives the mean of both without simulation.
+
+    Args:
+        dynamics: An optimiser, an SDE with an integrator, or any other one-step rule.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
+        leaves: An expression or a function g of x that is positive outside, such as "x**2 + y**2 - 4"; or a function of x that returns a
+            condition, such as `lambda x: x[0] > 2`. A path leaves at its first step outside.
+        horizon: The time at which the run ends, a whole number of steps.
+        paths: The number of paths.
+        observe: Observables whose means at the place of exit are wanted, as in `simulate`.
+        corrected: Whether to shift the boundary inwards by 0.5826 sqrt(dt) |b^T grad g| / |grad g|, to estimate the exit time of the SDE with an
+            error of order dt. It needs an integrator with normal draws, an SDE with one part and without time, and a differentiable g.
+        times: A list of times to record, or "all" for every step. None records 200 times at equal distances.
+        confidence: The confidence level of intervals and of the simultaneous band.
+        seed: The seed of the draws.
+        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
+
+    Returns:
+        The survival function, the mean exit time and the observables at the exit.
+
+    Raises:
+        ValueError: If an argument is invalid, or the boundary cannot be shifted; the message states the rule and a remedy.
+
+    Example:
+        >>> import sdetools as st
+        >>> motion = st.SDE(drift=["0"], diffusion=["1"], variables="x")
+        >>> run = st.exit_time(st.EulerMaruyama(motion, 0.01), [0.25], "abs(x) - 1", horizon=20.0, paths=20_000)
+        >>> run.censored, abs(run.mean().z(st.exact.exit_time(st.EulerMaruyama(motion, 0.01), [0.25], -1.0, 1.0))) < 4.5
+        (0, True)
+    """
+    how = Execution.of(execution)
+    call = call_text(exit_time, locals(), **how.changed())
+    if not isinstance(dynamics, Moving):
+        raise ValueError(f"a dynamics was expected, such as st.SGD(oracle, plan); got {dynamics!r}.")
+    if times is None:
+        steps = steps_to(horizon, dynamics.step_time)
+        times = np.unique(np.linspace(0, steps, min(FRAMES, steps) + 1).astype(int)) * dynamics.step_time
+    condition = _outside(leaves, dynamics, corrected)
+    outside = observable(Indicator(condition), dynamics, OUTSIDE)
+    test_functions = [outside, *observables(observe, dynamics)]
+    named = {h.name: h for h in test_functions}
+    if len(named) < len(test_functions) or TIME in named:
+        raise ValueError(f"`observe` must not use the names {OUTSIDE!r} and {TIME!r}. Pass a dict name -> observable.")
+    inside = TimeInside(outside, dynamics.step_time)
+    program, record, step_time = make_program(
+        (dynamics,), x0, horizon, test_functions, times, inside, control=False, coupled=True
+    )
+    program = replace(program, stop=0)
+    paths = _check.count("paths", paths, hint="Every estimate needs at least one path.")
+    _check.confidence(confidence)
+    with sampling(how, seed, stream, lambda: program.fingerprint(seed, stream, paths)) as sampler:
+        sums = sampler.run(program, paths)
+    statistics = SingleStatistics(sums)
+    names = tuple(o.name for o in (*program.observables, *program.functionals))
+    origin = sampler.origin(call, sums)
+    run = Simulation(
+        dynamics, record * step_time, record, names, statistics, confidence, Known(program, statistics), origin=origin
+    )
+    return ExitStudy(run, corrected, origin)
+
+
+def _outside(leaves: Any, dynamics: Moving, corrected: bool) -> Any:
+    """Return the condition of a point outside, a function of x.
+
+    Args:
+        leaves: The function g, or a function that returns a condition.
+        dynamics: The dynamics.
+        corrected: Whether the boundary is shifted.
+
+    Raises:
+        ValueError: If the boundary cannot be shifted.
+    """
+    level = observable(leaves, dynamics, OUTSIDE)
+    if level.range is not None and level.range == Range.of((0, 1)):
+        if corrected:
+            raise ValueError(
+                "`leaves` must be a function g that is positive outside for corrected=True; got a condition, which has no gradient. Write for "
+                "example 'x - 1' for x > 1."
+            )
+        return Outside(level)
+    if not corrected:
+        return Outside(level)
+    if not isinstance(dynamics, Integrator) or dynamics.law != "normal":
+        raise ValueError(
+            f"`corrected` must be False for {dynamics.name}, which has no SDE with normal draws; its exits at steps are its own. Omit it."
+        )
+    if len(dynamics.parts) != 1 or dynamics.sde.signals or not dynamics.sde.noise_dim:
+        raise ValueError(
+            f"`corrected` must be False for {dynamics.sde!r}, which has several parts, no noise, or coefficients that depend on time. Take a "
+            "smaller dt, and extrapolate in sqrt(dt)."
+        )
+    return Outside(level, dynamics.sde, OVERSHOOT * math.sqrt(dynamics.step_time))
