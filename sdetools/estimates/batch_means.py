@@ -7,7 +7,7 @@ batch b of path p. With P paths of B batches each, the estimate of the stationar
 
 Deviations are those from the average over all paths, not over the own path: paths that disagree make the interval wide. If batches are long
 compared with the memory of the process, they are independent and normal, so that Student's quantile gives the level with few batches too. For
-B = 1 these are independent replications.
+B = 1 these are independent replications. Where the split R-hat shows that paths disagree, the batches of a path are not independent, and B = 1.
 
 - The integrated autocorrelation time in steps, 1 + 2 sum_k corr(h(x_0), h(x_k)), is m s^2 / Var h; the variance of h is taken over all steps.
 - The effective sample size is the number of independent draws with the same standard error, P B Var h / s^2.
@@ -82,7 +82,7 @@ class BatchMeans:
         means: The average of h over each block, `(paths, blocks)`; an even number of blocks of equal length.
         squares: The average of h^2 over each block, `(paths, blocks)`.
         length: The number of steps of a block.
-        batches: The number of batches of a path for the standard error, a divisor of the number of blocks.
+        batches: The wanted number of batches of a path for the standard error, a divisor of the number of blocks.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -107,6 +107,11 @@ class BatchMeans:
         """The number of steps of all paths together."""
         return self.means.size * self.length
 
+    @cached_property
+    def used(self) -> int:
+        """The number of batches of a path for the standard error: the wanted one, but 1 if there are several paths, and they disagree."""
+        return 1 if self.paths > 1 and self.r_hat > MIXED else self.batches
+
     def merged(self, batches: int) -> np.ndarray:
         """Return the averages of h over `batches` batches of each path, `(paths, batches)`; `batches` divides the number of blocks."""
         return self.means.reshape(self.paths, batches, -1).mean(axis=2)
@@ -125,12 +130,12 @@ class BatchMeans:
         return variance if variance > 1e-9 * second or second == 0 else math.nan
 
     def stderr(self, batches: int | None = None) -> float:
-        """Return the standard error of the mean from `batches` batches of each path, by default those of the attribute; NaN for one batch in all."""
-        y = self.merged(self.batches if batches is None else batches)
+        """Return the standard error of the mean from `batches` batches of each path, by default `used`; NaN for one batch in all."""
+        y = self.merged(self.used if batches is None else batches)
         return math.sqrt(float(((y - self.mean) ** 2).sum()) / (y.size - 1) / y.size) if y.size > 1 else math.nan
 
     def autocorrelation_time(self, batches: int | None = None) -> float:
-        """Return the integrated autocorrelation time in steps, from `batches` batches of each path, by default those of the attribute."""
+        """Return the integrated autocorrelation time in steps, from `batches` batches of each path, by default `used`."""
         return self.steps * self.stderr(batches) ** 2 / self.variance if self.variance > 0 else math.nan
 
     @cached_property
@@ -158,13 +163,13 @@ class BatchMeans:
     @cached_property
     def concerns(self) -> tuple[str, ...]:
         """Reasons to doubt the interval, as texts with a remedy; empty if there are none."""
-        out, tau, length = [], self.autocorrelation_time(), self.steps // (self.paths * self.batches)
+        out, tau, length = [], self.autocorrelation_time(), self.steps // (self.paths * self.used)
         if self.r_hat > MIXED:
             out.append(
                 f"split R-hat {self.r_hat:.3f} > {MIXED}: the halves of paths disagree, or are shorter than some 50 autocorrelation times; take "
                 "a later horizon and a longer burn_in"
             )
-        if self.batches > 1 and length < SHORTEST * tau:
+        if self.used > 1 and length < SHORTEST * tau:
             out.append(
                 f"batches of {length:,} steps are shorter than {SHORTEST:g} autocorrelation times ({tau:,.3g} steps): the interval may be too "
                 "narrow; take a later horizon, or more paths with fewer batches"
@@ -180,7 +185,7 @@ class BatchMeans:
             diverged: The number of diverged paths; if there are any, the value is NaN.
             first: The first step of divergence; -1 for none.
         """
-        n = self.paths * self.batches
+        n = self.paths * self.used
         if diverged:
             return StationaryEstimate(math.nan, math.nan, n, confidence, name, diverged, first, steps=self.steps)
         stderr, tau = self.stderr(), self.autocorrelation_time()

@@ -83,11 +83,10 @@ def exit_time(of: Any, x0: Sequence[float], low: float | None = None, high: floa
         )
     if left >= right:
         raise ValueError(f"`low` must be below `high`; got low={low!r} and high={high!r}. Swap them.")
+    field = _coefficients(of) if isinstance(of, SDE) else _normal_step(of)
     if not left < x < right:
         return 0.0
-    if isinstance(of, SDE):
-        return _integral(_coefficients(of), x, left, right)
-    return _chain(_normal_step(of), x, left, right, of.step_time)
+    return _integral(field, x, left, right) if isinstance(of, SDE) else _chain(field, x, left, right, of.step_time)
 
 
 # ---- the process as two functions of x: drift and variance, or mean and deviation of a step

@@ -111,7 +111,9 @@ def cost_diagram(
         resolved = shown & (low > 0)
         hollow = shown & ~resolved
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        axes.plot(error[resolved], cost[resolved], color=colour, linewidth=1.5, marker=marker, markersize=5.5, label=typeset(name))
+        axes.plot(
+            error[resolved], cost[resolved], color=colour, linewidth=1.5, marker=marker, markersize=5.5, label=typeset(name)
+        )
         axes.hlines(cost[resolved], low[resolved], high[resolved], color=colour, linewidth=1.0)
         axes.plot(high[hollow], cost[hollow], linestyle="", marker=marker, markeredgecolor=colour, markerfacecolor="white")
         axes.hlines(cost[hollow], high[hollow] / 3, high[hollow], color=colour, linewidth=1.0, linestyle=DASHED)

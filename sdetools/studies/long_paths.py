@@ -69,7 +69,7 @@ class StationaryStudy(Result):
         times: The times at which the blocks end, `(blocks,)`.
         burn_in: The time that the averages leave out.
         length: The number of steps of a block.
-        batches: The number of batches of each path for the standard errors.
+        batches: The number of batches of each path for the standard errors; 1 where paths disagree.
         confidence: The confidence level of intervals.
         diverged: The number of diverged paths: those whose state was not finite at some step.
         first_divergence: The first step at which the state of a path was not finite; -1 if all were finite.
@@ -229,7 +229,7 @@ def stationary(
         burn_in: The time that the averages leave out, below the horizon; None for a fifth of it. It is prolonged by at most 63 steps, so that 64
             blocks of equal length remain.
         batches: The number of batches of each path from which the standard error is computed: 1, 2, 4, ..., 64. None takes the least number with
-            64 batches of all paths together: for 64 paths or more, one batch a path.
+            64 batches of all paths together: for 64 paths or more, one batch a path. It is 1 where the split R-hat shows that paths disagree.
         confidence: The confidence level of intervals.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
