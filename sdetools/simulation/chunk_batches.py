@@ -145,14 +145,18 @@ def walk(program: Program, paths: MovingPaths, more: Iterable[int]) -> Iterator[
     """
     control, record, kept = program.control, {int(k): t for t, k in enumerate(program.record)}, {}
     anchors = () if control is None else np.flatnonzero(control.anchor_slot >= 0).tolist()
+    still = False
     for k in sorted({*record, *anchors, *more}):
-        paths.advance(k)
+        if not still:
+            paths.advance(k)
         if control is not None and k in anchors:
             kept[control.anchor_slot[k]] = paths.anchor(control.memory[k])
         if k not in record:
             yield k, None
         elif control is None:
-            yield k, paths.recorded(None, 0.0, 0.0)
+            rows = paths.recorded(None, 0.0, 0.0)
+            still = program.stop is not None and bool((rows[program.stop] == 1.0).all())
+            yield k, rows
         else:
             t = record[k]
             yield k, paths.recorded(kept[control.slot[t]], control.factor[t], control.fading[t])

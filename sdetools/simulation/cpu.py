@@ -313,6 +313,15 @@ class Writer:
         self.most = self.rows
         starts, start = self.with_draws([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
         step, record, snapshot = self._steps(), self._record(), self._snapshot()
+        if program.stop is not None:  # a block whose paths all stand still takes no more steps
+            starts = ["still = 0", *starts]
+            record += [
+                "still = 1",
+                "for j in range(valid):",
+                f"    if S[{(self.h + program.stop) * L} + j] != 1.0:",
+                "        still = 0",
+            ]
+            step = ["if still == 0:", *indent(step)]
         spans = self._spans()
         count = self.tables.function("count_diverged")
         diverged = [f"diverged[{i}] += lanes.call({count}, base, {span}, valid, {L}, 0)" for i, span in enumerate(spans)]

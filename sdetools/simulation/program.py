@@ -222,8 +222,8 @@ class Program:
         control: The control variate of a momentum pair, or None.
         coupled: Whether the members of a pair share their draws.
         every: The step length of each member, in steps of the program; one of them is 1. For a single member (1,) and (1, 1) mean the same.
-        stop: The index of an observable: a path of a single dynamics stands still from the first step at which this observable is not 0. None
-            lets all paths move.
+        stop: The index of an observable with the values 0 and 1: a path of a single dynamics stands still from the first step at which it is 1.
+            Functionals must not change then, because paths that all stand still take no more steps. None lets all paths move.
     """
 
     members: tuple[Moving, ...]

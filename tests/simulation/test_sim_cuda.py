@@ -98,6 +98,25 @@ def others() -> None:
         assert np.abs(a - run(CASES[name](), "numpy").final).max() > 2.0**-26
 
 
+def stopped() -> None:
+    """Compares paths that stand still, and stored sums of functionals, with NumPy."""
+    oracle = st.NoisyOracle(st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y"), st.noise.gaussian(dim=2))
+    rule = st.SGDM(oracle, st.schedules.constant(0.1, 0.5))
+    given = dict(x0=[1.0, 1.0], horizon=0.1 * LENGTH, paths=300, seed=1)
+    runs = [
+        st.exit_time(rule, leaves="x**2 + y**2 - 4.5", observe=["x"], times="all", backend=b, **given) for b in ("cuda", "numpy")
+    ]
+    assert 30 < runs[1].censored < 270
+    for name in ("survival", "restricted_mean", "mean"):
+        np.testing.assert_allclose(runs[0].data[name].values, runs[1].data[name].values, rtol=1e-12, atol=1e-12)
+    runs = [st.stationary(rule, observe=["x", "x*y"], burn_in=0.6, backend=b, **given) for b in ("cuda", "numpy")]
+    np.testing.assert_allclose(runs[0].means, runs[1].means, rtol=1e-12, atol=1e-12)
+
+
+def test_stopped_paths_and_sums_on_the_simulator():
+    run_apart(__file__, "stopped", NUMBA_ENABLE_CUDASIM="1")
+
+
 ONE = (
     *(np.exp, np.expm1, np.log, np.log1p, np.sqrt, np.sin, np.cos, np.tan, np.sinh, np.cosh, np.tanh, np.arctan, np.arcsin),
     *(np.arccos, np.sign, np.floor, np.abs),
