@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sdetools.dynamics.catalogue import integrators
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
@@ -32,6 +34,7 @@ def test_every_example_is_here():
         "own_network_gap",
         "slow_motion",
         "which_sde",
+        "work_precision",
     }
 
 
@@ -143,3 +146,20 @@ def test_which_sde(capsys):
     errors = [abs(a - b) for a, b in seen]
     # eta falls by factors of 4; the six printed digits allow for 1e-6
     assert len(seen) == 3 and abs(seen[0][1]) > 0.1 and all(b < a / 3 + 2e-6 for a, b in itertools.pairwise(errors))
+def test_work_precision(capsys, tmp_path, monkeypatch):
+    """Every integrator; higher orders have the smaller errors at the shortest step, and those of the splittings fall by four."""
+    monkeypatch.chdir(tmp_path)
+    printed = _output("work_precision", capsys)
+    assert all(f"\n{cls.__name__} " in printed for cls in integrators())
+    strong = [line.split() for line in printed.splitlines() if "root mean square" in line and "0.0625" in line]
+    errors = {(k, words[0]): float(words[5]) for k, words in enumerate(strong)}
+    euler, milstein, heun, additive, sra1 = errors.values()
+    assert milstein < 0.75 * euler and sra1 < 0.05 * additive and heun > 0
+    for name in ("OBABO", "BAOAB", "UBU"):
+        coarse, fine = (
+            float(line.split()[3])
+            for line in printed.splitlines()
+            if line.startswith(name) and line.split()[2] in ("0.5", "0.25")
+        )
+        assert 3 < coarse / fine < 5.5
+    assert (tmp_path / "work_precision.svg").read_text().startswith("<?xml")
