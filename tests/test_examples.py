@@ -146,6 +146,9 @@ def test_which_sde(capsys):
     errors = [abs(a - b) for a, b in seen]
     # eta falls by factors of 4; the six printed digits allow for 1e-6
     assert len(seen) == 3 and abs(seen[0][1]) > 0.1 and all(b < a / 3 + 2e-6 for a, b in itertools.pairwise(errors))
+
+
+@pytest.mark.slow
 def test_work_precision(capsys, tmp_path, monkeypatch):
     """Every integrator; higher orders have the smaller errors at the shortest step, and those of the splittings fall by four."""
     monkeypatch.chdir(tmp_path)

@@ -31,15 +31,17 @@ def test_mean_and_standard_error_are_those_of_the_batch_averages():
     assert found.stderr() == pytest.approx(y.std(ddof=1) / math.sqrt(12), rel=1e-13)
     assert found.variance == pytest.approx(h.var(), rel=1e-12)
     e = found.estimate()
-    assert (e.n, e.steps) == (12, 288) and e.ess * e.autocorrelation_time == pytest.approx(288)
+    assert (e.n, e.steps) == (12, 288) and e.ess == pytest.approx(h.var() / (y.var(ddof=1) / 12), rel=1e-12)
+    assert e.autocorrelation_time == pytest.approx(288 / e.ess, rel=1e-12)
     assert e.half_width == pytest.approx(2.2009851600829447 * e.stderr, rel=1e-12)  # Student's t, 11 degrees of freedom
 
 
-def test_split_r_hat_is_that_of_its_definition():
-    h = np.random.default_rng(2).normal(size=(4, 64)).cumsum(axis=1)
-    halves = h.reshape(8, 32)
+@pytest.mark.parametrize("steps", [4, 64])
+def test_split_r_hat_is_that_of_its_definition(steps):
+    h = np.random.default_rng(2).normal(size=(4, steps)).cumsum(axis=1)
+    halves, n = h.reshape(8, -1), steps // 2
     within, between = halves.var(axis=1, ddof=1).mean(), halves.mean(axis=1).var(ddof=1)
-    assert blocks(h, 8, 2).r_hat == pytest.approx(math.sqrt((31 / 32 * within + between) / within), rel=1e-12)
+    assert blocks(h, 4, 2).r_hat == pytest.approx(math.sqrt(((n - 1) / n * within + between) / within), rel=1e-12)
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
@@ -55,7 +57,7 @@ def test_the_autocorrelation_time_is_that_of_an_autoregression(phi):
 def test_the_blocking_curve_rises_to_the_autocorrelation_time():
     """Batches of 2 steps show less than a tenth of a memory of 39 steps."""
     lengths, taus = blocks(autoregression(0.95, 64, 64 * 64), 2048, 64).blocking
-    assert lengths[0] == 2 and (np.diff(lengths) > 0).all()
+    assert lengths.tolist() == [2 * 2**j for j in range(12)]
     assert taus[0] < 4 and abs(taus[-1] / 39 - 1) < 4.5 * math.sqrt(2 / 63) + 39 / 8192
 
 
@@ -79,6 +81,32 @@ def test_batches_shorter_than_the_memory_are_reported():
     e = blocks(autoregression(0.99, 1, 64 * 32), 64, 64).estimate()
     assert any("shorter than 10 autocorrelation times" in c for c in e.concerns) and SHORTEST == 10
     assert not any("shorter" in c for c in blocks(autoregression(0.0, 4, 64 * 32), 64, 64).estimate().concerns)
+
+
+@pytest.mark.parametrize("factor", [0.995, 1.005])
+def test_the_limit_of_the_length_is_ten_autocorrelation_times(factor):
+    """The variance of h is chosen such that a batch of 640 steps has ten autocorrelation times, up to half a per cent."""
+    means = np.random.default_rng(5).normal(size=(1, 32))
+    wanted = factor * 64.0
+    variance = 32 * 640 * float(means.var(ddof=1)) / 32 / wanted
+    found = BatchMeans(means, np.full((1, 32), variance + means.mean() ** 2), 640, 32)
+    assert found.autocorrelation_time() == pytest.approx(wanted, rel=1e-12)
+    assert any("shorter" in c for c in found.concerns) == (factor > 1)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_the_limit_of_r_hat(factor):
+    """Two halves with means -a and a about the total: R-hat^2 is (n - 1)/n + 2 a^2 / W."""
+    n, target = 500, 1 + 0.01 * factor
+    a = math.sqrt((target**2 - (n - 1) / n) / 2)
+    within = (n - 1) / n  # the variance about the own mean, with divisor n, for W = 1
+    found = BatchMeans(np.array([[-a, a]]), np.array([[within + a * a, within + a * a]]), n, 2)
+    assert found.r_hat == pytest.approx(target, rel=1e-12)
+    assert any("R-hat" in c for c in found.concerns) == (factor > 1) and found.used == 2
+    two = BatchMeans(np.array([[-a, -a], [a, a]]), np.full((2, 2), within + a * a), n, 2)
+    assert two.used == (1 if two.r_hat > 1.01 else 2) and two.r_hat == pytest.approx(
+        math.sqrt((n - 1) / n + a * a * 4 / 3), rel=1e-12
+    )
 
 
 def test_diverged_paths_one_batch_and_constants_have_no_interval():

@@ -92,6 +92,11 @@ def test_the_mean_exit_time_of_a_chain():
     assert exit_time(em, [-1.0], -4.0, 1.0) == pytest.approx((4 * fine - coarse) / 3, rel=1e-7)
 
 
+def test_a_chain_leaves_at_its_lower_end_as_its_mirror_image_at_the_upper():
+    em = st.EulerMaruyama(WELL, 0.05)
+    assert exit_time(em, [0.9], low=-0.7) == pytest.approx(exit_time(em, [-0.9], high=0.7), rel=1e-9)
+
+
 def test_sgd_is_the_euler_scheme_of_its_limit():
     eta = 0.05
     oracle = st.NoisyOracle(st.losses.double_well(), st.noise.gaussian(dim=1), sigma=3.0)

@@ -40,6 +40,15 @@ def test_exits_are_those_of_paths_that_go_on(backend, form):
     assert run.restricted_mean().value == pytest.approx(np.minimum(tau, 6.0).mean(), rel=1e-12)
     assert run.restricted_mean(3.0).value == pytest.approx(np.minimum(tau, 3.0).mean(), rel=1e-12)
     assert run.at_exit("x").value == pytest.approx(place[0].mean(), rel=1e-10)
+    assert run.data["mean"].observable.values.tolist() == ["time inside", "x", "x*y"]
+    ends = [np.minimum(tau, 6.0), place[0], place[0] * place[1]]
+    np.testing.assert_allclose(run.data["mean"].values, np.mean(ends, axis=1), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(run.data["stderr"].values, np.std(ends, axis=1, ddof=1) / math.sqrt(300), rtol=1e-9)
+    early = np.minimum(tau, 3.0)
+    assert float(run.data["restricted_mean"].sel(time=3.0, method="nearest")) == pytest.approx(early.mean(), rel=1e-12)
+    assert float(run.data["restricted_mean_stderr"].sel(time=3.0, method="nearest")) == pytest.approx(
+        early.std(ddof=1) / math.sqrt(300)
+    )
     assert run.at_exit(1).value == pytest.approx((place[0] * place[1]).mean(), rel=1e-10)
 
 
