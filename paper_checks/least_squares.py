@@ -503,7 +503,7 @@ def measure_terms(run):
             E.risk(r, quiet.distance, steps).risk
             for r in (st.SGDM(oracle, constant(small, beta)), st.SGD(oracle, constant(small)))
         ]
-        # the next term is of the relative order h lam / (1 - beta) = .001; ten times as much is allowed
+        # the next term is of the relative order h lam / (1 - beta) = .001; ten times that is allowed
         run.measure(
             f"transient term beside exact curves, {modes} modes",
             E.drop_momentum(quiet, many, small, beta, steps).transient,

@@ -4,7 +4,7 @@ The words of `sdetools.dynamics` apply: `y` is the state with all parts one afte
 a noise vector, one for each Brownian motion.
 """
 
-from sdetools.dynamics.sdes.adaptive import AdamSDE, RMSPropSDE
+from sdetools.dynamics.sdes.adaptive_limits import AdamSDE, RMSPropSDE
 from sdetools.dynamics.sdes.adaptive_slow import AdaptiveSlowFlow
 from sdetools.dynamics.sdes.coordinatewise import ClippedSDE, SignSDE
 from sdetools.dynamics.sdes.limits import GradientFlow, HamiltonianSDE, KineticSDE, LimitSDE, ModifiedMomentumSDE, ModifiedSDE
