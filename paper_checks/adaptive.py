@@ -113,6 +113,10 @@ def to_their_sdes(run):
     }
     for name, (make, mean, equation) in cases.items():
         sde = equation(make(0.01))
+        state = np.concatenate(sde.start(np.array([START])))
+        noise = SIGMA0 / P(0) if name == "RMSProp" else 2.0 * SIGMA0  # of x, or of the momentum, c1 sigma0
+        found = abs(sde.diffusion(state, [1.0], s=tuple(sde.signal_values(np.zeros(1), 0.0, 0.01)[0]))[int(name == "Adam")])
+        run.measure(f"{name}: noise of the SDE of the library at t = 0", found, noise, relative=1e-12)
         # the means are linear in x and u is a number, so that Euler's scheme is a recursion: without paths, extrapolated
         run.measure(f"{name}: E x of the SDE of the library", euler_mean(sde), mean, tolerance=1e-5)
         gaps = [shifted(simulated(run, make(h), paths), mean) for h in steps]
@@ -121,6 +125,21 @@ def to_their_sdes(run):
         run.measure(f"{name}: order of the gap of E x between h = .2 and .1", order, 1.0, tolerance=0.2)
         with run.control(f"{name}: order 1/2, that of skewed noise"):
             run.measure("order of the gap", order, 0.5, tolerance=0.2)
+    one = rule(st.Adam, 0.01, beta=1 - 2 * 0.01)
+    corrected = st.AdamSDE(one.oracle, one.plan, **settings(one))
+    run.measure(
+        "Adam with bias corrections: Euler's scheme beside loops",
+        ends_of(corrected, 1_000),
+        plain_euler(0.01, 1_000),
+        relative=1e-9,
+    )
+    with run.control("without bias corrections"):
+        run.measure(
+            "Euler's scheme beside loops",
+            ends_of(st.AdamSDE(one.oracle, one.plan, **settings(one), bias_correction=False), 1_000),
+            plain_euler(0.01, 1_000),
+            relative=0.01,
+        )
 
 
 def settings(one):
@@ -144,16 +163,29 @@ def quotient(one, other):
     return st.Estimate(value, abs(value) * math.hypot(one.stderr / one.value, other.stderr / other.value), one.n)
 
 
+def ends_of(sde, steps):
+    """Return x_T by Euler's scheme for the drift alone."""
+    dt = T / steps
+    y = np.concatenate(sde.start(np.array([START])))
+    for s in sde.signal_values(dt * np.arange(steps), 0.0, dt):
+        y = y + dt * sde.drift(y, s=tuple(s))
+    return float(y[0])
+
+
 def euler_mean(sde):
     """Return E x_T by Euler's scheme for the drift alone, with steps of T/4,000 and T/8,000, extrapolated."""
-    ends = []
-    for steps in (4_000, 8_000):
-        dt = T / steps
-        y = np.concatenate(sde.start(np.array([START])))
-        for s in sde.signal_values(dt * np.arange(steps), 0.0, dt):
-            y = y + dt * sde.drift(y, s=tuple(s))
-        ends.append(y[0])
-    return float(2 * ends[1] - ends[0])
+    return 2 * ends_of(sde, 8_000) - ends_of(sde, 4_000)
+
+
+def plain_euler(h, steps):
+    """Return x_T of Adam's equations with c1 = 2 and bias corrections by Euler's scheme, in plain loops, where the optimiser's steps take the time h."""
+    dt, x, m, v = T / steps, START, 0.0, U0
+    for i in range(steps):
+        k = math.floor(i * dt / h + 1e-9)
+        first, second = 1 - (1 - 2 * h) ** (k + 1), 1 - (1 - C2 * h) ** (k + 1)
+        moved = -math.sqrt(second) / first * m / (SIGMA0 * math.sqrt(v) + EPS0 * math.sqrt(second))
+        x, m, v = x + dt * moved, m + dt * 2 * (LAM * x - m), v + dt * C2 * (1 - v)
+    return x
 
 
 @st.claim(
