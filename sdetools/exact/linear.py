@@ -2,9 +2,10 @@
 
 The state s, of length n, consists of all parts of the dynamics, such as x and m. For fixed coefficients (eta_k, beta_k) a linear rule
 is s' = A0 s + sum_j G_j g_j + b0, where g_j is the answer to its j-th oracle call (the noisy gradient) at the point
-u_j = U_j s + sum_{i<j} K_ji g_i + d_j. On a quadratic loss g_j = H u_j + c + v, with one deviation v shared by all calls of a step, so
+u_j = U_j s + sum_{i<j} K_ji g_i + d_j. On a quadratic loss g_j = H u_j + c + v_i, with one deviation v_i shared by all calls that use the
+same copy i of the noise, so
 
-    s' = A s + b + N v,        u_1 = U s + d.
+    s' = A s + b + sum_i N_i v_i,        u_1 = U s + d.
 """
 
 from __future__ import annotations
@@ -32,43 +33,52 @@ class OpenStep:
         answers: The matrices G_j, shape `(n, dim)`, one per oracle call, in the order of the calls.
         points: For each call, the point u_j = d + U s + sum_{i<j} K_i g_i at which it evaluates the gradient: d `(dim,)`, U `(dim, n)`, and
             the tuple of the K_i `(dim, dim)`.
+        copies: For each call, the index of the independent copy of the noise that it uses.
     """
 
     constant: np.ndarray
     matrix: np.ndarray
     answers: tuple[np.ndarray, ...]
     points: tuple[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]], ...]
+    copies: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class LinearStep:
-    """The step s' = A s + b + N v of the state s on a quadratic loss, with v the deviation of the stochastic gradient from its mean.
+    """The step s' = A s + b + sum_i N_i v_i of the state s on a quadratic loss, with v_i the deviation of copy i of the stochastic gradient.
 
     Attributes:
         A: The matrix of the state, shape `(n, n)`.
         b: The constant, shape `(n,)`.
-        N: The matrix of the noise, shape `(n, dim)`.
-        point: (U, d) of the first point u = U s + d at which the gradient is evaluated, shapes `(dim, n)` and `(dim,)`; None for a rule
-            that evaluates no gradient.
-        calls: The number of oracle calls (gradient evaluations).
+        N: The matrices of the noise, shape `(copies, n, dim)`.
+        points: (U, d) of each point u = U s + d, up to the noise, at which a gradient is evaluated, shapes `(dim, n)` and `(dim,)`.
+        copies: For each of these gradients, the index i of its copy of the noise.
+        chained: Whether a point depends on the noise of an earlier gradient.
     """
 
     A: np.ndarray
     b: np.ndarray
     N: np.ndarray
-    point: tuple[np.ndarray, np.ndarray] | None
-    calls: int
+    points: tuple[tuple[np.ndarray, np.ndarray], ...]
+    copies: tuple[int, ...]
+    chained: bool
+
+    @property
+    def separate(self) -> bool:
+        """Whether every gradient has a copy of the noise of its own, at a point that depends on the state alone."""
+        return not self.chained and len(set(self.copies)) == len(self.copies)
 
 
-def check_linear(dynamics: Any, what: str) -> None:
-    """Refuse dynamics that declare their steps to be nonlinear, or that have draws beside those of one gradient.
+def check_linear(dynamics: Any, what: str, one_draw: bool = True) -> None:
+    """Refuse dynamics that declare their steps to be nonlinear, or that have draws of their own.
 
     Args:
         dynamics: A `Dynamics`.
         what: What is computed, the subject of the message, such as "the exact risk".
+        one_draw: Whether to refuse also those with several independent copies of the noise in one step.
 
     Raises:
-        ValueError: If `linear` is False, if `copies` is not 1, or if there are `extra_draws`.
+        ValueError: If `linear` is False, if there are `extra_draws`, or if `copies` is not 1.
     """
     if not getattr(dynamics, "linear", True):
         raise ValueError(
@@ -78,7 +88,7 @@ def check_linear(dynamics: Any, what: str) -> None:
         raise ValueError(
             f"{what} must have a rule without extra draws; got {dynamics.name}, which multiplies by them. Simulate it instead."
         )
-    if getattr(dynamics, "copies", 1) > 1:
+    if one_draw and getattr(dynamics, "copies", 1) > 1:
         raise ValueError(
             f"{what} must have a rule with one draw of the noise in a step; {dynamics.name} has {dynamics.copies} independent ones. "
             "Simulate it instead."
@@ -99,7 +109,8 @@ def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequ
             calls depends on the state.
     """
     n = sum(sizes)
-    calls = len(_call(rule, sizes, np.zeros(n), (), coefficients, dim)[1])
+    copies = _copies(rule, sizes, coefficients, dim)
+    calls = len(copies)
     inputs = n + calls * dim
     rng = np.random.default_rng(20240601)
     random = rng.standard_normal((inputs, _PROBES)) * 10.0 ** rng.uniform(-1, 2, size=_PROBES)
@@ -118,29 +129,33 @@ def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequ
         matrix[:, :n],
         tuple(matrix[:, part] for part in split),
         tuple((d, U[:, :n], tuple(U[:, part] for part in split[:j])) for j, (d, U) in enumerate(points)),
+        copies,
     )
 
 
 def close(step: OpenStep, hessian: np.ndarray, linear: np.ndarray) -> LinearStep:
-    """Return the step on a quadratic loss, where the gradient at the point u_j of oracle call j is g_j = H u_j + c + v, with one v for all calls.
+    """Return the step on a quadratic loss, where the gradient at the point u_j of oracle call j is g_j = H u_j + c + v_i on its copy i of the noise.
 
     Args:
         step: The step in terms of the gradients, from `open_step`.
         hessian: The Hessian H, shape `(dim, dim)`.
         linear: The vector c, the gradient at 0, shape `(dim,)`.
     """
-    dim, n = len(linear), len(step.constant)
-    given: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # each answer as (constant, in s, in v)
-    A, b, N = step.matrix.copy(), step.constant.copy(), np.zeros((n, dim))
-    for answer, (d, U, earlier) in zip(step.answers, step.points, strict=True):
-        u0, us, uv = d.copy(), U.copy(), np.zeros((dim, dim))
+    dim, n, many = len(linear), len(step.constant), 1 + max(step.copies, default=0)
+    given: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # each answer as (constant, in s, in all v_i)
+    points, chained = [], False
+    A, b, N = step.matrix.copy(), step.constant.copy(), np.zeros((n, many * dim))
+    for answer, (d, U, earlier), i in zip(step.answers, step.points, step.copies, strict=True):
+        u0, us, uv = d.copy(), U.copy(), np.zeros((dim, many * dim))
         for K, (g0, gs, gv) in zip(earlier, given, strict=True):
             u0, us, uv = u0 + K @ g0, us + K @ gs, uv + K @ gv
-        g0, gs, gv = hessian @ u0 + linear, hessian @ us, hessian @ uv + np.eye(dim)
+        points.append((us, u0))
+        chained = chained or bool(uv.any())
+        own = np.eye(dim, many * dim, k=i * dim)
+        g0, gs, gv = hessian @ u0 + linear, hessian @ us, hessian @ uv + own
         given.append((g0, gs, gv))
         A, b, N = A + answer @ gs, b + answer @ g0, N + answer @ gv
-    point = (step.points[0][1], step.points[0][0]) if step.points else None
-    return LinearStep(A, b, N, point, len(step.points))
+    return LinearStep(A, b, np.moveaxis(N.reshape(n, many, dim), 1, 0), tuple(points), step.copies, chained)
 
 
 def _call(
@@ -185,19 +200,43 @@ def _call_once(
     rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float] | np.ndarray, dim: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return new states and oracle points, as `_call` does, from one call of the rule on all columns together."""
-    queries: list[np.ndarray] = []
-
-    def oracle(x: np.ndarray) -> np.ndarray:
-        queries.append(np.array(np.broadcast_to(x, (dim, *state.shape[1:])), dtype=float))
-        return np.array(answers[len(queries) - 1]) if len(queries) <= len(answers) else np.zeros((dim, *state.shape[1:]))
-
+    oracle = _Answers(answers, (dim, *state.shape[1:]))
     parts = np.split(state, np.cumsum(sizes)[:-1])
     with np.errstate(all="ignore"):
         new = rule(tuple(np.array(part) for part in parts), oracle, *(float(value) for value in coefficients))
     new = [
         np.broadcast_to(np.asarray(part, dtype=float), (size, *state.shape[1:])) for part, size in zip(new, sizes, strict=True)
     ]
-    return np.concatenate(new), queries
+    return np.concatenate(new), oracle.queries
+
+
+class _Answers:
+    """An oracle with given answers, in the order of its calls and zeros beyond them, which keeps the points and the copies of the noise."""
+
+    def __init__(self, answers: Any, shape: tuple[int, ...]) -> None:
+        self.answers, self.shape = answers, shape
+        self.queries: list[np.ndarray] = []
+        self.copies: list[int] = []
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self._answer(x, 0)
+
+    def independent(self, i: int) -> Callable[[np.ndarray], np.ndarray]:
+        return partial(self._answer, copy=i)
+
+    def _answer(self, x: np.ndarray, copy: int) -> np.ndarray:
+        self.queries.append(np.array(np.broadcast_to(x, self.shape), dtype=float))
+        self.copies.append(copy)
+        at = len(self.queries) - 1
+        return np.array(self.answers[at]) if at < len(self.answers) else np.zeros(self.shape)
+
+
+def _copies(rule: Callable, sizes: Sequence[int], coefficients: Sequence[float] | np.ndarray, dim: int) -> tuple[int, ...]:
+    """Return the index of the copy of the noise for each oracle call of a step."""
+    oracle = _Answers((), (dim,))
+    with np.errstate(all="ignore"):
+        rule(tuple(np.zeros(size) for size in sizes), oracle, *(float(value) for value in coefficients))
+    return tuple(oracle.copies)
 
 
 def _affine(values: np.ndarray, columns: np.ndarray, random: np.ndarray, rule: Callable) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
     """Return the exact mean and covariance of every part of the state, such as x and the momentum buffer, at recorded steps.
 
     They exist for linear rules on quadratic losses whose noise covariance is constant or quadratic in x, and for integrators on linear SDEs.
-    Rules with several gradients in one step, which share their draw, need noise that does not depend on x. The moments of an unstable rule
+    Rules with several gradients in one step that share a draw need noise that does not depend on x. The moments of an unstable rule
     overflow to infinity or NaN, without an error.
 
     Args:
@@ -55,7 +55,7 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
     """
     if isinstance(dynamics, Integrator):
         return integrator_moments(dynamics, x0, steps, record)
-    check_linear(dynamics, "exact moments")
+    check_linear(dynamics, "exact moments", one_draw=False)
     oracle = dynamics.oracle
     given = known_start(x0, oracle.loss.dim)
     steps = _check.count("steps", steps, least=0)
@@ -108,10 +108,10 @@ def _segments(
             if len(known) >= 256:
                 known.clear()
             known[key] = close(open_step(dynamics.rule, sizes, len(linear), rows[first]), hessian, linear)
-            if known[key].calls > 1 and (dynamics.oracle.noise.state_dependent or not noise.is_constant):
+            if not known[key].separate and (dynamics.oracle.noise.state_dependent or not noise.is_constant):
                 raise ValueError(  # one draw gives several deviations, whose joint law does not follow from the covariance
                     f"exact moments of a rule with several gradients per step must have noise that does not depend on the point; "
-                    f"got {known[key].calls} oracle calls and {dynamics.oracle.noise!r}. Simulate it instead."
+                    f"got {len(known[key].copies)} oracle calls and {dynamics.oracle.noise!r}. Simulate it instead."
                 )
         yield known[key], last - first, last in marks
 
@@ -122,7 +122,7 @@ def _advance(
     """Return mean and covariance after `count` equal steps; for constant noise by repeated doubling of the affine map."""
     A, b, N = step.A, step.b, step.N
     if noise.is_constant:
-        Q = N @ noise.constant.reshape(N.shape[1], -1) @ N.T
+        Q = (N @ noise.constant.reshape(N.shape[2], -1) @ np.swapaxes(N, 1, 2)).sum(axis=0)
         while count:
             if count & 1:
                 mean, spread = A @ mean + b, A @ spread @ A.T + Q
@@ -131,11 +131,9 @@ def _advance(
                 A, b, Q = A @ A, A @ b + b, A @ Q @ A.T + Q
         return mean, (spread + spread.T) / 2
     for _ in range(count):
-        if step.point is None:
-            mean, spread = A @ mean + b, A @ spread @ A.T
-        else:
-            U, d = step.point
-            Q = noise.mean(U @ mean + d, U @ spread @ U.T)
-            mean, spread = A @ mean + b, A @ spread @ A.T + N @ Q @ N.T
+        Q = np.zeros_like(spread)
+        for (U, d), i in zip(step.points, step.copies, strict=True):
+            Q += N[i] @ noise.mean(U @ mean + d, U @ spread @ U.T) @ N[i].T
+        mean, spread = A @ mean + b, A @ spread @ A.T + Q
         spread = (spread + spread.T) / 2
     return mean, spread

@@ -551,8 +551,9 @@ def test_exact_results_refuse_a_nonlinear_rule(case):
     words = "must have a rule (that is linear in its state and its gradients|with one draw of the noise in a step).* Simulate it instead.$"
     with pytest.raises(ValueError, match=f"^the exact risk {words}"):
         st.exact.risk(NONLINEAR[case](STREAM), [1.0, 1.0], steps=5)
-    with pytest.raises(ValueError, match=f"^exact moments {words}"):
-        st.exact.moments(NONLINEAR[case](ONE), [1.0], steps=5)
+    if case != "LocalSGD":
+        with pytest.raises(ValueError, match=f"^exact moments {words}"):
+            st.exact.moments(NONLINEAR[case](ONE), [1.0], steps=5)
     with pytest.raises(ValueError, match=f"^`exact.transfer` {words}"):
         st.exact.transfer(NONLINEAR[case](ONE), [1.0], 5, "x0**2")
 
@@ -585,3 +586,48 @@ def test_the_exact_risk_of_acsgd_follows_from_its_matrices():
     found = st.exact.risk(st.AcSGD(oracle, plan, ratio=ratio), [1.0], steps=steps)
     np.testing.assert_allclose(found.risk, expected, rtol=1e-12)
     assert np.abs(st.exact.risk(st.AcSGD(oracle, plan, ratio=0.3), [1.0], steps=steps).risk - expected).max() > 1e-3
+
+
+def test_the_exact_moments_of_workers_are_those_of_all_their_batches():
+    """Batches of one of two samples, two workers, three local steps: all 64 outcomes, with deviations that depend on each worker's own point."""
+    rows, targets, eta = np.array([[1.0, 0.5], [-0.3, 1.2]]), np.array([0.7, -0.4]), 0.2
+    loss = st.losses.least_squares(rows, targets)
+    oracle = st.NoisyOracle(loss, st.noise.minibatch(loss, 1), 1.0)
+    plan = st.schedules.constant(eta)
+    ends = []
+    for outcome in np.ndindex(*[2] * 6):
+        local = [X0, X0]
+        for k in range(3):
+            picked = outcome[2 * k : 2 * k + 2]
+            local = [w - eta * rows[i] * (rows[i] @ w - targets[i]) for w, i in zip(local, picked, strict=True)]
+            local = [np.mean(local, axis=0)] * 2 if k == 1 else local
+        ends.append(np.mean(local, axis=0))
+    found = st.exact.moments(st.LocalSGD(oracle, plan, workers=2, local_steps=2), X0, steps=3)
+    np.testing.assert_allclose(found.mean[-1], np.mean(ends, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance[-1], np.cov(np.transpose(ends), bias=True), rtol=1e-10)
+    other = st.exact.moments(st.LocalSGD(oracle, plan, workers=2, local_steps=1), X0, steps=3)
+    assert np.abs(other.covariance[-1] - found.covariance[-1]).max() > 1e-4  # negative control: a meeting after every step
+
+
+class Chained(st.Dynamics):
+    """A gradient at a point that depends on the noise of another copy."""
+
+    copies = 2
+
+    @staticmethod
+    def rule(state, oracle, eta):
+        (x,) = state
+        return (x - eta * oracle.independent(1)(x + 0.1 * oracle(x)),)
+
+
+def test_a_point_that_depends_on_noise_has_exact_moments_only_for_constant_noise():
+    lam, eta, s = 2.0, 0.1, 0.5
+    constant = st.NoisyOracle(st.losses.quadratic(lam), st.noise.gaussian(dim=1), sigma=s)
+    found = st.exact.moments(Chained(constant, st.schedules.constant(eta)), [1.0], steps=1)
+    np.testing.assert_allclose(found.mean[1], 1 - eta * lam * (1 + 0.1 * lam), rtol=1e-14)
+    np.testing.assert_allclose(found.covariance[1], (eta * s) ** 2 * (1 + (0.1 * lam) ** 2), rtol=1e-13)
+    loss = st.losses.least_squares([[1.0], [2.0]], [0.0, 1.0])
+    with pytest.raises(ValueError, match="must have noise that does not depend on the point; got 2 oracle calls"):
+        st.exact.moments(
+            Chained(st.NoisyOracle(loss, st.noise.minibatch(loss, 1), 1.0), st.schedules.constant(eta)), [1.0], steps=1
+        )

@@ -15,8 +15,9 @@ def matrices(*shapes):
     return [RNG.normal(size=shape) for shape in shapes]
 
 
-def test_a_step_with_three_oracle_calls():
-    """g_j = H u_j + c + v at u_j = U_j s + sum_{i<j} K_ji g_i + d_j, then s' = A s + sum_j G_j g_j + b; H is not symmetric."""
+@pytest.mark.parametrize("copies", [(0, 0, 0), (0, 1, 0), (2, 0, 1)])
+def test_a_step_with_three_oracle_calls(copies):
+    """g_j = H u_j + c + v_i, i the copy of call j, at u_j = U_j s + sum_{i<j} K_ji g_i + d_j, then s' = A s + sum_j G_j g_j + b; H is not symmetric."""
     n, dim = 5, 2
     b, A, H, c = matrices(n, (n, n), (dim, dim), dim)
     G = matrices(*[(n, dim)] * 3)
@@ -24,18 +25,18 @@ def test_a_step_with_three_oracle_calls():
         (d, U, tuple(matrices(*[(dim, dim)] * j)))
         for j, (d, U) in enumerate(zip(matrices(*[dim] * 3), matrices(*[(dim, n)] * 3)))
     ]
-    step = close(OpenStep(b, A, tuple(G), tuple(points)), H, c)
+    step = close(OpenStep(b, A, tuple(G), tuple(points), copies), H, c)
     for _ in range(3):
-        s, v = matrices(n, dim)
+        s, v = matrices(n, (1 + max(copies), dim))
         answers = []
-        for d, U, earlier in points:
+        for (d, U, earlier), i in zip(points, copies, strict=True):
             u = U @ s + d + sum(K @ g for K, g in zip(earlier, answers, strict=True))
-            answers.append(H @ u + c + v)
+            answers.append(H @ u + c + v[i])
         exact = A @ s + b + sum(own @ g for own, g in zip(G, answers, strict=True))
-        np.testing.assert_allclose(step.A @ s + step.b + step.N @ v, exact, rtol=1e-12)
-    np.testing.assert_array_equal(step.point[0], points[0][1])
-    np.testing.assert_array_equal(step.point[1], points[0][0])
-    assert step.calls == 3
+        np.testing.assert_allclose(step.A @ s + step.b + np.einsum("ind,id", step.N, v), exact, rtol=1e-12)
+    np.testing.assert_array_equal(step.points[0][0], points[0][1])
+    np.testing.assert_array_equal(step.points[0][1], points[0][0])
+    assert len(step.points) == 3 and step.copies == copies and step.chained and not step.separate
 
 
 def test_the_matrices_of_a_rule_with_constants_and_zeros():
@@ -112,7 +113,7 @@ def test_a_rule_without_gradients_has_no_noise():
     A, b, mean, spread = matrices((2, 2), 2, 2, (2, 2))
     spread = spread @ spread.T
     noise = QuadraticCovariance(np.zeros(2), np.ones(4), *matrices((4, 2), (4, 4)))
-    step = LinearStep(A, b, np.zeros((2, 2)), None, 0)
+    step = LinearStep(A, b, np.zeros((1, 2, 2)), (), (), False)
     found = _advance(step, noise, mean, spread, 2)
     np.testing.assert_allclose(found[0], A @ (A @ mean + b) + b, rtol=1e-13)
     np.testing.assert_allclose(found[1], A @ A @ spread @ A.T @ A.T, rtol=1e-13)

@@ -124,7 +124,6 @@ ENTRIES = (
         "eta",
         valid=({"workers": 3, "local_steps": 4}, {"workers": 1, "local_steps": 1}),
         refused=(({"workers": 0}, "`workers`"), ({"local_steps": 1.5}, "`local_steps`"), _PLAN),
-        exact=False,
     ),
     OptimiserEntry(
         SAM,
