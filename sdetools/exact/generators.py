@@ -154,8 +154,8 @@ def state_names(moving: Any) -> tuple[str, ...]:
 
 def check_filter(rule: Dynamics) -> None:
     """Raise ValueError unless a rule is a linear filter of the gradients whose buffers start at 0 (or at x0)."""
-    if rule.extra_draws:
-        raise NotExpandable(f"a rule must have no draws besides those of its oracle; {rule.name} has.")
+    if rule.extra_draws or rule.copies > 1:
+        raise NotExpandable(f"a rule must have no draws besides those of one gradient; {rule.name} has.")
     try:
         open_step(rule.rule, [rule.dim] * len(rule.parts), rule.dim, constant_row(rule))
     except (ValueError, TypeError) as error:

@@ -66,8 +66,8 @@ class OneStep:
             rule = self.rule
             own = [({"normal": "gaussian", "two-point": "rademacher", "three-point": "three_point"}[rule.law], ())]
             return None, own * (rule.levels * rule.sde.noise_dim) + [("rademacher", ())] * rule.private_signs, True
-        if self.rule.extra_draws:
-            raise NotExpandable(f"a rule must have no draws besides those of its oracle; {self.rule.name} has.")
+        if self.rule.extra_draws or self.rule.copies > 1:
+            raise NotExpandable(f"a rule must have no draws besides those of one gradient; {self.rule.name} has.")
         noise, laws, exact = polynomial_noise(self.rule.oracle.noise)
         oracle = copy.copy(self.rule.oracle)
         oracle.noise = noise

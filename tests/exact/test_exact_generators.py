@@ -180,7 +180,15 @@ def test_every_optimiser_and_its_equation_have_the_order_of_the_theorem(name):
     assert gap.leading and not gap.note
 
 
-FILTERS = [e for e in optimisers() if e.gain and e.exact and e.name not in ("SGD", "STORM")]  # the first step of STORM differs
+FILTERS = [e for e in optimisers() if e.gain and e.exact and e.name not in ("SGD", "STORM", "LocalSGD")]
+"""The linear filters without STORM, whose first step differs, and LocalSGD, which has several draws a step."""
+
+
+def test_several_draws_a_step_are_refused():
+    oracle, plan = st.NoisyOracle(LOSS, st.noise.gaussian(dim=1)), st.schedules.constant(0.01)
+    for method in (st.LocalSGD(oracle, plan, workers=2), st.LocalSGD(oracle, plan, workers=3, local_steps=1)):
+        with pytest.raises(ValueError, match="must have no draws besides those of one gradient; LocalSGD has"):
+            generator_gap(method, st.LimitSDE(oracle, plan))
 
 
 def filter_pair(entry, eta, oracle):
