@@ -570,13 +570,13 @@ RULES_GAP = ["gap", "--loss", "x**2/2", "--x0", "1", "--sigma", "1", "--eta", "0
         ("adam", ["--beta2", "0.9", "--eps", "0.1", "--lagged", "--no-bias-correction", "--second-moment", "1"]),
         ("adamw", ["--weight-decay", "0.5", "--eps", "0.1", "--current", "--bias-correction"]),
         ("rmsprop", ["--beta2", "0.9", "--lagged", "--second-moment", "1"]),
-        ("sign-sgd", []),
+        ("signsgd", []),
         ("signum", []),
         ("lion", ["--beta2", "0.9", "--weight-decay", "0.5"]),
-        ("clipped-sgd", ["--clip-value", "0.5"]),
-        ("clipped-sgd", ["--clip-norm", "0.5"]),
-        ("normalised-sgd", []),
-        ("local-sgd", ["--workers", "2", "--local-steps", "3"]),
+        ("clippedsgd", ["--clip-value", "0.5"]),
+        ("clippedsgd", ["--clip-norm", "0.5"]),
+        ("normalisedsgd", []),
+        ("localsgd", ["--workers", "2", "--local-steps", "3"]),
         ("sam", ["--rho", "0.2"]),
         ("acsgd", ["--ratio", "0.5"]),
     ],
@@ -594,7 +594,7 @@ def test_gap_runs_every_optimiser_with_its_switches(monkeypatch, name, switches)
 
     Spy.__signature__ = inspect.signature(getattr(sdetools, RULES[name].name))
     monkeypatch.setattr(sdetools, RULES[name].name, Spy)
-    result = call(*RULES_GAP, "--dynamics", name, "--against", "sign-sgd" if name == "sgd" else "sgd", *switches)
+    result = call(*RULES_GAP, "--dynamics", name, "--against", "signsgd" if name == "sgd" else "sgd", *switches)
     assert result.exit_code == 0, result.output
     momentum, given = made[0]
     assert momentum == (name in ("sgdm", "adam", "adamw", "signum", "lion"))
@@ -604,7 +604,7 @@ def test_gap_runs_every_optimiser_with_its_switches(monkeypatch, name, switches)
             expected = float(value) if not value.startswith("--") else not option.startswith(("--no-", "--current"))
             argument = option.removeprefix("--").removeprefix("no-").replace("current", "lagged")
             assert given[renamed.get(argument, argument.replace("-", "_"))] == expected
-    assert ("independently" in result.stderr) == (name == "local-sgd")
+    assert ("independently" in result.stderr) == (name == "localsgd")
 
 
 def test_gap_switches_apply_to_both_and_default_to_those_of_the_first(monkeypatch):
@@ -621,13 +621,13 @@ def test_gap_switches_apply_to_both_and_default_to_those_of_the_first(monkeypatc
     ("arguments", "words"),
     [
         (["--rho", "0.1"], "--rho is an option of sam; got it for sgdm and sgd."),
-        (["--dynamics", "adam", "--clip-norm", "1"], "--clip-norm is an option of clipped-sgd; got it for adam and sgd."),
+        (["--dynamics", "adam", "--clip-norm", "1"], "--clip-norm is an option of clippedsgd; got it for adam and sgd."),
         (
             ["--beta2", "0.9", "--dynamics", "signum"],
             "--beta2 is an option of adam, adamw, rmsprop, lion; got it for signum and sgd.",
         ),
         (["--dynamics", "adam", "--beta2", "1"], "sdetools: `beta2` must lie in [0, 1); got beta2=1.0."),
-        (["--dynamics", "clipped-sgd"], "sdetools: `value` or `norm` must be given, one of them; got neither."),
+        (["--dynamics", "clippedsgd"], "sdetools: `value` or `norm` must be given, one of them; got neither."),
         (["--dynamics", "adam", "--against", "sde"], "sdetools: `against` sde is a limit of sgdm and sgd; got it for adam."),
         (["--dynamics", "adagrad"], "Invalid value for '--dynamics'"),
     ],

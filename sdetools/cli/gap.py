@@ -159,7 +159,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         first, second = pair(eta)
         if limit and second.sde.noise_dim and (first.brownian == 0 or first.brownian != second.brownian):
             together, reason = False, "the optimiser's draws are not Brownian increments"
-        if "local-sgd" in (kind, against) and tuple(first.draws) != tuple(second.draws):
+        if "localsgd" in (kind, against) and tuple(first.draws) != tuple(second.draws):
             together, reason = False, "each worker has its own draws"
     if not together:
         click.echo(f"{reason}: the two run independently, which needs more paths", err=True)
