@@ -81,7 +81,7 @@ def exit_time(run):
     def simulated(paths):
         horizon = 400.0  # 23 mean exit times: a path has not left with probability 1e-10
         return st.exit_time(
-            st.EulerMaruyama(well, DT), [START], "x - 0.75", horizon, corrected=True, **run.options(paths=paths)
+            st.EulerMaruyama(well, DT), [START], f"x > {END}", horizon, corrected=True, **run.options(paths=paths)
         ).mean()
 
     paths = run.scale(quick=2 * run.paths, standard=run.paths // 5, full=run.paths // 5)

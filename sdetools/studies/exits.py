@@ -26,9 +26,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import select
 from sdetools.dynamics.base import Moving
-from sdetools.dynamics.integrators.base import Integrator
 from sdetools.estimates import Estimate
 from sdetools.results.protocol import BY_HAND, Origin, Result, call_text
 from sdetools.simulation.philox import Stream
@@ -36,77 +34,17 @@ from sdetools.studies.clock import steps_to
 from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.known import Known
 from sdetools.studies.means import Simulation, make_program
-from sdetools.studies.observables import Indicator, Observable, observable, observables
-from sdetools.studies.ranges import Range
+from sdetools.studies.observables import Indicator, observable, observables
 from sdetools.studies.sampler import sampling
 from sdetools.studies.statistics import SingleStatistics
+from sdetools.studies.stopping import OUTSIDE, TIME, TimeInside, outside_of
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-OVERSHOOT = 0.5825971579390107
-"""-zeta(1/2) / sqrt(2 pi), the mean overshoot of a normal random walk over a distant boundary, in standard deviations of a step."""
 FRAMES = 200
 """The number of recorded times by default, the start not included."""
-OUTSIDE, TIME = "outside", "time inside"
-
-
-@dataclass(frozen=True)
-class Outside:
-    """The condition g(x) > -shift |b(x)^T grad g(x)|: the path is outside.
-
-    Attributes:
-        level: The function g, positive outside.
-        sde: The SDE whose diffusion is b; None for a shift of 0.
-        shift: The factor of the shift, 0.5826 sqrt(dt); 0 for none.
-    """
-
-    level: Observable
-    sde: Any = None
-    shift: float = 0.0
-
-    def __call__(self, x: Any) -> Any:
-        g = self.level.value(x)
-        if not self.shift:
-            return g > 0.0
-        slope, squares = self.level.gradient(x), 0.0
-        for j in range(self.sde.noise_dim):
-            column = self.sde.diffusion(x, [float(i == j) for i in range(self.sde.noise_dim)])
-            along = np.sum(slope * column, axis=0)
-            squares = squares + along * along
-        return g + self.shift * np.sqrt(squares) > 0.0
-
-    @property
-    def identity(self) -> str:
-        """A text that identifies the condition and its numbers."""
-        numbers = [] if self.sde is None else self.sde.parameters.tolist()
-        own = self.level.identity, self.level.parameters.tolist()
-        return f"outside {own} shift {self.shift!r} {getattr(self.sde, 'identity', '')} {numbers}"
-
-
-@dataclass(frozen=True)
-class TimeInside:
-    """The functional min(tau, t): the time of the steps that began inside. It is NaN for a diverged path.
-
-    Attributes:
-        outside: The observable that is 1 outside, 0 inside.
-        step_time: The time of one step.
-    """
-
-    outside: Observable
-    step_time: float
-
-    name = TIME
-
-    @property
-    def identity(self) -> str:
-        """A text that identifies the functional."""
-        return f"{self.name} {self.outside.identity} {self.step_time!r}"
-
-    def increment(self, before: Any, after: Any) -> Any:
-        """Return the time of one step if `before` is inside, else 0: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
-        return select(self.outside.value(before) > 0.0, 0.0, self.step_time) + np.sum(after * 0.0, axis=0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -307,8 +245,8 @@ def exit_time(
     Args:
         dynamics: An optimiser, an SDE with an integrator, or any other one-step rule.
         x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
-        leaves: An expression or a function g of x that is positive outside, such as "x**2 + y**2 - 4"; or a function of x that returns a
-            condition, such as `lambda x: x[0] > 2`. A path leaves at its first step outside.
+        leaves: A comparison such as "x**2 + y**2 > 4"; an expression or a function g of x that is positive outside, such as "x**2 + y**2 - 4"; or
+            a function of x that returns a condition, such as `lambda x: x[0] > 2`. A path leaves at its first step outside.
         horizon: The time at which the run ends, a whole number of steps.
         paths: The number of paths.
         observe: Observables whose means at the place of exit are wanted, as in `simulate`.
@@ -329,7 +267,7 @@ def exit_time(
     Example:
         >>> import sdetools as st
         >>> motion = st.SDE(drift=["0"], diffusion=["1"], variables="x")
-        >>> run = st.exit_time(st.EulerMaruyama(motion, 0.01), [0.25], "abs(x) - 1", horizon=20.0, paths=20_000)
+        >>> run = st.exit_time(st.EulerMaruyama(motion, 0.01), [0.25], "abs(x) > 1", horizon=20.0, paths=20_000)
         >>> run.censored, abs(run.mean().z(st.exact.exit_time(st.EulerMaruyama(motion, 0.01), [0.25], -1.0, 1.0))) < 4.5
         (0, True)
     """
@@ -340,7 +278,7 @@ def exit_time(
     if times is None:
         steps = steps_to(horizon, dynamics.step_time)
         times = np.unique(np.linspace(0, steps, min(FRAMES, steps) + 1).astype(int)) * dynamics.step_time
-    condition = _outside(leaves, dynamics, corrected)
+    condition = outside_of(leaves, dynamics, corrected)
     outside = observable(Indicator(condition), dynamics, OUTSIDE)
     test_functions = [outside, *observables(observe, dynamics)]
     named = {h.name: h for h in test_functions}
@@ -362,36 +300,3 @@ def exit_time(
         dynamics, record * step_time, record, names, statistics, confidence, Known(program, statistics), origin=origin
     )
     return ExitStudy(run, corrected, origin)
-
-
-def _outside(leaves: Any, dynamics: Moving, corrected: bool) -> Any:
-    """Return the condition of a point outside, a function of x.
-
-    Args:
-        leaves: The function g, or a function that returns a condition.
-        dynamics: The dynamics.
-        corrected: Whether the boundary is shifted.
-
-    Raises:
-        ValueError: If the boundary cannot be shifted.
-    """
-    level = observable(leaves, dynamics, OUTSIDE)
-    if level.range is not None and level.range == Range.of((0, 1)):
-        if corrected:
-            raise ValueError(
-                "`leaves` must be a function g that is positive outside for corrected=True; got a condition, which has no gradient. Write for "
-                "example 'x - 1' for x > 1."
-            )
-        return Outside(level)
-    if not corrected:
-        return Outside(level)
-    if not isinstance(dynamics, Integrator) or dynamics.law != "normal":
-        raise ValueError(
-            f"`corrected` must be False for {dynamics.name}, which has no SDE with normal draws; its exits at steps are its own. Omit it."
-        )
-    if len(dynamics.parts) != 1 or dynamics.sde.signals or not dynamics.sde.noise_dim:
-        raise ValueError(
-            f"`corrected` must be False for {dynamics.sde!r}, which has several parts, no noise, or coefficients that depend on time. Take a "
-            "smaller dt, and extrapolate in sqrt(dt)."
-        )
-    return Outside(level, dynamics.sde, OVERSHOOT * math.sqrt(dynamics.step_time))

@@ -25,12 +25,16 @@ def naive(paths, horizon, outside):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba", "torch"])
-@pytest.mark.parametrize("form", ["expression", "condition"])
+@pytest.mark.parametrize("form", ["expression", "comparison", "condition"])
 def test_exits_are_those_of_paths_that_go_on(backend, form):
     """300 paths of SGDM; the survival function at all times, min(tau, T), and the place of exit."""
     if backend == "torch":
         pytest.importorskip("torch")
-    leaves = "x**2 + y**2 - 4.5" if form == "expression" else lambda x: x[0] ** 2 + x[1] ** 2 > 4.5
+    leaves = {
+        "expression": "x**2 + y**2 - 4.5",
+        "comparison": "4.5 < x**2 + y**2",
+        "condition": lambda x: x[0] ** 2 + x[1] ** 2 > 4.5,
+    }[form]
     tau, place, left = naive(300, 6.0, lambda x: x[0] ** 2 + x[1] ** 2 > 4.5)
     assert 30 < left.sum() < 270
     run = st.exit_time(SGDM, [1.0, 1.0], leaves, 6.0, 300, ["x", "x*y"], times="all", backend=backend, seed=6)
@@ -189,6 +193,8 @@ HEAVY = st.SGDM(PLANE, st.schedules.constant(0.1, 0.5))
             "no SDE with normal draws",
         ),
         (dict(leaves="z - 1"), "only the names x, y"),
+        (dict(leaves="x >= 1"), "`leaves` must contain one sign"),
+        (dict(leaves="0 < x < 1"), "`leaves` must contain one sign"),
         (dict(observe={"outside": "x"}), "must not use the names"),
         (dict(horizon=0.05), "`horizon` must be a whole number of steps"),
         (dict(paths=0), "`paths` must be"),
