@@ -33,8 +33,8 @@ def optimisers() -> tuple[OptimiserEntry, ...]:
     """Return the entries of the optimisers that `sdetools.dynamics.rules` lists in `ENTRIES`, a tuple sorted by the name of the class.
 
     Example:
-        >>> [entry.name for entry in optimisers() if entry.torch and not entry.exact]
-        ['RandomScaling', 'SGDF', 'SNGM']
+        >>> [entry.name for entry in optimisers() if entry.schedule == ""]
+        ['HeavyBall']
     """
     entries = [entry for module in _modules(rules) for entry in getattr(module, "ENTRIES", ())]
     return tuple(sorted(entries, key=lambda entry: entry.name))
