@@ -30,21 +30,21 @@ BURN_IN = 0.2
 
 
 @dataclass(frozen=True)
-class PowerSum:
-    """The functional sum_k h(x_k)^power over the steps k = 1, 2, ... of a path.
+class PathSum:
+    """The functional sum_k h(x_k), or sum_k h(x_k)^2, over the steps k = 1, 2, ... of a path.
 
     Attributes:
         observable: The observable h.
-        power: The power, 1 or 2.
+        squared: Whether the squares of h are added.
     """
 
     observable: Observable
-    power: int
+    squared: bool
 
     @property
     def name(self) -> str:
-        """The name of the functional, such as "sum of (x**2)^2"."""
-        return f"sum of ({self.observable.name})^{self.power}"
+        """The name of the functional, such as "sum of squares of x"."""
+        return f"sum of {'squares of ' * self.squared}{self.observable.name}"
 
     @property
     def identity(self) -> str:
@@ -52,9 +52,9 @@ class PowerSum:
         return f"{self.name} {self.observable.identity} {self.observable.parameters.tolist()}"
 
     def increment(self, before: Any, after: Any) -> Any:
-        """Return h(after)^power of one step: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
+        """Return h(after) or its square for one step: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
         h = self.observable.value(after)
-        return h if self.power == 1 else h * h
+        return h * h if self.squared else h
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def stationary(
         )
     program, _, step_time = make_program((dynamics,), x0, horizon, observe, [horizon], (), control=False, coupled=True)
     test_functions = program.observables
-    sums = tuple(PowerSum(h, power) for h in test_functions for power in (1, 2))
+    sums = tuple(PathSum(h, squared) for h in test_functions for squared in (False, True))
     program = replace(program, observables=(), functionals=sums)
     first = _first_step(burn_in, program.steps, step_time)
     length = (program.steps - first) // BLOCKS

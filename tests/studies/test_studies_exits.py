@@ -113,6 +113,8 @@ def test_censored_paths_give_a_lower_bound_and_a_remedy():
     assert "had not left by t=30" in repr(e) and f"horizon={e.remedy:.3g}" in run.table()
     later = st.exit_time(EULER, [-1.0], "x - 1", round(e.remedy / DT) * DT, 2000, seed=1)
     assert later.censored == 0 and truth in later.mean().confidence_interval(0.9999)
+    rate = (2000 - run.censored) / (2000 * run.restricted_mean().value)  # exits over the time that all paths spent inside
+    assert e.remedy == pytest.approx(math.log(2000 / 0.05) / rate, rel=1e-12)
     none = st.exit_time(EULER, [-1.0], "x - 1", 0.2, 2000).mean()
     assert none.censored == 2000 and 0.199 < none.low < 0.2 and "no path left" in repr(none)
 
@@ -153,7 +155,10 @@ def test_survival_at_one_time_is_a_binomial_estimate():
     e = run.survival(5.0)
     hits = round(400 * e.value)
     want = binomial_interval(hits, 400)
-    assert (e.low, e.high) == pytest.approx((want.low, want.high))
+    assert (e.low, e.high) == pytest.approx((want.low, want.high)) and 0.3 < e.value < 0.99
+    assert (
+        e.value == pytest.approx(float(run.data["survival"][0]), rel=1e-12) and run.survival().value == run.data["survival"][-1]
+    )
 
 
 def test_threads_stores_and_chunks_change_no_bit(tmp_path):

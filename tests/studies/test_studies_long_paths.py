@@ -88,6 +88,7 @@ def test_block_averages_are_those_of_stored_paths():
     for o, h in enumerate((x, np.sin(x))):
         np.testing.assert_allclose(run.means[o], h.mean(axis=2), rtol=0, atol=1e-13)
         np.testing.assert_allclose(run.squares[o], (h**2).mean(axis=2), rtol=0, atol=1e-13)
+    assert (run.batches, run.paths) == (32, 3) and run.data.attrs["burn_in"] == run.burn_in
     assert run.times[-1] == pytest.approx(horizon) and run.times[0] == pytest.approx(run.burn_in + 2 * ETA)
 
 

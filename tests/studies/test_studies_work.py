@@ -83,6 +83,22 @@ def test_the_strong_error_of_two_steps_is_exact():
     assert found.lows[0, 0, 0] < 0.5 < found.highs[0, 0, 0] < 0.55 and found.lows[0, 0, 0] > 0.45
 
 
+def test_intervals_are_those_of_stored_paths():
+    """The strong error from |x - z|^2 of 1,024 paths in groups of 256, and Student's t with 3 degrees of freedom; the weak one as `simulate` has it."""
+    make, fine = (lambda dt: st.EulerMaruyama(LINEAR, dt)), st.EulerMaruyama(LINEAR, 0.125)
+    found = st.work_precision([make], [0.5], [1.0], 1.0, 1024, reference=fine, strong=True, seed=3)
+    kept = st.weak_gap(make(0.5), fine, [1.0], 1.0, 1024, ["x"], slices=[1.0], times=[1.0], control=False, seed=3).slices
+    x, z = kept.isel(time=0, part=0, coordinate=0).transpose("member", "path").values
+    groups = ((x - z) ** 2).reshape(4, 256).mean(axis=1)
+    half = 3.182446305284263 * groups.std(ddof=1) / 2
+    want = np.sqrt([groups.mean(), groups.mean() - half, groups.mean() + half])
+    np.testing.assert_allclose([found.errors[0, 0, 0], found.lows[0, 0, 0], found.highs[0, 0, 0]], want, rtol=1e-9)
+    weak = st.work_precision([make], [0.5], [1.0], 1.0, 1024, ["x"], expected=0.1, seed=3)
+    e = st.simulate(make(0.5), [1.0], 1.0, 1024, ["x"], times=[1.0], seed=3).at("x")
+    seen = [weak.errors[0, 0, 0], weak.lows[0, 0, 0], weak.highs[0, 0, 0]]
+    np.testing.assert_allclose(seen, [e.value - 0.1, e.low - 0.1, e.high - 0.1], rtol=1e-9)
+
+
 def test_errors_against_a_reference_share_its_path():
     """The interval is far narrower than with the exact mean, from independent paths."""
     dts = [0.5, 0.25]
