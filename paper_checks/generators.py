@@ -5,8 +5,8 @@ both symbolically; the first difference is tau^(p+1) Psi with the weak order p, 
 
 Four claims. The first derives the order of every integrator and compares the constant of the error with exact moments. The second does the
 same for optimisers and their equations, and derives the second-order equations of Li, Tai and E. The third eliminates the buffer of momentum
-with constant beta: for smooth h the gap of SGDM and SGD is C eta with a derived C, twice the order of Theorem 3.5. The last is about RMSProp:
-in the batch-equivalent scaling (sigma = sigma0/eta, 1 - b2 = c2 eta^2, eps = eps0/eta, h = eta^2) the logarithm of the one-step generator contains
+at 1 - beta ~ eta^alpha: for smooth h the gap of SGDM and SGD is C eta^(1 - alpha) with a derived C, twice the order of Theorem 3.5. The last is
+about RMSProp: in the batch-equivalent scaling (sigma = sigma0/eta, 1 - b2 = c2 eta^2, eps = eps0/eta, h = eta^2) the logarithm of the one-step generator contains
 
     h c2 sigma0^2 s^4 / P^2 d_th d_th d_u,        P = sigma0 sqrt(u) + eps0,
 
@@ -263,10 +263,16 @@ def momentum_constant(beta, t, x0, lam=1.3, sigma0=0.5):
     return mean + start + stationary + faster
 
 
+def exact_momentum(rule, eta, t, x0):
+    """Return (E x_k^2 - E z_k^2) / eta^(1/2) of SGDM and SGD, exactly."""
+    n, plain = round(t / eta), st.SGD(scaled_noise(eta), st.schedules.constant(eta))
+    return float(st.exact.gap(rule(eta), plain, [x0], n, "x0**2", record=[n])[0]) / eta**0.5
+
+
 @st.claim(
     "generators-momentum",
-    statement=r"With constant $\beta$ and smooth $h$, $E h(x_k) - E h(z_k) = C\,\eta + o(\eta)$ for SGDM and SGD at $\sigma \propto \eta^{-1/2}$, with $C$ "
-    r"from the elimination of the buffer; every linear filter has weak order 1 with respect to the limit of its gain.",
+    statement=r"For smooth $h$ and $1 - \beta \propto \eta^\alpha$, $\alpha \in \{0, \frac14, \frac12, \frac34\}$, $E h(x_k) - E h(z_k) = C\,\eta^{1 - \alpha} + "
+    r"o(\eta^{1 - \alpha})$ for SGDM and SGD at $\sigma \propto \eta^{-1/2}$, with $C$ from the elimination of the buffer; linear filters have weak order 1.",
     source="Theorem 3.5, sharpened for smooth functions; derived",
 )
 def momentum(run):
@@ -300,6 +306,24 @@ def momentum(run):
         found = 2 * exact(2.0**-11) - exact(2.0**-10)
         # eta^2 / (1 - beta)^2 = 6e-6 times a constant of order one remains
         run.measure(f"beta = {beta}: exact gap over eta", found, derived, tolerance=1e-3)
+    for alpha, size in ((0.25, 0.6), (0.5, 0.8), (0.75, 0.9)):
+
+        def rule(eta, alpha=alpha, size=size):
+            return st.SGDM(scaled_noise(eta), st.schedules.constant(eta, beta=1 - size * eta**alpha))
+
+        def limit_of(eta):
+            return st.LimitSDE(scaled_noise(eta), st.schedules.constant(eta))
+
+        gap = st.exact.generator_gap(rule, limit_of, 1)
+        run.measure(f"alpha = {alpha}: order", gap.weak_order, expected=1 - alpha, tolerance=EXACT)
+        # the mean of one mode: x_0 (1 + lam d) exp(-lam t (1 + lam d)), d = eta / (1 - beta)
+        mean = x0 * (1.3 - 1.69 * t) / size * math.exp(-1.3 * t)
+        run.measure(f"alpha = {alpha}: constant of the mean", gap.constant("x0", [x0], t), mean, tolerance=1e-8)
+        if alpha == 0.5:
+            grown = [exact_momentum(rule, eta, t, x0) for eta in (2.0**-16, 2.0**-18)]
+            # the next term is of relative order eta^(1/2), which the extrapolation removes; eta = 4e-6 times a constant remains
+            constant_of = gap.constant("x0**2", [x0], t)
+            run.measure("alpha = 0.5: exact gap over eta^(1/2)", 2 * grown[1] - grown[0], constant_of, relative=2e-3)
     with run.control("a learning rate that is too large by 2 %"):
         plan, oracle = st.schedules.constant(0.01, beta=0.5), scaled_noise(0.01)
         faster = st.LimitSDE(oracle, st.schedules.from_arrays(0.0102, 0.0, base=0.01))

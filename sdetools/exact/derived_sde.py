@@ -28,13 +28,13 @@ class DerivedSDE(SDE):
         diffusion: The diffusion, rows of SymPy expressions.
         step: The name of the step's time in the expressions, and its value.
         weak_order: The weak order with which it approximates the rule.
-        momentum: The start of the other parts, shape `(dim,)`, which is ignored with one part.
+        starts: The starts of the other parts, arrays `(dim,)`, or None for a part that starts at x0.
 
     Attributes:
         drift_expressions: The drift, as given.
         diffusion_expressions: The diffusion, as given.
         weak_order: The weak order, as given.
-        momentum: The start of the other parts, as given.
+        starts: The starts of the other parts, as given.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class DerivedSDE(SDE):
         diffusion: Sequence[Sequence[Any]],
         step: tuple[str, float],
         weak_order: int,
-        momentum: np.ndarray,
+        starts: Sequence[np.ndarray | None] = (),
     ) -> None:
         texts = [str(e) for e in drift], [[str(e) for e in row] for row in diffusion]
         longest = max(len(e) for row in [texts[0], *texts[1]] for e in row)
@@ -57,16 +57,17 @@ class DerivedSDE(SDE):
         self.dim, self.names = len(names) // len(parts), names[: len(names) // len(parts)]
         self.identity += f" parts {' '.join(parts)}"
         self.drift_expressions, self.diffusion_expressions = tuple(drift), tuple(tuple(row) for row in diffusion)
-        self.weak_order, self.momentum = weak_order, momentum
+        self.weak_order, self.starts = weak_order, tuple(starts)
         self._rule, self._step, self._all_names = rule, step, names
         self.latex = self._as_latex()
 
     @property
     def start_numbers(self) -> tuple[np.ndarray, ...]:
-        return (self.momentum,) if len(self.parts) > 1 else ()
+        return tuple(start for start in self.starts if start is not None)
 
     def start(self, x0: np.ndarray) -> tuple[np.ndarray, ...]:
-        return (numeric(x0), *[self.momentum] * (len(self.parts) - 1))
+        x = numeric(x0)
+        return (x, *(x if start is None else start for start in self.starts))
 
     def table(self) -> str:
         """Return the equation, a line for each coordinate, and the value of the step's time."""
@@ -123,10 +124,15 @@ def derived_sde(
     root = _root(step, home, covariance, tau, weak_order) if any(covariance) else sympy.zeros(n, 0)
     plain = {tau: sympy.Symbol(name, real=True)}
     rows = [[readable(e).xreplace(plain) for e in root.row(i)] for i in range(n)]
-    scale = sum(c * rule.step_time ** (j / 2) for j, c in step.numbers.units[-1].items()) if step.numbers.units else 1.0
-    momentum = rule.momentum_mean * scale
+    kept = [part for part in rule.parts if part not in step.idle]
+    first = dict(zip(rule.parts, rule.start(np.zeros(rule.dim)), strict=True))
+    starts = []
+    for i, part in enumerate(kept[1:], start=1):
+        unit = step.numbers.units[i] if step.numbers.units else {0: 1.0}
+        scale = sum(c * rule.step_time ** (j / 2) for j, c in unit.items())
+        starts.append(None if part in rule.at_x0 else scale * np.asarray(first[part], dtype=float))
     own_drift = [readable(e).xreplace(plain) for e in drift]
-    return DerivedSDE(rule.name, tuple(rule.parts), step.names, own_drift, rows, (name, rule.step_time), weak_order, momentum)
+    return DerivedSDE(rule.name, tuple(kept), step.names, own_drift, rows, (name, rule.step_time), weak_order, starts)
 
 
 def _root(step: OneStep, home: DifferentialRing, covariance: Any, tau: Any, weak_order: int) -> Any:
@@ -162,7 +168,7 @@ def _root(step: OneStep, home: DifferentialRing, covariance: Any, tau: Any, weak
                 return corrected
     if n <= 3:
         try:
-            factor = covariance.cholesky(hermitian=False)
+            factor = covariance.cholesky(hermitian=False).applyfunc(_without_magnitude)
         except (ValueError, sympy.matrices.exceptions.NonPositiveDefiniteMatrixError):
             factor = sympy.zeros(n, n)
         if not any(_truncated(covariance - factor * factor.T, tau, weak_order, size)):
@@ -170,6 +176,13 @@ def _root(step: OneStep, home: DifferentialRing, covariance: Any, tau: Any, weak
     raise NotExpandable(
         "the covariance of the noise must have a symbolic root; this one has none that is found. Take a lower weak order."
     )
+
+
+def _without_magnitude(expression: Any) -> Any:
+    """Return an expression with u for |u| = sqrt(u^2), a root of the same square that is smooth."""
+    import sympy
+
+    return sympy.powdenest(expression, force=True).replace(sympy.Abs, lambda u: u)
 
 
 def _powers(expression: Any, tau: Any) -> dict[Any, Any]:

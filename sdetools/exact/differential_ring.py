@@ -30,6 +30,10 @@ class NotExpandable(ValueError):
     """Raised for a rule or an equation without an expansion in powers of the step; the message gives the reason in one sentence."""
 
 
+class NeedsFinerRoot(NotExpandable):
+    """Raised where an expansion may exist in a higher root of the step's time than the square root."""
+
+
 class DifferentialRing:
     """Polynomials over the rationals in coordinates, draws and atoms, with derivatives along the coordinates.
 
@@ -45,6 +49,7 @@ class DifferentialRing:
         x: The polynomials of the coordinates.
         z: The polynomials of the draws.
         largest: The largest power of r, which may change.
+        unit: The power of r that is the time of a step, 2 unless it is set.
         exact: Whether all numbers so far were fractions or roots of fractions; other numbers have the rounding errors of floats.
     """
 
@@ -59,7 +64,7 @@ class DifferentialRing:
         generators = self.ring.gens
         self.x, self.z, self._free = generators[:n], generators[n : n + draws], list(generators[n + draws :])
         self._first_draw, self._first_atom = n, n + draws
-        self.zero, self.one, self.largest, self.exact = self.ring.zero, self.ring.one, largest, True
+        self.zero, self.one, self.largest, self.exact, self.unit = self.ring.zero, self.ring.one, largest, True, 2
         self._atoms: dict[Any, Any] = {}
         self._symbols: list[Any] = []
         self._roots: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Linear filters with constant beta: their buffers are forgotten in a few steps, and the position follows an SDE of its own.
+"""Linear filters whose buffers are forgotten in a few steps, or in a time that tends to 0: the position follows an SDE of its own.
 
 Without gradients a combination y = w . s of the parts s of the state is constant, and with them it moves slowly; the rest, F, is forgotten at
 a constant rate. One step acts on functions of y and F by f -> T f = E f(y', F'). The functions Lambda h = h + r Lambda_1 h + ... that T maps
@@ -6,8 +6,9 @@ among themselves, T Lambda = Lambda exp(tau A), are found power by power of r: a
 
     (1 - T_0) Lambda_k h + E_k h = (what the lower powers give),        exp(tau A) - 1 = sum_k r^k E_k,
 
-where T_0 moves F alone. It maps polynomials in F to such polynomials, lowers no degree and is a contraction on each degree, so that the
-part without F determines E_k, the motion of y, and the rest Lambda_k, which is 0 at F = 0. The same recursion gives the projection Pi onto
+where T_0 moves F alone. It maps polynomials in F to such polynomials, raises no degree and is a contraction on each degree, so that the
+part without F determines E_k, the motion of y, and the rest Lambda_k, which is 0 at F = 0. If 1 - beta tends to 0 like r^m, more slowly
+than the time of a step, T - 1 begins with r^m G, and -G takes the place of 1 - T_0, which is m = 0. The same recursion gives the projection Pi onto
 the slow functions, Pi T = exp(tau A) Pi. With h(x) = B h, x = y + (small),
 
     E h(x_k) = exp(k tau A) (Pi B) h (x_0) + (what is forgotten),        if the buffers start at 0.
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.exact.differential_ring import DifferentialRing, NotExpandable
+from sdetools.exact.differential_ring import DifferentialRing, NeedsFinerRoot, NotExpandable
 from sdetools.exact.one_step import PAD, OneStep
 from sdetools.exact.operators import Index, Operator
 from sdetools.exact.power_series import Series
@@ -38,13 +39,15 @@ class SlowMotion:
     """The motion of the position of a linear filter with constant beta.
 
     Attributes:
-        motion: exp(tau A) - 1 for the motion of y, up to r^largest.
-        terminal: Pi B - 1, by which E h of the position differs from that of y, up to r^2.
+        motion: exp(tau A) - 1 for the motion of y, up to r^(2 unit - memory), where r^unit is the time of a step.
+        terminal: Pi B - 1, by which E h of the position differs from that of y, up to r^(unit - memory).
+        memory: The power of r to which the rate of forgetting is proportional.
         rate: The factor c in y' = y - c g, divided by the time of a step, for small steps.
     """
 
     motion: Operator
     terminal: Operator
+    memory: int
     rate: float
 
 
@@ -60,34 +63,36 @@ class _UnitGradients:
         return self.answer
 
 
-def slow_motion(step: OneStep, home: DifferentialRing, largest: int) -> SlowMotion:
-    """Return the motion of the position of a linear filter, up to r^largest.
+def slow_motion(step: OneStep, home: DifferentialRing) -> SlowMotion:
+    """Return the motion of the position of a linear filter.
 
     Args:
-        step: The rule, whose buffers start at 0 (or at x0) and are forgotten at a constant rate.
+        step: The rule, whose buffers start at 0 (or at x0).
         home: A ring with the coordinates of the position, then one for each buffer and coordinate.
-        largest: The largest power of r.
+
+    Raises:
+        NotExpandable: If the filter has no slow combination, or its buffers are not forgotten; NeedsFinerRoot if a buffer is of the size of a
+            power that is none of r.
     """
-    return _Elimination(step, home, largest).result()
+    return _Elimination(step, home).result()
 
 
 class _Elimination:
     """The recursion over powers of r; the arguments are those of `slow_motion`."""
 
-    def __init__(self, step: OneStep, home: DifferentialRing, largest: int) -> None:
-        self.home, self.largest, self.dim = home, largest, step.rule.dim
-        home.largest = largest + PAD
+    def __init__(self, step: OneStep, home: DifferentialRing) -> None:
+        self.home, self.dim = home, step.rule.dim
+        home.largest = (2 + PAD) * home.unit
         n = len(step.rule.parts)
         common = [1.0 if i == 0 or p in step.rule.at_x0 else 0.0 for i, p in enumerate(step.rule.parts)]  # type: ignore[union-attr]
         A, b = self._matrices(step, n)
         B = [[A[i][j] - common[i] * A[0][j] for j in range(1, n)] for i in range(1, n)]
-        if any(c.valuation < 0 for row in B for c in row) or not _is_contraction(home, B):
-            raise NotExpandable(
-                "a buffer must be forgotten at a constant rate here; if 1 - beta tends to 0 with the step, compare the whole state."
-            )
-        w = _solve([[(1.0 if i == j else 0.0) - B[i][j] for i in range(n - 1)] for j in range(n - 1)], A[0][1:])
+        still = [[(1.0 if i == j else 0.0) - B[i][j] for i in range(n - 1)] for j in range(n - 1)]
+        self.memory = _memory(home, still)
+        self.largest = 2 * home.unit - self.memory
+        w = _solve(still, A[0][1:])
         moved_by = b[0] + sum((w[i] * (b[i + 1] - common[i + 1] * b[0]) for i in range(n - 1)), Series(home, {}))
-        self.rate = -float(home.expression(moved_by.terms.get(2, home.zero)))
+        self.rate = -float(home.expression(moved_by.terms.get(home.unit, home.zero)))
         sizes = self._sizes(step, B, [b[i] - common[i] * b[0] for i in range(1, n)])
         y, F = home.x[: self.dim], home.x[self.dim :]
         fast = [[Series(home, {k: F[i * self.dim + c]}) for c in range(self.dim)] for i, k in enumerate(sizes)]
@@ -96,15 +101,15 @@ class _Elimination:
         new = step.moved(home, [x, *([common[i + 1] * x[c] + fast[i][c] for c in range(self.dim)] for i in range(n - 1))])
         after = [[new[i + 1][c] - common[i + 1] * new[0][c] for c in range(self.dim)] for i in range(n - 1)]
         moved = [
-            new[0][c] + sum((w[i] * after[i][c] for i in range(n - 1)), Series(home, {})) - y_c
-            for c, y_c in enumerate(_of(home, y))
+            new[0][c] + sum((w[i] * after[i][c] for i in range(n - 1)), Series(home, {})) - Series(home, {0: y[c]})
+            for c in range(self.dim)
         ]
         scaled = [after[i][c].shifted(-k) for i, k in enumerate(sizes) for c in range(self.dim)]
-        if any(s.valuation < 1 for s in moved) or any(s.valuation < 0 for s in scaled):
+        if any(s.valuation < 1 for s in (*moved, *self.apart)) or any(s.valuation < 0 for s in scaled):
             raise NotExpandable(
                 f"{step.rule.name} must have a slow combination of its parts and buffers of bounded size; it has none."
             )
-        both, self.moments, self.exact = step.draws(home, [*moved, *scaled], largest)
+        both, self.moments, self.exact = step.draws(home, [*moved, *scaled], self.largest)
         self.change, self.after = both[: self.dim], both[self.dim :]
         self.powers: dict[Index, Series] = {}
         self.after_powers: dict[Index, Series] = {}
@@ -124,9 +129,14 @@ class _Elimination:
         return [[row[j + 1] for j in range(n)] for row in table], [row[0] for row in table]
 
     def _sizes(self, step: OneStep, B: list[list[Any]], b: list[Any]) -> list[int]:
-        """Return the power of r to which each buffer is proportional: that of its smallest input, a gradient or another buffer."""
-        sigma = min(0, min(step.numbers.oracle[0]))
-        sizes = [c.valuation + sigma if c else self.home.largest for c in b]
+        """Return the power of r to which each buffer is proportional, from its inputs, gradients or other buffers, over its memory.
+
+        Over 1 / r^memory steps gradients add up, and noise adds up like a root of the number of steps.
+        """
+        sigma = min(step.numbers.oracle[0])
+        if self.memory % 2:
+            raise NeedsFinerRoot("a buffer must be a series in the root of the step's time.")
+        sizes = [c.valuation + min(-self.memory, sigma - self.memory // 2) if c else self.home.largest for c in b]
         for _ in B:
             sizes = [min([k, *(B[i][j].valuation + sizes[j] for j in range(len(B)) if B[i][j])]) for i, k in enumerate(sizes)]
         return sizes
@@ -180,10 +190,10 @@ class _Elimination:
             out = out + Series(self.home, {0: c}) * _product(self.home, self.after_powers, powers, self.after)
         return out
 
-    # ---- (1 - T_0) on polynomials in F
+    # ---- the fast motion on polynomials in F
 
     def solve(self, terms: Terms) -> tuple[Terms, Terms]:
-        """Return chi and g with (1 - T_0) chi = terms - g, where g does not depend on F and chi is 0 at F = 0."""
+        """Return chi and g with -G chi = terms - g, where g does not depend on F and chi is 0 at F = 0; for m = 0, G is T_0 - 1."""
         solved: Terms = {}
         rest: Terms = {}
         for a, p in terms.items():
@@ -199,12 +209,19 @@ class _Elimination:
                                 Fraction(inverse[i, j].p, inverse[i, j].q)
                             )
                 total = total + chi
-                p = p - chi + self._mean(self._substituted(chi).terms.get(0, self.home.zero))
+                p = p + self._fast(chi)
+                if self._degree(p) >= degree:
+                    raise NotExpandable("a step must not raise the degree of a polynomial in the buffers; here it does.")
             if total:
                 solved[a] = total
             if p:
                 rest[a] = p
         return solved, rest
+
+    def _fast(self, p: Any) -> Any:
+        """Return G p, the coefficient of r^m of E p(y, F') - p, for a polynomial in y and F."""
+        moved = self._mean(self._substituted(p).terms.get(self.memory, self.home.zero))
+        return moved if self.memory else moved - p
 
     def _degree(self, p: Any) -> int:
         return max((sum(powers) for powers in self.home.by_powers(p, self.dim, len(self.home.x))), default=0)
@@ -217,7 +234,7 @@ class _Elimination:
         return math.prod((f**k for f, k in zip(self.home.x[self.dim :], powers)), start=self.home.one)
 
     def _inverse(self, degree: int) -> tuple[list[Index], Any]:
-        """Return the monomials in F of a degree, and the inverse of 1 - T_0 on them, a SymPy matrix of fractions."""
+        """Return the monomials in F of a degree, and the inverse of -G on them, a SymPy matrix of fractions."""
         import sympy
 
         if degree not in self.inverses:
@@ -225,13 +242,13 @@ class _Elimination:
             basis = [p for p in product(range(degree + 1), repeat=size) if sum(p) == degree]
             columns = []
             for powers in basis:
-                image = self._top(self._mean(self._substituted(self._monomial(powers)).terms.get(0, self.home.zero)), degree)
+                image = self._top(self._fast(self._monomial(powers)), degree)
                 if any(self.home.has_coordinates(c) for c in image.values()):
                     raise NotExpandable(
                         "the rates at which buffers are forgotten must be numbers; here they depend on the position."
                     )
                 columns.append([self.home.expression(image.get(other, self.home.zero)) for other in basis])
-            self.inverses[degree] = basis, (sympy.eye(len(basis)) - sympy.Matrix(columns).T).inv()
+            self.inverses[degree] = basis, (-sympy.Matrix(columns).T).inv()
         return self.inverses[degree]
 
     # ---- the recursion
@@ -239,25 +256,28 @@ class _Elimination:
     def result(self) -> SlowMotion:
         """Return the motion and the terminal operator."""
         pushed, lift = self.push(self.lifts[0]), Operator(self.home, {self.none: Series(self.home, {0: self.home.one})})
-        for k in range(1, self.largest + 1):
+        for k in range(1 if not self.memory else 0, self.largest - self.memory + 1):
             right = pushed - lift - lift @ self.motion
-            chi, own = self.solve({a: c.terms[k] for a, c in right.terms.items() if k in c.terms})
-            self.lifts[k] = chi
-            self.motion = self.motion + _at_power(self.home, own, k)
-            lift = lift + _at_power(self.home, chi, k)
-            if chi and k < self.largest:
+            chi, own = self.solve(_coefficient(right, k + self.memory))
+            if k == 0 and chi:
+                raise NotExpandable("a buffer must be forgotten faster than the position moves; here it is not.")
+            self.motion = self.motion + _at_power(self.home, own, k + self.memory)
+            if k:
+                self.lifts[k] = chi
+                lift = lift + _at_power(self.home, chi, k)
+            if chi:
                 pushed = pushed + Operator(self.home, {a: c.shifted(k) for a, c in self.push(chi).terms.items()})
-        return SlowMotion(self.motion, self._terminal(), self.rate)
+        return SlowMotion(self.motion, self._terminal(), self.memory, self.rate)
 
     def _terminal(self) -> Operator:
-        out = Operator(self.home, {})
+        out, most = Operator(self.home, {}), self.home.unit - self.memory
         read: dict[int, Terms] = {}
-        for g in self._indices(2):
+        for g in self._indices(most):
             c = Fraction(1, math.prod(math.factorial(k) for k in g)) * _product(self.home, {}, g, self.apart)
             for j, p in c.terms.items():
-                if j <= 2:
+                if j <= most:
                     read.setdefault(j, {})[g] = p
-        for k in (1, 2):
+        for k in range(1, most + 1):
             total: Operator = Operator(self.home, {})
             for j, terms in read.items():
                 if j <= k:
@@ -268,28 +288,28 @@ class _Elimination:
     def _projected(self, terms: Terms, k: int) -> Operator:
         """Return Pi_k of a function of y and F, an operator on functions of y without a power of r."""
         chi, own = self.solve(terms)
-        if k == 0:
+        if k == 0 or not terms:
             return _at_power(self.home, own, 0)
         chi = {a: -p for a, p in chi.items()}
         pushed, out = self.push(chi), Operator(self.home, {})
         plain = _at_power(self.home, own, 0)
         for j in range(1, k + 1):
-            motion = Operator(
-                self.home, {a: Series(self.home, {0: c.terms[j]}) for a, c in self.motion.terms.items() if j in c.terms}
-            )
-            out = out + motion @ self._projected(chi, k - j)
-            out = out - self._projected({a: c.terms[j] for a, c in pushed.terms.items() if j in c.terms}, k - j)
-            lifted = _at_power(self.home, self.lifts[j], 0) @ plain
-            out = out - self._projected({a: c.terms[0] for a, c in lifted.terms.items() if 0 in c.terms}, k - j)
+            motion = _at_power(self.home, _coefficient(self.motion, j + self.memory), 0)
+            if chi and motion.terms:
+                out = out + motion @ self._projected(chi, k - j)
+            out = out - self._projected(_coefficient(pushed, j + self.memory), k - j)
+            lifted = _at_power(self.home, self.lifts.get(j, {}), 0) @ plain
+            out = out - self._projected(_coefficient(lifted, 0), k - j)
         return out
+
+
+def _coefficient(operator: Operator, power: int) -> Terms:
+    """Return the coefficients of r^power by multi-index."""
+    return {a: c.terms[power] for a, c in operator.terms.items() if power in c.terms}
 
 
 def _at_power(home: DifferentialRing, terms: Terms, power: int) -> Operator:
     return Operator(home, {a: Series(home, {power: p}) for a, p in terms.items()})
-
-
-def _of(home: DifferentialRing, polynomials: Sequence[Any]) -> list[Series]:
-    return [Series(home, {0: p}) for p in polynomials]
 
 
 def _product(home: DifferentialRing, known: dict[Index, Series], powers: Sequence[int], factors: Sequence[Series]) -> Series:
@@ -304,10 +324,25 @@ def _product(home: DifferentialRing, known: dict[Index, Series], powers: Sequenc
     return known[index]
 
 
-def _is_contraction(home: DifferentialRing, B: list[list[Any]]) -> bool:
-    """Return whether the matrix of the buffers, series whose coefficients of r^0 are numbers, has a spectral radius below 1 as r tends to 0."""
-    numbers = [[float(home.expression(c.terms.get(0, home.zero))) for c in row] for row in B]
-    return bool(np.abs(np.linalg.eigvals(np.array(numbers))).max(initial=0.0) < 1 - 1e-12)
+def _memory(home: DifferentialRing, still: list[list[Any]]) -> int:
+    """Return m if 1 - B = r^m (M + ...) with an invertible matrix M and B the motion of the buffers, whose coefficients of r^0 are numbers.
+
+    Raises:
+        NotExpandable: If there is none below the time of a step, or the buffers grow.
+    """
+
+    def numbers(power: int) -> np.ndarray:
+        return np.array([[float(home.expression(c.terms.get(power, home.zero))) for c in row] for row in still])
+
+    m = min((c.valuation for row in still for c in row), default=0)
+    if 0 <= m < home.unit:
+        values = np.linalg.eigvals(numbers(m))
+        if (abs(1 - values) < 1 - 1e-12).all() if m == 0 else (values.real > 1e-12).all():
+            return m
+    raise NotExpandable(
+        "a buffer must be forgotten in a time that tends to 0 with the step: 1 - beta constant, or a power of eta below the first; otherwise "
+        "compare the whole state."
+    )
 
 
 def _solve(matrix: list[list[Any]], right: Sequence[Any]) -> list[Any]:

@@ -9,22 +9,25 @@ first difference, tau^(p+1) times the leading error operator Psi, gives the erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
 from sdetools.dynamics.integrators.base import Integrator
 from sdetools.dynamics.rules.optimisers import SGD
+from sdetools.dynamics.rules.second_moment import SecondMoment
+from sdetools.dynamics.sdes.adaptive_limits import RMSPropSDE
 from sdetools.dynamics.sdes.sde import SDE
-from sdetools.exact.differential_ring import DifferentialRing, NotExpandable, TooFewAtoms
+from sdetools.exact.differential_ring import DifferentialRing, NeedsFinerRoot, NotExpandable, TooFewAtoms
 from sdetools.exact.fast_buffers import slow_motion
 from sdetools.exact.generator_result import GeneratorGap, readable
 from sdetools.exact.linear import open_step
-from sdetools.exact.one_step import MOST_COORDINATES, OneStep, expansion, generator
+from sdetools.exact.one_step import MOST_COORDINATES, OneStep, expansion, generator, idle_parts
 from sdetools.exact.operators import Operator
-from sdetools.exact.scaled_numbers import ETAS, ScaledNumbers, by_class, by_rates, constant_row, of_equation
+from sdetools.exact.scaled_numbers import ETAS, Number, ScaledNumbers, by_class, by_rates, constant_row, of_equation
 from sdetools.schedules import from_arrays
 
 EXAMINED = 4
@@ -45,7 +48,8 @@ def generator_gap(
     1 - beta is proportional to tau (for `st.HeavyBall`, gamma to tau^2, with `step_time=gamma**0.5`), and the whole state is compared. If
     the equation has the position alone, beta is constant: the rule must be a linear filter of the gradients whose buffers start at 0, and
     the motion of its position after the first few steps is compared (`exact.fast_buffers`), up to order 1. Any other scaling is given by
-    two functions of eta, `rule` and `sde`, whose numbers are sums of at most two powers of eta.
+    two functions of eta, `rule` and `sde`, whose numbers are sums of at most two powers of eta, such as 1 - beta = eta^(1/2). Parts of a
+    state that no step reads are left out, and the second moment v of `st.RMSProp` and `st.Adam` is v / sigma^2 where sigma grows.
 
     Drift, diffusion, loss and noise must be formulas (expressions, or functions that can be traced) without kinks, and the step a
     polynomial in its draws at every power of the root of tau. Noise that samples data counts as Gaussian up to its second moments.
@@ -100,13 +104,15 @@ class ExpandedPair:
         step: The rule.
         sde: The SDE.
         equation: Its numbers.
-        filter: Whether the SDE has the position alone and the rule buffers with constant beta.
+        filter: Whether the SDE has the position alone and the rule buffers besides.
+        finer: For functions of eta, the numbers in another root r of the step's time tau = r^unit, as a function of `unit`.
     """
 
     step: OneStep
     sde: SDE
     equation: ScaledNumbers
     filter: bool
+    finer: Callable[[int], ScaledNumbers] | None = None
 
 
 def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
@@ -120,6 +126,8 @@ def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
     if not isinstance(one, (Dynamics, Integrator)) or not isinstance(equation, SDE):
         raise ValueError(f"`rule` and `sde` must be an optimiser or integrator and an SDE; got {one!r} and {equation!r}.")
     size, wanted = one.dim * len(one.parts), equation.dim * len(equation.parts)
+    idle = idle_parts(one) if size != wanted and isinstance(one, Dynamics) and wanted > one.dim else ()
+    size -= one.dim * len(idle)
     if size != wanted:
         if isinstance(one, Integrator) or wanted != one.dim:
             raise ValueError(
@@ -130,22 +138,36 @@ def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
     if isinstance(one, Integrator):
         numbers, own = of_equation(one.sde), of_equation(equation)
     elif all(functions):
-        numbers = own = by_rates(rule, sde)
+        numbers = own = by_rates(rule, sde, 2 if size == wanted else 8)
     else:
         numbers = own = by_class(one, equation, one.step_time, size == wanted and len(one.parts) > 1, sigma_power)
-    named = one if wanted != len(equation.names) else equation
+    if isinstance(equation, RMSPropSDE) or grows(one, numbers):
+        numbers.units = second_moment_units(numbers, len(equation.parts))
+    named = equation if wanted == len(equation.names) or idle or isinstance(equation, RMSPropSDE) else one
     timed = own.signals is None or (isinstance(one, Integrator) and numbers.signals is None)
     names = state_names(named) + (("t",) if timed else ())
     if len(names) > MOST_COORDINATES:
         raise NotExpandable(
             f"a symbolic expansion must have at most {MOST_COORDINATES} coordinates; got {len(names)}. Take fewer."
         )
-    return ExpandedPair(OneStep(one, numbers, names, timed), equation, own, size != wanted)
+    finer = partial(by_rates, rule, sde) if all(functions) else None
+    return ExpandedPair(OneStep(one, numbers, names, timed, idle), equation, own, size != wanted, finer)
 
 
-def state_names(moving: Any) -> tuple[str, ...]:
-    """Return names for all coordinates of the state of a rule or of an SDE: x and m, or x, y, m_x and m_y."""
-    names, parts = tuple(moving.names), moving.parts
+def grows(rule: Any, numbers: ScaledNumbers) -> bool:
+    """Return whether a rule has a second moment of gradients that grows with sigma as the step tends to 0."""
+    return isinstance(rule, SecondMoment) and 0 not in numbers.oracle[0]
+
+
+def second_moment_units(numbers: ScaledNumbers, parts: int) -> list[Number]:
+    """Return the factors of the parts of a state whose last is the second moment v of the gradients, in terms of u = v / sigma^2."""
+    ((power, sigma),) = numbers.oracle[0].items()
+    return [{0: 1.0}] * (parts - 1) + [{-2 * power: sigma**-2}]
+
+
+def state_names(moving: Any, idle: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return names for all coordinates of the state of a rule or of an SDE, without the parts `idle`: x and m, or x, y, m_x and m_y."""
+    names, parts = tuple(moving.names), [part for part in moving.parts if part not in idle]
     if len(parts) == 1:
         return names
     others = [p if len(names) == 1 and p not in names else f"{p}_{name}" for p in parts[1:] for name in names]
@@ -171,45 +193,66 @@ def equivalent_sgd(rule: Dynamics) -> SGD:
     """Return the plain SGD that is equivalent to a linear filter with constant coefficients; ValueError if the rule has none."""
     check_filter(rule)
     step = OneStep(rule, by_class(rule, None, rule.step_time, False, 0.0), tuple(rule.names), False)
-    rate = with_enough_atoms(lambda atoms: slow_motion(step, filter_ring(step, atoms), 2).rate) * rule.step_time
+    rate = with_enough_atoms(lambda atoms: slow_motion(step, filter_ring(step, atoms)).rate) * rule.step_time
     return SGD(rule.oracle, from_arrays(float(f"{rate:.14g}"), 0.0, base=rule.step_time), step_time=rule.step_time)
 
 
 def _compared(pair: ExpandedPair, weak_order: int, atoms: int) -> GeneratorGap:
     """Return the comparison in a ring with a number of atoms."""
-    step, rule = pair.step, pair.step.rule
-    home = filter_ring(step, atoms) if pair.filter else ring_of(step, atoms)
-    found: dict[Any, Any] = {}
-    terminal: dict[Any, Any] = {}
-    gain, note, most = None, "", 1 if pair.filter else weak_order
-    power = 2 * most + 2
     if pair.filter:
-        slow = slow_motion(step, home, 4)
-        gain = float(f"{slow.rate * rule.step_time / float(rule.plan.etas(1)[0]):.12g}")  # type: ignore[union-attr]
-        difference = slow.motion - _semigroup(pair, home, 4)
-        for power in (1, 2, 3, 4):
-            found, terminal = difference.at(power, slow.motion), slow.terminal.at(power - 2, slow.motion)
-            if found or terminal:
-                break
-    else:
-        for largest, moved, difference in _differences(pair, home, weak_order):
-            if isinstance(difference, NotExpandable):
-                note, power = str(difference), largest
-                break
-            power, found = next(((j, c) for j in range(1, largest + 1) if (c := difference.at(j, moved))), (2 * most + 2, {}))
-            if found:
-                break
-    if not found and not terminal and not note:
-        note = f"The generators agree up to tau^{most + 1}: the weak order is above {most}."
-    home.largest = 2
-    limit = generator(pair.sde, pair.equation, home, step.timed, 2)
-    size = len(step.names)
+        return _compared_filter(pair, atoms)
+    home, power, note = ring_of(pair.step, atoms), 2 * weak_order + 2, ""
+    found: dict[Any, Any] = {}
+    for largest, moved, difference in _differences(pair, home, weak_order):
+        if isinstance(difference, NotExpandable):
+            note, power = str(difference), largest
+            break
+        power, found = next(((j, c) for j in range(1, largest + 1) if (c := difference.at(j, moved))), (2 * weak_order + 2, {}))
+        if found:
+            break
+    if not found and not note:
+        note = f"The generators agree up to tau^{weak_order + 1}: the weak order is above {weak_order}."
+    return _result(pair, home, power, found, {}, None, note)
 
-    def shown(terms: dict[Any, Any]) -> dict[Any, Any]:
-        return {a[:size]: readable(home.expression(p)) for a, p in terms.items()}
 
-    leading, last, slowest = shown(found), shown(terminal), shown(limit.at(2))
-    return GeneratorGap(rule.name, repr(pair.sde), step.names, power / 2 - 1, leading, slowest, rule.step_time, gain, last, note)
+def _compared_filter(pair: ExpandedPair, atoms: int) -> GeneratorGap:
+    """Return the comparison of the position of a linear filter, in the first root of the step's time that is fine enough."""
+    for unit in (2, 4, 8):
+        try:
+            numbers = pair.step.numbers if pair.finer is None else pair.finer(unit)
+            now = replace(pair, step=replace(pair.step, numbers=numbers), equation=numbers)
+            home = filter_ring(now.step, atoms)
+            home.unit = unit
+            slow = slow_motion(now.step, home)
+            break
+        except NeedsFinerRoot:
+            if unit == 8 or pair.finer is None:
+                raise
+    rule, most = pair.step.rule, 2 * unit - slow.memory
+    difference = slow.motion - _semigroup(now, home, most)
+    for power in range(1, most + 1):
+        found, terminal = difference.at(power, slow.motion), slow.terminal.at(power - unit, slow.motion)
+        if found or terminal:
+            break
+    note = "" if found or terminal else f"The weak order is above {(most - unit) / unit:g}."
+    gain = float(f"{slow.rate * rule.step_time / float(rule.plan.etas(1)[0]):.12g}")  # type: ignore[union-attr]
+    return _result(now, home, power, found, terminal, gain, note)
+
+
+def _result(
+    pair: ExpandedPair, home: DifferentialRing, power: int, found: Any, terminal: Any, gain: float | None, note: str
+) -> GeneratorGap:
+    """Return the result, from the polynomials of the leading error at r^power and of the terminal operator."""
+    step, size = pair.step, len(pair.step.names)
+    home.largest = home.unit
+    limit = generator(pair.sde, pair.equation, home, step.timed, home.unit).at(home.unit)
+    leading, last, slowest = (
+        {a[:size]: readable(home.expression(p)) for a, p in terms.items()} for terms in (found, terminal, limit)
+    )
+    order = power / home.unit - 1
+    return GeneratorGap(
+        step.rule.name, repr(pair.sde), step.names, order, leading, slowest, step.rule.step_time, gain, last, note
+    )
 
 
 def _semigroup(pair: ExpandedPair, home: DifferentialRing, largest: int) -> Operator:

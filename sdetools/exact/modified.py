@@ -20,8 +20,16 @@ from sdetools.dynamics.base import Dynamics
 from sdetools.exact.derived_sde import DerivedSDE, derived_sde
 from sdetools.exact.differential_ring import NotExpandable
 from sdetools.exact.generator_result import Index, derivative_text, operator_latex, readable, shown
-from sdetools.exact.generators import EXAMINED, equivalent_sgd, ring_of, state_names, with_enough_atoms
-from sdetools.exact.one_step import MOST_COORDINATES, OneStep, expansion
+from sdetools.exact.generators import (
+    EXAMINED,
+    equivalent_sgd,
+    grows,
+    ring_of,
+    second_moment_units,
+    state_names,
+    with_enough_atoms,
+)
+from sdetools.exact.one_step import MOST_COORDINATES, OneStep, expansion, idle_parts
 from sdetools.exact.scaled_numbers import ETAS, by_class, by_rates
 
 
@@ -123,13 +131,16 @@ def _step(rule: Any, weak_order: int, kinetic: bool, sigma_power: float) -> tupl
                 "has weak_order=1; with 1 - beta proportional to the step, kinetic=True has higher orders."
             )
         one = equivalent_sgd(one)
-    names = state_names(one)
+    idle = idle_parts(one) if len(one.parts) > 1 else ()
+    names = state_names(one, idle)
     if len(names) > MOST_COORDINATES:
         raise NotExpandable(
             f"a symbolic expansion must have at most {MOST_COORDINATES} coordinates; got {len(names)}. Take fewer."
         )
     numbers = by_rates(rule, None) if family else by_class(one, None, one.step_time, kinetic, sigma_power)
-    return OneStep(one, numbers, names, False), weak_order
+    if grows(one, numbers):
+        numbers.units = second_moment_units(numbers, len(one.parts) - len(idle))
+    return OneStep(one, numbers, names, False, idle), weak_order
 
 
 def _logarithm(step: OneStep, weak_order: int, atoms: int) -> StepGenerator:
@@ -168,7 +179,7 @@ def modified_equation(
         weak_order: The order, 1 to 4.
         eta: The rate at which a function `rule` is called for the numbers of the equation; None for an optimiser.
         kinetic: Whether 1 - beta is proportional to the time of a step, such that the equation contains the momentum (sqrt(gamma) times the
-            buffer for `st.HeavyBall`, with `step_time=gamma**0.5`).
+            buffer for `st.HeavyBall`, with `step_time=gamma**0.5`). A second moment v of a library rule is in terms of v / sigma^2 if sigma grows.
         sigma_power: The power of the step's time to which sigma is proportional: 0 for constant sigma, -1/2 for sigma = eta^(-1/2).
 
     Raises:

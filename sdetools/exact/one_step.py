@@ -20,6 +20,7 @@ from sdetools.dynamics.base import BoundOracle, Dynamics
 from sdetools.dynamics.integrators.base import Integrator
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.exact.differential_ring import DifferentialRing, NotExpandable
+from sdetools.exact.draw_laws import law_moment, polynomial_oracle
 from sdetools.exact.operators import Operator
 from sdetools.exact.power_series import Series
 from sdetools.exact.scaled_numbers import Number, ScaledNumbers, constant_row
@@ -27,14 +28,11 @@ from sdetools.graph.arrays import compiled
 from sdetools.graph.tracing import NotTraceable, trace
 from sdetools.graph.value import CONDITIONS, Trace, Value, order, value
 from sdetools.graph.views import broadcast
-from sdetools.noise.base import Noise, Normal, Sign, Uniform
-from sdetools.noise.custom import FunctionNoise
-from sdetools.noise.laws import NORMAL, NoNoise, RootedNoise
-from sdetools.noise.oracle import NoisyOracle, SVAGNoise
+from sdetools.noise.oracle import NoisyOracle
 
 KINKS = {"absolute", "maximum", "minimum", "sign", "floor"}
-PAD = 8
-"""Powers of r that are kept beyond those of the result, since divisions by the step lose some."""
+PAD = 4
+"""Times of a step, in powers of r, that are kept beyond those of the result, since divisions by the step lose some."""
 MOST_COORDINATES = 8
 Moment = Callable[[int], Any]
 
@@ -48,12 +46,14 @@ class OneStep:
         numbers: Its numbers as functions of r.
         names: The names of the coordinates of the state, all parts one after another.
         timed: Whether the time is a further coordinate.
+        idle: The parts of the rule's state that no step reads, such as a buffer at beta = 0; they are no coordinates.
     """
 
     rule: Dynamics | Integrator
     numbers: ScaledNumbers
     names: tuple[str, ...]
     timed: bool
+    idle: tuple[str, ...] = ()
 
     @property
     def noise(self) -> tuple[NoisyOracle | None, list[tuple[str, Any]], bool]:
@@ -68,17 +68,19 @@ class OneStep:
             return None, own * (rule.levels * rule.sde.noise_dim) + [("rademacher", ())] * rule.private_signs, True
         if self.rule.extra_draws or self.rule.copies > 1:
             raise NotExpandable(f"a rule must have no draws besides those of one gradient; {self.rule.name} has.")
-        noise, laws, exact = polynomial_noise(self.rule.oracle.noise)
-        oracle = copy.copy(self.rule.oracle)
-        oracle.noise = noise
-        return oracle, laws, exact
+        return polynomial_oracle(self.rule.oracle)
 
     def moments(self, home: DifferentialRing, largest: int) -> tuple[list[Series], list[Moment], bool]:
         """Return the change of the state in one step as series up to r^largest, the moments of the draws, and whether all of these are exact."""
-        home.largest, dim = largest + PAD, self.rule.dim
-        units = [series(home, unit) for unit in self.numbers.units] or [Series(home, {0: home.one})] * len(self.rule.parts)
-        old = [[Series(home, {0: p}) for p in home.x[i * dim : (i + 1) * dim]] for i in range(len(units))]
-        new = self.moved(home, [[e / unit for e in row] for row, unit in zip(old, units)])
+        home.largest, dim = largest + PAD * home.unit, self.rule.dim
+        kept = [i for i, part in enumerate(self.rule.parts) if part not in self.idle]
+        units = [series(home, unit) for unit in self.numbers.units] or [Series(home, {0: home.one})] * len(kept)
+        old = [[Series(home, {0: p}) for p in home.x[i * dim : (i + 1) * dim]] for i in range(len(kept))]
+        state: list[list[Series]] = [[Series(home, {})] * dim for _ in self.rule.parts]
+        for i, row, unit in zip(kept, old, units, strict=True):
+            state[i] = [e / unit for e in row]
+        moved = self.moved(home, state)
+        new = [moved[i] for i in kept]
         change = [unit * after - before for row, was, unit in zip(new, old, units) for after, before in zip(row, was)]
         if self.timed:
             change.append(Series(home, {2: home.one}))
@@ -113,7 +115,8 @@ class OneStep:
             return made
 
         rows = self.coefficients(home)
-        coefficients = [scope.input(f"coefficient {i}") for i in range(len(rows))]
+        # numbers that do not depend on the step are known: a rule may choose by them
+        coefficients = [scope.input(f"coefficient {i}") if isinstance(row, Series) else row for i, row in enumerate(rows)]
         if isinstance(self.rule, Integrator):
             twin = copy.copy(self.rule)
             twin.law = "normal"  # so that a draw enters as itself; its law is in `laws`
@@ -125,13 +128,13 @@ class OneStep:
         known = {v: np.array([[e] for e in row], dtype=object) for v, row in zip(parts, state)}
         known |= {z: np.array([[Series(home, {0: p})] for p in home.z], dtype=object)} if laws else {}
         known |= {v: np.array([[series(home, n)] for n in own], dtype=object) for v, own in numbers.items()}
-        known |= {v: np.array([row], dtype=object) for v, row in zip(coefficients, rows)}
+        known |= {v: np.array([row], dtype=object) for v, row in zip(coefficients, rows) if isinstance(v, Value)}
         return evaluated([_of_shape(v, (dim,)) for v in new], known, home)
 
-    def coefficients(self, home: DifferentialRing) -> list[Series]:
-        """Return the coefficients of the rule as series."""
+    def coefficients(self, home: DifferentialRing) -> list[Series | float]:
+        """Return the coefficients of the rule as series, or as floats if they do not depend on the step."""
         if not isinstance(self.rule, Integrator):
-            return [series(home, n) for n in self.numbers.coefficients]
+            return [n[0] if n.keys() == {0} else series(home, n) for n in self.numbers.coefficients]
         h, signals, rule = Series(home, {2: home.one}), self.numbers.signals, self.rule
         if hasattr(rule, "step_numbers"):
             assert signals is not None
@@ -169,7 +172,7 @@ def expansion(step: OneStep, home: DifferentialRing, largest: int) -> Operator:
 
 
 def generator(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing, timed: bool, largest: int) -> Operator:
-    """Return the generator A = sum_i a_i d_i + (1/2) sum_ij (b b^T)_ij d_i d_j (Ito), times r^2, up to r^largest.
+    """Return the generator A = sum_i a_i d_i + (1/2) sum_ij (b b^T)_ij d_i d_j (Ito), times the time of a step, up to r^largest.
 
     Args:
         sde: The SDE.
@@ -178,7 +181,7 @@ def generator(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing, timed: b
         timed: Whether the time is a further coordinate.
         largest: The largest power.
     """
-    home.largest = largest + PAD
+    home.largest = largest + PAD * home.unit
     drift, columns = coefficients_of(sde, numbers, home)
     n = len(drift)
     if sde.calculus == "stratonovich":
@@ -194,13 +197,13 @@ def generator(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing, timed: b
         terms[index] = terms[index] + c if index in terms else c
 
     for i, a in enumerate(drift):
-        add([i], a.shifted(2))
+        add([i], a.shifted(home.unit))
     if timed:
-        add([n], Series(home, {2: home.one}))
+        add([n], Series(home, {home.unit: home.one}))
     for b in columns:
         for i in range(n):
             for j in range(n):
-                add([i, j], Fraction(1, 2) * (b[i] * b[j]).shifted(2))
+                add([i, j], Fraction(1, 2) * (b[i] * b[j]).shifted(home.unit))
     if any(c.precision <= largest for c in terms.values()) or any(c.valuation < 1 for c in terms.values()):
         raise NotExpandable("drift and diffusion of the SDE must stay finite as the step tends to 0.")
     home.largest = largest
@@ -224,6 +227,24 @@ def coefficients_of(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing) ->
     traced += [_traced("the diffusion", sde.diffusion, y, unit, p, s) for unit in np.eye(q).tolist()]
     drift, *columns = [list(v) for v in evaluated([_of_shape(v, (n,)) for v in traced], given, home)]
     return drift, columns
+
+
+def idle_parts(rule: Dynamics) -> tuple[str, ...]:
+    """Return the parts of a rule's state that no step reads, at a random state; the position is none of them."""
+    rng = np.random.default_rng(20240608)
+    state = rng.uniform(0.5, 1.5, (len(rule.parts), rule.dim))
+    bound = rule.bind(rng.uniform(0.2, 0.8, sum(d.n for d in rule.draws)))
+
+    def after(own: np.ndarray) -> np.ndarray:
+        return np.array([np.broadcast_to(part, (rule.dim,)) for part in rule.rule(tuple(own), bound, *constant_row(rule))])
+
+    out, plain = [], after(state)
+    for i, part in enumerate(rule.parts[1:], start=1):
+        other = state.copy()
+        other[i] += rng.uniform(0.5, 1.5, rule.dim)
+        if np.array_equal(after(other), plain):
+            out.append(part)
+    return tuple(out)
 
 
 def series(home: DifferentialRing, number: Number) -> Series:
@@ -287,73 +308,6 @@ def _of_shape(v: Any, shape: tuple[int, ...]) -> Value:
     return broadcast(value(v), shape)
 
 
-# ---- draws
-
-
-def polynomial_noise(noise: Noise) -> tuple[Noise, list[tuple[str, Any]], bool]:
-    """Return a noise whose value is a polynomial in its draws, the laws of these draws, and whether the law of the noise is the same.
-
-    The draws of noises R(x) u become the entries of u themselves. Noise that samples data becomes Gaussian noise of the same covariance.
-    """
-    if isinstance(noise, RootedNoise):
-        return RootedNoise(NORMAL, noise.root), [(noise.law.name, noise.law.numbers)] * noise.root.rank, True
-    if isinstance(noise, SVAGNoise):
-        inner, laws, exact = polynomial_noise(noise.inner)
-        twin = copy.copy(noise)
-        twin.inner, twin.draws = inner, inner.draws + inner.draws
-        twin.parameters = np.concatenate([noise.weights, inner.parameters])
-        return twin, laws + laws, exact
-    if isinstance(noise, (NoNoise, FunctionNoise)):
-        names = {Normal: "gaussian", Sign: "rademacher", Uniform: "unit"}
-        return noise, [(names[type(d)], ()) for d in noise.draws for _ in range(d.n)], True
-    if noise.gaussian and all(isinstance(d, Normal) for d in noise.draws):
-        return noise, [("gaussian", ())] * noise.n_draws, True
-    return noise.as_gaussian(), [("gaussian", ())] * noise.as_gaussian().n_draws, False
-
-
 def _moment(home: DifferentialRing, law: tuple[str, Any]) -> Moment:
     """Return the function of k that gives the k-th moment of a law as a polynomial."""
     return lambda k: home.number(law_moment(*law, k))
-
-
-def law_moment(name: str, numbers: Sequence[float], k: int) -> Fraction | float:
-    """Return E u^k of a law of one entry, a fraction if it is known as one.
-
-    Args:
-        name: "gaussian", "rademacher", "uniform" (on (-sqrt 3, sqrt 3)), "unit" (uniform on (0, 1)), "three_point", "centred_exponential",
-            "two_point" or "student_t", the names of `noise.laws`.
-        numbers: The parameters of the law, those of its `EntryLaw`.
-        k: The order, at least 1.
-
-    Raises:
-        NotExpandable: If the moment does not exist, or the law is unknown.
-
-    Example:
-        >>> [law_moment("gaussian", (), k) for k in (2, 3, 4)], law_moment("centred_exponential", (), 3)
-        ([Fraction(1, 1), Fraction(0, 1), Fraction(3, 1)], Fraction(2, 1))
-    """
-    even = k % 2 == 0
-    if name == "unit":
-        return Fraction(1, k + 1)
-    if name == "centred_exponential":  # the number of derangements of k things
-        return Fraction(sum((-1) ** j * math.factorial(k) // math.factorial(j) for j in range(k + 1)))
-    if name == "two_point":
-        p, a, b = numbers
-        return p * a**k + (1 - p) * b**k
-    if name == "student_t":
-        nu = numbers[0] + 2
-        if k >= nu:
-            raise NotExpandable(
-                f"the moment of order {k} of the noise must exist; Student's law with {nu:g} degrees of freedom has none."
-            )
-        log = math.lgamma((k + 1) / 2) + math.lgamma((nu - k) / 2) - math.lgamma(0.5) - math.lgamma(nu / 2)
-        return (nu - 2) ** (k / 2) * math.exp(log) if even else Fraction(0)
-    known = {
-        "gaussian": Fraction(math.prod(range(1, k, 2))),
-        "rademacher": Fraction(1),
-        "uniform": Fraction(3 ** (k // 2), k + 1),
-        "three_point": Fraction(3 ** (k // 2), 3),
-    }
-    if name not in known:
-        raise NotExpandable(f"the moments of the noise must be known; those of the law {name!r} are not.")
-    return known[name] if even else Fraction(0)

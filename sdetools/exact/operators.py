@@ -57,11 +57,6 @@ class Operator:
                     out[index] = out[index] + term if index in out else term
         return Operator(self.home, out)
 
-    @property
-    def valuation(self) -> int:
-        """The smallest power of r in a coefficient; beyond the largest kept power for the operator 0."""
-        return min((c.valuation for c in self.terms.values()), default=self.home.largest + 1)
-
     def at(self, power: int, like: Operator | None = None) -> dict[Index, Any]:
         """Return the coefficients of r^power as polynomials, by multi-index, without those that vanish.
 

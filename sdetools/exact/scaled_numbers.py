@@ -18,15 +18,18 @@ import numpy as np
 from sdetools.dynamics.base import Dynamics
 from sdetools.dynamics.sdes.limits import HamiltonianSDE, OracleSDE
 from sdetools.dynamics.sdes.sde import SDE
-from sdetools.exact.differential_ring import NotExpandable
+from sdetools.exact.differential_ring import NeedsFinerRoot, NotExpandable
+from sdetools.exact.draw_laws import polynomial_oracle
 
 Number = dict[int, float]
-ETAS = tuple(4.0**-k for k in range(2, 9))
+ETAS = tuple(2.0**-k for k in range(4, 10))
 """Rates at which functions of eta are evaluated."""
-EXPONENTS = sorted((Fraction(k, 2) for k in range(-8, 9)), key=lambda a: (abs(a), a < 0))
+EXPONENTS = sorted((Fraction(k, 4) for k in range(-16, 17)), key=lambda a: (a.denominator, abs(a), a < 0))
 """Powers of eta that are tried, the simplest first."""
-AGREES = 1e-11
-"""Relative error to which a number at all rates agrees with a sum of at most two powers."""
+AGREES = 1e-8
+"""Relative error to which a number at all rates agrees with a sum of at most two powers; (1 - (1 - eta^2)) / eta^2 loses up to six digits."""
+SIMPLE = 1e-11
+"""Relative error, at the two largest rates, to which a coefficient is taken for a simple fraction."""
 
 
 @dataclass
@@ -96,7 +99,7 @@ def by_class(rule: Any, sde: SDE | None, step_time: float, kinetic: bool, sigma_
             out.coefficients.append(scaled(value, rates.get(name, 0)))
         if name == "gamma" and kinetic and heavy_ball:
             out.units = [{0: 1.0}, {2: math.sqrt(value) / step_time}]
-    numbers = rule.oracle.parameters.tolist()
+    numbers = polynomial_oracle(rule.oracle)[0].parameters.tolist()
     out.oracle = [scaled(numbers[0], sigma_power), *(scaled(v, 0) for v in numbers[1:])]
     if sde is None:
         return out
@@ -104,6 +107,8 @@ def by_class(rule: Any, sde: SDE | None, step_time: float, kinetic: bool, sigma_
         raise NotExpandable(
             "the momentum of st.HamiltonianSDE is scaled by a power of eta that is no multiple of 1/2; this pair is not handled."
         )
+    if isinstance(sde, OracleSDE) and len(sde.powers) != sde.own:
+        raise NotExpandable(f"the scaling of {type(sde).__name__} must be given: write `rule` and `sde` as functions of eta.")
     if isinstance(sde, OracleSDE):
         powers = [*sde.powers, *[0.0] * (len(sde.parameters) - sde.own)]
         powers[0] += sigma_power
@@ -122,11 +127,16 @@ def of_equation(sde: SDE) -> ScaledNumbers:
     return ScaledNumbers(equation=constant, signals=None if signals is None else [{0: float(v)} for v in signals])
 
 
-def by_rates(make_rule: Callable[[float], Dynamics], make_sde: Callable[[float], SDE] | None) -> ScaledNumbers:
+def by_rates(make_rule: Callable[[float], Dynamics], make_sde: Callable[[float], SDE] | None, unit: int = 2) -> ScaledNumbers:
     """Return the numbers of functions of eta that make a rule and an SDE, from their values at the rates `ETAS`.
 
+    Args:
+        make_rule: The function that makes the rule.
+        make_sde: The function that makes the SDE, or None.
+        unit: The power of r that is the time of a step.
+
     Raises:
-        NotExpandable: If a number is no sum of at most two powers of eta (multiples of 1/2), or no power of the root of the step's time.
+        NotExpandable: If a number is no sum of at most two powers of eta (multiples of 1/4); NeedsFinerRoot if it is no power of r.
     """
     rules = [make_rule(eta) for eta in ETAS]
     equations = [make_sde(eta) for eta in ETAS] if make_sde is not None else []
@@ -134,15 +144,15 @@ def by_rates(make_rule: Callable[[float], Dynamics], make_sde: Callable[[float],
     clock = _powers("the time of a step", times)
     if len(clock) != 1 or next(iter(clock)) <= 0:
         raise NotExpandable("the time of a step must be proportional to a positive power of eta.")
-    ((c, unit),) = clock.items()
+    ((c, time),) = clock.items()
 
     def scaled(what: str, rows: Sequence[np.ndarray]) -> list[Number]:
         table = np.array(rows, dtype=float).reshape(len(ETAS), -1)
-        return [_in_root(what, _powers(what, column), c, unit) for column in table.T]
+        return [_in_root(what, _powers(what, column), c, time, unit) for column in table.T]
 
     out = ScaledNumbers(
         scaled("a coefficient of the rule", [constant_row(rule) for rule in rules]),
-        scaled("a number of the oracle", [rule.oracle.parameters for rule in rules]),
+        scaled("a number of the oracle", [polynomial_oracle(rule.oracle)[0].parameters for rule in rules]),
     )
     if equations:
         out.equation = scaled("a number of the SDE", [sde.parameters for sde in equations])
@@ -162,7 +172,7 @@ def _powers(what: str, values: np.ndarray) -> dict[Fraction, float]:
             found = np.array([_tidy(v) for v in np.linalg.solve(columns[:count], values[:count])])
             if found.all() and np.all(np.abs(columns @ found - values) <= AGREES * np.abs(values)):
                 return dict(zip(exponents, found.tolist(), strict=True))
-    raise NotExpandable(f"{what} must be a sum of at most two powers of eta; its values at eta = 1/16, 1/64, ... are not.")
+    raise NotExpandable(f"{what} must be a sum of at most two powers of eta; its values at eta = 1/16, 1/32, ... are not.")
 
 
 def _tidy(value: float) -> float:
@@ -170,18 +180,18 @@ def _tidy(value: float) -> float:
     if not np.isfinite(value):
         return value
     near = float(Fraction(value).limit_denominator(10_000))
-    if abs(near - value) <= AGREES * abs(value):
+    if abs(near - value) <= SIMPLE * abs(value):
         return near
     root = math.copysign(math.sqrt(Fraction(value * value).limit_denominator(10_000)), value)
-    return root if abs(root - value) <= AGREES * abs(value) else value
+    return root if abs(root - value) <= SIMPLE * abs(value) else value
 
 
-def _in_root(what: str, powers: dict[Fraction, float], c: Fraction, unit: float) -> Number:
-    """Return a sum of powers of eta as powers of r = sqrt(unit eta^c)."""
+def _in_root(what: str, powers: dict[Fraction, float], c: Fraction, time: float, unit: int) -> Number:
+    """Return a sum of powers of eta as powers of r, where r^unit = time eta^c."""
     out: Number = {}
     for a, coefficient in powers.items():
-        power = 2 * a / c
+        power = unit * a / c
         if power.denominator != 1:
-            raise NotExpandable(f"{what} must be a series in the root of the step's time; got its power {a / c}.")
-        out[int(power)] = coefficient / unit ** float(a / c)
+            raise NeedsFinerRoot(f"{what} must be a series in the root of the step's time; got its power {a / c}.")
+        out[int(power)] = coefficient / time ** float(a / c)
     return out
