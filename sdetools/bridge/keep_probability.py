@@ -23,7 +23,7 @@ from functools import cache
 from typing import Any
 
 from sdetools import _check
-from sdetools.exact.momentum_budget import mode_edge
+from sdetools.exact.least_squares.momentum_budget import mode_edge
 
 CLEAR = 0.05
 """A diagnosis stops once the probability of "keep" is at most this, or at least one minus this."""

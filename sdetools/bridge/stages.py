@@ -24,7 +24,7 @@ from sdetools.bridge.keep_probability import (
     safe,
 )
 from sdetools.bridge.trial import TOLERANCE, TrainingRuns, Trial
-from sdetools.exact.momentum_budget import mode_edge
+from sdetools.exact.least_squares.momentum_budget import mode_edge
 
 STABLE, UNSTABLE = 1.0, 2.0
 """eta lambda_max below which plain SGD acts like SGDM on a quadratic loss, and above which it is unstable there."""

@@ -190,7 +190,7 @@ def _of_numbers(values: Any, targets: list[float] | None, label_noise: float) ->
     import numpy as np
 
     from sdetools.exact import Spectrum
-    from sdetools.exact.spectra import checked_spectrum
+    from sdetools.exact.least_squares.spectra import checked_spectrum
 
     lam, rho = checked_spectrum(values), targets or [1.0]
     if len(rho) not in (1, len(lam)):

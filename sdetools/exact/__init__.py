@@ -5,6 +5,8 @@ step of an integrator on any SDE, and `transfer` to one-dimensional SGD on any l
 are formulas. `generator_gap` derives the weak order of any rule or integrator with respect to an SDE, and the leading error;
 `modified_equation` derives the SDE of a rule.
 
+`least_squares/` has the exact risk of linear rules on streaming least squares, `generators/` the expansions of one-step generators.
+
 Words of this room: the state s of a dynamics is the vector of all its parts in order, such as x and the momentum buffer m; n is its
 length, dim the number of coordinates of x. A rule is the function that makes one step. Its oracle calls are its evaluations of the
 noisy gradient, and their results are the oracle's answers. The coefficients of a step are its numbers, such as eta_k and beta_k.

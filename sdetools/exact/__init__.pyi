@@ -10,14 +10,6 @@ from .closed_observables import (
     Absolute as Absolute,
     Below as Below,
 )
-from .derived_sde import (
-    DerivedSDE as DerivedSDE,
-)
-from .dropping import (
-    Dropping as Dropping,
-    drop_momentum as drop_momentum,
-    dropping_diagram as dropping_diagram,
-)
 from .equations import (
     solution as solution,
     step_law as step_law,
@@ -34,28 +26,30 @@ from .gaussian import (
     probability_below as probability_below,
     raw_moment as raw_moment,
 )
-from .generator_result import (
-    GeneratorGap as GeneratorGap,
+from .generators.derived_sde import (
+    DerivedSDE as DerivedSDE,
 )
-from .generators import (
+from .generators.generator_gaps import (
     generator_gap as generator_gap,
 )
-from .least_squares import (
-    risk as risk,
+from .generators.generator_result import (
+    GeneratorGap as GeneratorGap,
 )
-from .mass import (
-    MassParameters as MassParameters,
-    mass_parameters as mass_parameters,
-)
-from .modified import (
+from .generators.modified import (
     StepGenerator as StepGenerator,
     modified_equation as modified_equation,
     step_generator as step_generator,
 )
-from .moments import (
-    moments as moments,
+from .least_squares.dropping import (
+    Dropping as Dropping,
+    drop_momentum as drop_momentum,
+    dropping_diagram as dropping_diagram,
 )
-from .momentum_budget import (
+from .least_squares.mass import (
+    MassParameters as MassParameters,
+    mass_parameters as mass_parameters,
+)
+from .least_squares.momentum_budget import (
     BatchThreshold as BatchThreshold,
     Best as Best,
     batch_threshold as batch_threshold,
@@ -67,24 +61,30 @@ from .momentum_budget import (
     momentum_edge as momentum_edge,
     momentum_stationary_risk as momentum_stationary_risk,
 )
-from .quadrature import (
-    transfer as transfer,
-)
-from .recorded import (
-    Moments as Moments,
-)
-from .risk_result import (
+from .least_squares.risk_result import (
     Risk as Risk,
 )
-from .spectra import (
+from .least_squares.risks import (
+    risk as risk,
+)
+from .least_squares.spectra import (
     Spectrum as Spectrum,
     from_data as from_data,
     power_law as power_law,
     random_features as random_features,
     two_bulks as two_bulks,
 )
-from .stability import (
+from .least_squares.stability import (
     rate as rate,
     stability_edge as stability_edge,
     stationary_risk as stationary_risk,
+)
+from .moments import (
+    moments as moments,
+)
+from .quadrature import (
+    transfer as transfer,
+)
+from .recorded import (
+    Moments as Moments,
 )

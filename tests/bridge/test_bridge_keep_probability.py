@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from sdetools.bridge import keep_probability as model  # noqa: E402
 from sdetools.bridge.keep_probability import Evidence, capped_gap, keep_probability, safe, stage_of  # noqa: E402
-from sdetools.exact.momentum_budget import mode_edge  # noqa: E402
+from sdetools.exact.least_squares.momentum_budget import mode_edge  # noqa: E402
 
 HOME = Path(__file__).resolve().parents[2] / "benchmarks" / "dropping_momentum"
 with pytest.MonkeyPatch.context() as patch:

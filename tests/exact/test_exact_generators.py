@@ -15,9 +15,9 @@ import sympy as sp
 import sdetools as st
 from sdetools.dynamics.catalogue import integrators, optimisers
 from sdetools.exact import generator_gap, modified_equation, step_generator
-from sdetools.exact.differential_ring import DifferentialRing
-from sdetools.exact.draw_laws import law_moment
-from sdetools.exact.power_series import Series
+from sdetools.exact.generators.differential_ring import DifferentialRing
+from sdetools.exact.generators.draw_laws import law_moment
+from sdetools.exact.generators.power_series import Series
 from sdetools.noise import laws
 
 X, Y = sp.symbols("x y", real=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.exact.spectra import checked_spectrum
-from sdetools.exact.stability import exact_rate, heavy_ball_map
+from sdetools.exact.least_squares.spectra import checked_spectrum
+from sdetools.exact.least_squares.stability import exact_rate, heavy_ball_map
 from sdetools.losses.diagonal import DiagonalQuadratic
 
 

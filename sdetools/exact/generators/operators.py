@@ -8,8 +8,8 @@ from fractions import Fraction
 from itertools import product
 from typing import Any
 
-from sdetools.exact.differential_ring import DifferentialRing
-from sdetools.exact.power_series import Series
+from sdetools.exact.generators.differential_ring import DifferentialRing
+from sdetools.exact.generators.power_series import Series
 
 Index = tuple[int, ...]
 

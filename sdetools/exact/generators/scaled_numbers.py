@@ -18,8 +18,8 @@ import numpy as np
 from sdetools.dynamics.base import Dynamics
 from sdetools.dynamics.sdes.limits import HamiltonianSDE, OracleSDE
 from sdetools.dynamics.sdes.sde import SDE
-from sdetools.exact.differential_ring import NeedsFinerRoot, NotExpandable
-from sdetools.exact.draw_laws import polynomial_oracle
+from sdetools.exact.generators.differential_ring import NeedsFinerRoot, NotExpandable
+from sdetools.exact.generators.draw_laws import polynomial_oracle
 
 Number = dict[int, float]
 ETAS = tuple(2.0**-k for k in range(4, 10))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.exact.flow_constants import flow_constant
+from sdetools.exact.generators.flow_constants import flow_constant
 
 if TYPE_CHECKING:
     import xarray

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.exact.differential_ring import DifferentialRing, NeedsFinerRoot, NotExpandable
-from sdetools.exact.one_step import PAD, OneStep
-from sdetools.exact.operators import Index, Operator
-from sdetools.exact.power_series import Series
+from sdetools.exact.generators.differential_ring import DifferentialRing, NeedsFinerRoot, NotExpandable
+from sdetools.exact.generators.one_step import PAD, OneStep
+from sdetools.exact.generators.operators import Index, Operator
+from sdetools.exact.generators.power_series import Series
 
 Terms = dict[Index, Any]
 """An operator at one power of r: polynomials in y and F by multi-index of derivatives along y."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.exact.momentum_budget import momentum_budget
-from sdetools.exact.spectra import Spectrum
-from sdetools.exact.stability import exact_rate, heavy_ball_map, is_stable
+from sdetools.exact.least_squares.momentum_budget import momentum_budget
+from sdetools.exact.least_squares.spectra import Spectrum
+from sdetools.exact.least_squares.stability import exact_rate, heavy_ball_map, is_stable
 
 _TIMES = 400
 _FLOOR = 0.05
@@ -61,7 +61,7 @@ def drop_momentum(spectrum: Spectrum, batch: int, h: float, beta: float, steps: 
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> from sdetools.exact.spectra import power_law
+        >>> from sdetools.exact.least_squares.spectra import power_law
         >>> terms = drop_momentum(power_law(100, a=1.0, b=0.5, label_noise=0.5), batch=8, h=0.001, beta=0.9, steps=1000)
         >>> terms.drop(0.05), terms.drop(1e-4)
         (True, False)
@@ -106,7 +106,7 @@ def dropping_diagram(spectrum: Spectrum, batches: Any, rates: Any, beta: float, 
         steps: The steps of the run.
 
     Example:
-        >>> from sdetools.exact.spectra import power_law
+        >>> from sdetools.exact.least_squares.spectra import power_law
         >>> dropping_diagram(power_law(9, 1.0, 0.5, 0.1), [1, 8], [0.01, 0.1, 9.0], 0.9, 100).shape
         (2, 3)
     """

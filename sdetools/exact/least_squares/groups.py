@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdetools.exact.moment_maps import MomentMap, pack
+from sdetools.exact.least_squares.moment_maps import MomentMap, pack
 
 NODES = 4
 """The nodes of a group."""

@@ -21,13 +21,13 @@ from sdetools.dynamics.rules.optimisers import SGD
 from sdetools.dynamics.rules.second_moment import SecondMoment
 from sdetools.dynamics.sdes.adaptive_limits import RMSPropSDE
 from sdetools.dynamics.sdes.sde import SDE
-from sdetools.exact.differential_ring import DifferentialRing, NeedsFinerRoot, NotExpandable, TooFewAtoms
-from sdetools.exact.fast_buffers import slow_motion
-from sdetools.exact.generator_result import GeneratorGap, readable
+from sdetools.exact.generators.differential_ring import DifferentialRing, NeedsFinerRoot, NotExpandable, TooFewAtoms
+from sdetools.exact.generators.fast_buffers import slow_motion
+from sdetools.exact.generators.generator_result import GeneratorGap, readable
+from sdetools.exact.generators.one_step import MOST_COORDINATES, OneStep, expansion, generator, idle_parts
+from sdetools.exact.generators.operators import Operator
+from sdetools.exact.generators.scaled_numbers import ETAS, Number, ScaledNumbers, by_class, by_rates, constant_row, of_equation
 from sdetools.exact.linear import open_step
-from sdetools.exact.one_step import MOST_COORDINATES, OneStep, expansion, generator, idle_parts
-from sdetools.exact.operators import Operator
-from sdetools.exact.scaled_numbers import ETAS, Number, ScaledNumbers, by_class, by_rates, constant_row, of_equation
 from sdetools.schedules import from_arrays
 
 EXAMINED = 4
@@ -47,7 +47,7 @@ def generator_gap(
     the time tau of a step, and sigma to tau^`sigma_power`. The momentum: if the equation has as many coordinates as the rule (x and m),
     1 - beta is proportional to tau (for `st.HeavyBall`, gamma to tau^2, with `step_time=gamma**0.5`), and the whole state is compared. If
     the equation has the position alone, beta is constant: the rule must be a linear filter of the gradients whose buffers start at 0, and
-    the motion of its position after the first few steps is compared (`exact.fast_buffers`), up to order 1. Any other scaling is given by
+    the motion of its position after the first few steps is compared (`exact.generators.fast_buffers`), up to order 1. Any other scaling is given by
     two functions of eta, `rule` and `sde`, whose numbers are sums of at most two powers of eta, such as 1 - beta = eta^(1/2). Parts of a
     state that no step reads are left out, and the second moment v of `st.RMSProp` and `st.Adam` is v / sigma^2 where sigma grows.
 

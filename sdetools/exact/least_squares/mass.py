@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.exact.spectra import checked_spectrum
+from sdetools.exact.least_squares.spectra import checked_spectrum
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 In the eigenbasis of the rows, E g_i = lam_i u_i and Cov(g_i(u), g_i(w)) = (lam_i^2 u_i w_i + lam_i (s^2 + sum_j lam_j u_j w_j)) / B on the same
 rows. So the second moments of the parts of the state in one coordinate move by themselves, but for the one number (one for each pair of
-gradients) by which all coordinates are coupled. Off-diagonal moments never enter. See `exact.mode_loop` for the recursion.
+gradients) by which all coordinates are coupled. Off-diagonal moments never enter. See `exact.least_squares.mode_loop` for the recursion.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.exact.groups import NODES, contraction, group, grouping_bound
-from sdetools.exact.mode_problem import ModeProblem, mode_problem, start_moments
-from sdetools.exact.mode_steps import ModeSteps, mode_steps
-from sdetools.exact.moment_maps import moment_map
+from sdetools.exact.least_squares.groups import NODES, contraction, group, grouping_bound
+from sdetools.exact.least_squares.mode_problem import ModeProblem, mode_problem, start_moments
+from sdetools.exact.least_squares.mode_steps import ModeSteps, mode_steps
+from sdetools.exact.least_squares.moment_maps import moment_map
+from sdetools.exact.least_squares.risk_result import Risk
 from sdetools.exact.recorded import recorded
-from sdetools.exact.risk_result import Risk
 from sdetools.results.protocol import Origin, call_text
 
 GROUPED_FROM = 2_000
@@ -47,7 +47,7 @@ def risk(
         record: The steps at which the risk is returned, increasing; by default 0, ..., `steps`.
         moments: Whether the second moments of the state in each mode are returned as well; modes are then not grouped.
         nodes: 0 follows every mode. Otherwise modes with similar eigenvalues are followed in groups of so many nodes (see
-            `exact.groups`), and the result has a proved bound on the error where one is known, else an estimate. By default 4 for 2,000 modes
+            `exact.least_squares.groups`), and the result has a proved bound on the error where one is known, else an estimate. By default 4 for 2,000 modes
             or more, else 0.
 
     Returns:
@@ -108,7 +108,7 @@ def _advance(
     problem: ModeProblem, made: ModeSteps, S: np.ndarray, lam: np.ndarray, drive: np.ndarray, cuts: Sequence[int], seen: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the risk after 0, 1, ... steps and the levels, and call `seen(k, S)` at the steps `cuts`, increasing."""
-    from sdetools.exact.mode_loop import march
+    from sdetools.exact.least_squares.mode_loop import march
 
     total = int(cuts[-1])
     curve, levels = np.empty(total + 1), np.zeros(max(total, 1))

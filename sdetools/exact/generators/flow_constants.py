@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.exact.operators import Index
+from sdetools.exact.generators.operators import Index
 
 TOLERANCE = 1e-11
 """Relative and absolute tolerance of the solution of the ordinary differential equations."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from sdetools._arrays import numeric
 from sdetools.dynamics.sdes.sde import SDE
-from sdetools.exact.differential_ring import ROUNDING, DifferentialRing, NotExpandable
-from sdetools.exact.generator_result import Index, readable, shown
-from sdetools.exact.one_step import OneStep
+from sdetools.exact.generators.differential_ring import ROUNDING, DifferentialRing, NotExpandable
+from sdetools.exact.generators.generator_result import Index, readable, shown
+from sdetools.exact.generators.one_step import OneStep
 
 LONGEST_TEXT = 9_000
 """Largest number of characters of an entry of drift or diffusion."""

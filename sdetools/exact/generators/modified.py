@@ -17,10 +17,9 @@ from typing import Any
 
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
-from sdetools.exact.derived_sde import DerivedSDE, derived_sde
-from sdetools.exact.differential_ring import NotExpandable
-from sdetools.exact.generator_result import Index, derivative_text, operator_latex, readable, shown
-from sdetools.exact.generators import (
+from sdetools.exact.generators.derived_sde import DerivedSDE, derived_sde
+from sdetools.exact.generators.differential_ring import NotExpandable
+from sdetools.exact.generators.generator_gaps import (
     EXAMINED,
     equivalent_sgd,
     grows,
@@ -29,8 +28,9 @@ from sdetools.exact.generators import (
     state_names,
     with_enough_atoms,
 )
-from sdetools.exact.one_step import MOST_COORDINATES, OneStep, expansion, idle_parts
-from sdetools.exact.scaled_numbers import ETAS, by_class, by_rates
+from sdetools.exact.generators.generator_result import Index, derivative_text, operator_latex, readable, shown
+from sdetools.exact.generators.one_step import MOST_COORDINATES, OneStep, expansion, idle_parts
+from sdetools.exact.generators.scaled_numbers import ETAS, by_class, by_rates
 
 
 @dataclass(frozen=True, eq=False, repr=False)

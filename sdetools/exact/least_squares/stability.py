@@ -1,6 +1,6 @@
 """Stationary law, stability edge and exact rate of linear rules on streaming least squares.
 
-At constant coefficients the second moments move by z_i <- E(lam_i) z_i + lam_i^2 sum_jl level_jl N_jl (see `exact.moment_maps`). In terms of
+At constant coefficients the second moments move by z_i <- E(lam_i) z_i + lam_i^2 sum_jl level_jl N_jl (see `exact.least_squares.moment_maps`). In terms of
 
     K(z) = sum_i lam_i^2 (readout of level) (z 1 - E(lam_i))^-1 N,
 
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.exact.mode_problem import mode_problem
-from sdetools.exact.mode_steps import ModeSteps, mode_steps
-from sdetools.exact.moment_maps import MomentMap, moment_map
+from sdetools.exact.least_squares.mode_problem import mode_problem
+from sdetools.exact.least_squares.mode_steps import ModeSteps, mode_steps
+from sdetools.exact.least_squares.moment_maps import MomentMap, moment_map
 
 _LEARNING_RATES = ("eta", "gamma")
 _GRID = 1.25

@@ -19,11 +19,11 @@ import numpy as np
 from sdetools.dynamics.base import BoundOracle, Dynamics
 from sdetools.dynamics.integrators.base import Integrator
 from sdetools.dynamics.sdes.sde import SDE
-from sdetools.exact.differential_ring import DifferentialRing, NotExpandable
-from sdetools.exact.draw_laws import law_moment, polynomial_oracle
-from sdetools.exact.operators import Operator
-from sdetools.exact.power_series import Series
-from sdetools.exact.scaled_numbers import Number, ScaledNumbers, constant_row
+from sdetools.exact.generators.differential_ring import DifferentialRing, NotExpandable
+from sdetools.exact.generators.draw_laws import law_moment, polynomial_oracle
+from sdetools.exact.generators.operators import Operator
+from sdetools.exact.generators.power_series import Series
+from sdetools.exact.generators.scaled_numbers import Number, ScaledNumbers, constant_row
 from sdetools.graph.arrays import compiled
 from sdetools.graph.tracing import NotTraceable, trace
 from sdetools.graph.value import CONDITIONS, Trace, Value, order, value

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.exact.differential_ring import NotExpandable
+from sdetools.exact.generators.differential_ring import NotExpandable
 from sdetools.noise.base import Noise, Normal, Sign, Uniform
 from sdetools.noise.custom import FunctionNoise
 from sdetools.noise.laws import NORMAL, NoNoise, RootedNoise

@@ -7,7 +7,7 @@ from fractions import Fraction
 from numbers import Real
 from typing import Any
 
-from sdetools.exact.differential_ring import DifferentialRing, NotExpandable
+from sdetools.exact.generators.differential_ring import DifferentialRing, NotExpandable
 
 
 class Series:
@@ -23,7 +23,7 @@ class Series:
 
     Example:
         >>> import sympy
-        >>> from sdetools.exact.differential_ring import DifferentialRing
+        >>> from sdetools.exact.generators.differential_ring import DifferentialRing
         >>> home = DifferentialRing([sympy.Symbol("x")], draws=0, largest=3)
         >>> r, x = Series(home, {1: home.one}), Series(home, {0: home.x[0]})
         >>> {j: home.expression(c) for j, c in (1 / (1 - r * x)).terms.items()}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.exact.mode_steps import ModeSteps
+from sdetools.exact.least_squares.mode_steps import ModeSteps
 
 
 @dataclass(frozen=True, eq=False)
