@@ -1,6 +1,6 @@
 """Mutation testing: formulas with one small deliberate change each, and the claims and tests that detect it.
 
-    python benchmarks/mutation --sample 24                        the run of the CI: some minutes
+    python benchmarks/mutation --sample 10                        the run of the CI: some minutes
     python benchmarks/mutation --sample 400 --standard --write    the full run, with its table in benchmarks/mutation/README.md
 
 A mutant is one small change of one formula: a constant or a factor times 1.02, a flipped sign, a dropped term, an index off by one, a wrong
