@@ -107,6 +107,17 @@ def diagnosis():
     )
 
 
+def adam():
+    """Return a paired trial of Adam on a small network."""
+    import torch
+
+    torch.manual_seed(0)
+    net, x = torch.nn.Linear(3, 1), torch.randn(64, 3)
+    own = torch.optim.Adam(net.parameters(), lr=0.01)
+    data = x, x.sum(1, keepdim=True)
+    return st.bridge.diagnose_adam(net, torch.nn.functional.mse_loss, data, own, batch_size=8, seeds=2, steps=20, seed=3)
+
+
 def claims():
     """Three claims: supported, contradicted, and one without a measurement; with a figure, a table, a note and a control."""
     folder = Path(tempfile.mkdtemp())

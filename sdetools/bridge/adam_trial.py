@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,7 +29,11 @@ from sdetools.bridge.hessian_products import Derivatives
 from sdetools.bridge.modules import Objective, checked_copy, checked_module
 from sdetools.bridge.population import Population
 from sdetools.bridge.trial import TOLERANCE, Methods, TrainingRuns, Trial, WorkProgress
-from sdetools.results.protocol import BY_HAND, Origin, call_text, plain
+from sdetools.results.protocol import BY_HAND, Origin, Result, call_text, plain
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
 
 KINDS = (torch.optim.Adam, torch.optim.AdamW)
 UNCALIBRATED = "uncalibrated: no probability is fitted to complete runs of Adam; it speaks of runs as long as the trial, from this checkpoint"
@@ -37,7 +41,7 @@ UNCALIBRATED = "uncalibrated: no probability is fitted to complete runs of Adam;
 
 
 @dataclass(frozen=True)
-class AdamTrial:
+class AdamTrial(Result):
     """The paired trial of Adam and the same Adam with beta_1 = 0; `diagnose_adam` returns it, and printing it shows all.
 
     Attributes:
@@ -57,6 +61,46 @@ class AdamTrial:
     gradients: float
     notes: tuple[str, ...] = ()
     origin: Origin = BY_HAND
+
+    @property
+    def diverged(self) -> int:
+        """The number of pairs in which a run was not finite at its end."""
+        return int(np.sum(~(np.isfinite(self.trial.momentum) & np.isfinite(self.trial.plain))))
+
+    @property
+    def data(self) -> xarray.Dataset:
+        """The losses at the ends of the runs, `with_momentum` and `without` over the dimension `pair`; attributes are the answer and the call."""
+        import xarray
+
+        found = self.trial
+        losses = {"with_momentum": ("pair", found.momentum), "without": ("pair", found.plain)}
+        own = {"optimiser": self.optimiser, "batch_size": self.batch_size, "loss_before": found.before, "steps": found.steps}
+        own |= {"share_of_pairs": found.share.value, "advice": self.advice, "limits": UNCALIBRATED, "gradients": self.gradients}
+        return xarray.Dataset(
+            losses, {"pair": np.arange(len(found.plain))}, own | {"diverged": self.diverged} | self.origin.attributes
+        )
+
+    def table(self) -> str:
+        """Return all quantities, the limits, the notes and the answer as text, one per line."""
+        return str(self)
+
+    def summary(self) -> str:
+        """Return one line of text: the answer and the share of pairs that lack progress without beta_1."""
+        return f"beta_1 = 0: {self.advice}, {UNCALIBRATED.partition(':')[0]}; share of pairs that lack over {TOLERANCE:g}: {self.trial.share}"
+
+    def plot(self, *, ax: Any = None) -> Figure:
+        """Plot the share of pairs that lack progress, with its interval, beside one half.
+
+        Args:
+            ax: The axes to draw into; None for those of a new figure.
+        """
+        from sdetools.plots import figure_of, interval_plot
+
+        share = self.trial.share
+        rows = {f"{len(self.trial.plain)} pairs": (share.value, share.low, share.high)}
+        return figure_of(
+            interval_plot(rows, f"share that lacks over {TOLERANCE:g} without beta_1", edges={"half of the pairs": 0.5}, ax=ax)
+        )
 
     @property
     def works(self) -> bool:

@@ -41,6 +41,8 @@ def test_a_result_has_its_origin(made, name):
         assert (attrs["seed"], attrs["backend"], attrs["dtype"]) == (3, "torch", "float32") and attrs["call"].startswith(
             "diagnose("
         )
+    elif name == "adam":
+        assert (attrs["seed"], attrs["backend"]) == (3, "torch") and attrs["call"].startswith("diagnose_adam(")
     elif name == "claims":  # several runs, each with its own backend
         assert (attrs["seed"], attrs["call"]) == (3, "verify(budget='quick', seed=3)")
     elif name == "speeds":  # measured on a machine, which its attributes name
