@@ -145,3 +145,51 @@ def heavy_tails(run):
     run.measure("scale of SGDM over that of SGD, alpha=2", ratios[2.0], at_most=0.95)
     for alpha in (1.5, 1.2):
         run.measure(f"scale of SGDM over that of SGD, alpha={alpha}", ratios[alpha], at_least=1.2)
+
+
+class DecayedSGD(st.Dynamics):
+    """SGD with weight decay: x' = (1 - eta decay) x - eta g(x)."""
+
+    parts, coefficients, decay = ("x",), ("eta", "decay"), 0.1
+
+    @staticmethod
+    def rule(state, oracle, eta, decay):
+        (x,) = state
+        return ((1 - eta * decay) * x - eta * oracle(x),)
+
+
+@st.claim(
+    "weight-decay-without-a-loss-of-scale",
+    statement=r"SGD with weight decay $\lambda$ on a scale-invariant loss, $|g||x| = G$, settles at $|x|^4 = \eta G^2/(2\lambda - \eta\lambda^2)$ and turns by "
+    r"$\arctan(\sqrt{2\eta\lambda - (\eta\lambda)^2}/(1 - \eta\lambda))$ a step. AdamW with a frozen denominator on pure noise has the variance "
+    r"$\eta/(w(2 - \eta w))$.",
+    source="derived",
+)
+def weight_decay(run):
+    """Run SGD on a loss of the angle alone, and read the response of AdamW to its state and to its noise."""
+    run.note("Detects a decay that is not decoupled, and one that is applied after the step.")
+    eta, G = 0.3, 2.0
+    method, x = DecayedSGD(oracle(1.0), constant(eta)), np.array([1.0, 0.0])
+    row = method.coefficient_values(1)[0]
+    for _ in range(20_000):
+        before = x
+        (x,) = method.rule((x,), lambda y: G * np.array([-y[1], y[0]]) / (y @ y), *row)
+    lam = method.decay
+    run.measure("|x|^4 over the formula", (x @ x) ** 2 / (eta * G**2 / (2 * lam - eta * lam**2)), 1.0, tolerance=1e-6)
+    turn = math.acos(before @ x / math.sqrt((before @ before) * (x @ x)))
+    expected = math.atan(math.sqrt(2 * eta * lam - (eta * lam) ** 2) / (1 - eta * lam))
+    run.measure("turn of a step over the formula", turn / expected, 1.0, tolerance=1e-6)
+    with run.control("the turn for small eta lam, its root"):
+        run.measure("turn of a step", turn / math.sqrt(2 * eta * lam), 1.0, tolerance=1e-6)
+    own = {"beta2": 1.0, "eps": 0.0, "weight_decay": DECAY, "bias_correction": False, "second_moment": 1.0}
+    for h in (0.01, 0.5):
+        adamw = st.AdamW(oracle(1.0), constant(h), **own)
+        row = adamw.coefficient_values(1)[0]
+        kept, added = (
+            float(adamw.rule((np.array([x]), np.zeros(1), np.ones(1)), lambda y, z=z: np.array([z]), *row)[0][0])
+            for x, z in ((1.0, 0.0), (0.0, 1.0))
+        )
+        found, formula = added**2 / (1 - kept**2), h / (DECAY * (2 - h * DECAY))
+        run.measure(f"AdamW, eta={h}: variance over the formula", found / formula, 1.0, tolerance=1e-6)
+        with run.control(f"AdamW, eta={h}: the variance for small eta w"):
+            run.measure("variance", found / (h / (2 * DECAY)), 1.0, tolerance=1e-6)
