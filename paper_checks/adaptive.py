@@ -99,7 +99,7 @@ def combined(terms):
 )
 def to_their_sdes(run):
     """Compare the means of the SDEs of the library with ODEs, and measure the order of the gap in h."""
-    paths, steps = run.scale(quick=2_000_000, standard=10_000_000, full=40_000_000), (0.2, 0.1)
+    paths, steps = run.scale(quick=6_000_000, standard=10_000_000, full=40_000_000), (0.2, 0.1)
     run.note(
         r"The distance of a local order from 1 is of order $h$; $.2$ is allowed at $h = .1$. Detects a wrong denominator, bias correction or noise."
     )
