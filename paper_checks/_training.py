@@ -53,11 +53,6 @@ def seeds(run: Any) -> int:
     return 1000 + run.seed % 1_000_000_000
 
 
-def scaled(factor: float, one: Estimate) -> Estimate:
-    """Return factor * one."""
-    return Estimate(factor * one.value, factor * one.stderr, one.n)
-
-
 def difference(one: Estimate, other: Estimate) -> Estimate:
     """Return one - other for independent samples, with Welch's degrees of freedom."""
     parts = one.stderr**2, other.stderr**2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from _estimates import combined, extrapolated, order, scaled, shifted
 from scipy.integrate import quad, solve_ivp
 
 import sdetools as st
@@ -85,12 +86,6 @@ def simulated(run, dynamics, paths, stream=0):
     return st.simulate(dynamics, [START], T, observe=["x"], times=[T], **run.options(paths=paths, stream=stream)).at("x")
 
 
-def combined(terms):
-    """Return the sum of factor * estimate over independent estimates."""
-    value, square = sum(f * e.value for f, e in terms), sum((f * e.stderr) ** 2 for f, e in terms)
-    return st.Estimate(value, math.sqrt(square), min(e.n for _, e in terms))
-
-
 @st.claim(
     "rmsprop-and-adam-to-their-sdes",
     statement=r"In the scaling $\sigma = \sigma_0/\eta$, $1 - \beta_i = c_i\eta^2$, $\epsilon = \epsilon_0/\eta$ RMSProp and Adam, with the lagged "
@@ -120,11 +115,10 @@ def to_their_sdes(run):
         # the means are linear in x and u is a number, so that Euler's scheme is a recursion: without paths, extrapolated
         run.measure(f"{name}: E x of the SDE of the library", euler_mean(sde), mean, tolerance=1e-5)
         gaps = [shifted(simulated(run, make(h), paths), mean) for h in steps]
-        ratio = quotient(*gaps)
-        order = st.Estimate(math.log2(abs(ratio.value)), ratio.stderr / abs(ratio.value) / math.log(2), ratio.n)
-        run.measure(f"{name}: order of the gap of E x between h = .2 and .1", order, 1.0, tolerance=0.2)
+        found = order(*gaps)
+        run.measure(f"{name}: order of the gap of E x between h = .2 and .1", found, 1.0, tolerance=0.2)
         with run.control(f"{name}: order 1/2, that of skewed noise"):
-            run.measure("order of the gap", order, 0.5, tolerance=0.2)
+            run.measure("order of the gap", found, 0.5, tolerance=0.2)
     one = rule(st.Adam, 0.01, beta=1 - 2 * 0.01)
     corrected = st.AdamSDE(one.oracle, one.plan, **settings(one))
     run.measure(
@@ -145,22 +139,6 @@ def to_their_sdes(run):
 def settings(one):
     """Return beta2, eps and the initial second moment of a rule."""
     return {"beta2": one.beta2, "eps": one.eps, "second_moment": one.second_moment}
-
-
-def shifted(estimate, by):
-    """Return an estimate minus a number."""
-    return st.Estimate(estimate.value - by, estimate.stderr, estimate.n)
-
-
-def scaled(one, factor):
-    """Return an estimate times a number."""
-    return st.Estimate(factor * one.value, abs(factor) * one.stderr, one.n)
-
-
-def quotient(one, other):
-    """Return the quotient of independent estimates, with its standard error to first order."""
-    value = one.value / other.value
-    return st.Estimate(value, abs(value) * math.hypot(one.stderr / one.value, other.stderr / other.value), one.n)
 
 
 def ends_of(sde, steps):
@@ -223,7 +201,7 @@ def marginal(run):
         gap = difference(run, {"beta": 0.5, "h": step}, paths)
         ratios.append(scaled(gap, 1 / (step * A + step * 0.5 * B)))
     run.table("measured over law", [{"h": step, "ratio": r.value, "stderr": r.stderr} for step, r in zip(steps, ratios)])
-    found = combined([(2.0, ratios[1]), (-1.0, ratios[0])])
+    found = extrapolated(*ratios)
     run.measure("difference of the means over its law, extrapolated in h", found, 1.0, tolerance)
     with run.control("the law without B"):
         run.measure("difference of the means over its law", scaled(found, (A + B / 2) / A), 1.0, tolerance)
@@ -331,8 +309,7 @@ def svag_for_adaptive(run):
     )
     found = {}
     for kind, amplified in (("SVAG", True), ("skewness kept", False)):
-        ratio = quotient(gap(2, amplified, 0), gap(4, amplified, 1))
-        found[kind] = st.Estimate(math.log2(abs(ratio.value)), ratio.stderr / abs(ratio.value) / math.log(2), ratio.n)
+        found[kind] = order(gap(2, amplified, 0), gap(4, amplified, 1))
     run.measure("SVAG: order in 1/l", found["SVAG"], 2.0, tolerance=0.35)
     with run.control("noise with its skewness kept"):
         run.measure("order in 1/l", found["skewness kept"], 2.0, tolerance=0.35)

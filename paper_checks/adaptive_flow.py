@@ -10,9 +10,8 @@ where Proj_S projects onto the tangent orthogonally for <., .>_{S^-1}. On the cu
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+from _estimates import extrapolated
 from scipy.integrate import solve_ivp
 
 import sdetools as st
@@ -95,7 +94,7 @@ def part(run):
         for j, eta in enumerate(etas):
             options = run.options(paths=paths, stream=2 * i + j)
             ends.append(st.simulate(method(name, eta), [START, START**-2], T, observe=["x"], times=[T], **options).at("x"))
-        found = st.Estimate(2 * ends[1].value - ends[0].value, math.hypot(2 * ends[1].stderr, ends[0].stderr), paths)
+        found = extrapolated(*ends)
         run.measure(f"{name}: x at t = 4, extrapolated", found, end, tolerance=0.02)
         if name == "SGD":
             run.measure("SGD moves up", found, at_least=START)

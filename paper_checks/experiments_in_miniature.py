@@ -11,7 +11,8 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from _training import difference, miniature, scaled, seeds
+from _estimates import scaled
+from _training import difference, miniature, seeds
 
 import sdetools as st
 from sdetools.recipes import finals, mean_over_seeds as mean
@@ -71,7 +72,7 @@ def figure_2(run):
     run.figure("Test curves for growing l", recipe.draw(own, found), "Means and standard deviations over seeds.")
     apart = {l: ahead(found, l) for l in (1, *more)}
     run.measure("l = 1: SGDM - SGD, points", apart[1], at_least=ALIKE)
-    half = scaled(0.5, apart[1])
+    half = scaled(apart[1], 0.5)
     for l in more:
         run.measure(f"l = {l}: SGDM - SGD beyond half of what it is at l = 1, points", difference(apart[l], half), at_most=0.0)
     if run.budget != "quick":

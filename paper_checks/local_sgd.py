@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+from _estimates import extrapolated, shifted
 from scipy.integrate import solve_ivp
 
 import sdetools as st
@@ -60,17 +61,15 @@ def drift(run):
     noise = st.noise.gaussian(root=[["y"], ["x"]], variables="x y")
     oracle = st.NoisyOracle(st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y"), noise, sigma=1.0)
     for z in run.scale(quick=(0.5,), standard=(0.1, 0.5, 2.0), full=(0.1, 0.5, 2.0)):
-        ends, own = [], []
+        gaps, own = [], []
         for i, eta in enumerate(etas):
             H = round(z / eta)
             method = st.LocalSGD(oracle, st.schedules.constant(eta), workers=K, local_steps=H, step_time=eta**2)
             found = st.simulate(method, START, T, observe=["x**2 - y**2"], times=[T], **run.options(paths=paths, stream=i))
-            ends.append(found.at("x**2 - y**2"))
             own.append(flow(share_of(eta, H)))
-        gap = [(e.value - u, e.stderr) for e, u in zip(ends, own)]
-        found = st.Estimate(2 * gap[1][0] - gap[0][0], math.hypot(2 * gap[1][1], gap[0][1]), paths)
+            gaps.append(shifted(found.at("x**2 - y**2"), own[-1]))
+        found = extrapolated(*gaps)
         run.measure(f"eta H = {z}: u less that of the flow", found, 0.0, tolerance=0.01)
         run.measure(f"eta H = {z}: flow at finite H beside its limit", own[1], flow(limit_of(z)), tolerance=0.05)
         with run.control(f"eta H = {z}: the flow of SGD with averaged gradients"):
-            shift = own[1] - flow(lambda u: 0.0)
-            run.measure("u less that of the flow", st.Estimate(found.value + shift, found.stderr, paths), 0.0, tolerance=0.01)
+            run.measure("u less that of the flow", shifted(found, flow(lambda u: 0.0) - own[1]), 0.0, tolerance=0.01)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from _estimates import extrapolated, scaled
 from scipy.linalg import expm
 from scipy.optimize import brentq
 from scipy.stats import cauchy, norm
@@ -169,19 +170,14 @@ def median_of_filtered(weights):
 
 
 def at_rest(run, make, noise, start, observe, paths, etas, stream=0):
-    """Return the stationary mean of an observable for two learning rates, extrapolated to 0: twice that of the smaller one less that of the larger."""
+    """Return the stationary mean of an observable for each learning rate."""
     ends = []
     for i, eta in enumerate(etas):
         oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), noise, sigma=1.0)
         method = make(oracle, eta)
         found = st.simulate(method, [start], 4.0, observe=[observe], times=[4.0], **run.options(paths=paths, stream=stream + i))
-        ends.append((found.at(observe), eta))
-    return [one for one, _ in ends]
-
-
-def extrapolated(one, other):
-    """Return 2 other - one for independent estimates."""
-    return st.Estimate(2 * other.value - one.value, math.hypot(2 * other.stderr, one.stderr), one.n)
+        ends.append(found.at(observe))
+    return ends
 
 
 @st.claim(
@@ -200,8 +196,8 @@ def signum(run):
     plain = lambda oracle, eta: st.SignSGD(oracle, st.schedules.constant(eta))  # noqa: E731
     rho = math.sqrt((1 - beta) / (1 + beta))
     D0 = 1 + 4 / math.pi * sum(math.asin(beta**j) for j in range(1, 400))
-    one, other = at_rest(run, momentum, st.noise.gaussian(dim=1), 0.0, "x**2", paths, etas)
-    found = extrapolated(*(st.Estimate(e.value / eta, e.stderr / eta, e.n) for e, eta in ((one, etas[0]), (other, etas[1]))))
+    squares = at_rest(run, momentum, st.noise.gaussian(dim=1), 0.0, "x**2", paths, etas)
+    found = extrapolated(*(scaled(one, 1 / eta) for one, eta in zip(squares, etas, strict=True)))
     run.measure("Signum: variance over eta", found, D0 * rho * math.sqrt(math.pi / 2) / 2, relative=0.05)
     with run.control("the variance of sign descent"):
         run.measure("variance over eta", found, math.sqrt(math.pi / 2) / 2, relative=0.05)
