@@ -107,6 +107,9 @@ def to_their_sdes(run):
         ),
     }
     for name, (make, mean, equation) in cases.items():
+        run.measure(
+            f"{name}: one step beside its equations, largest relative distance", away_from_equations(make(0.01)), at_most=1e-13
+        )
         sde = equation(make(0.01))
         state = np.concatenate(sde.start(np.array([START])))
         noise = SIGMA0 / P(0) if name == "RMSProp" else 2.0 * SIGMA0  # of x, or of the momentum, c1 sigma0
@@ -134,6 +137,17 @@ def to_their_sdes(run):
             plain_euler(0.01, 1_000),
             relative=0.01,
         )
+
+
+def away_from_equations(one):
+    """Return the largest relative distance of a step with the lagged denominator from its equations, at a random state."""
+    eta, (x, m, g), v = one.plan.eta, np.random.default_rng(5).standard_normal((3, 1)), np.array([30.0])
+    beta = float(one.plan.betas(1)[0])
+    new = one.rule((x, m, v), lambda point: g, *one.coefficient_values(1)[0])
+    size = np.sqrt(v) + EPS0 / eta
+    m1 = beta * m + (1 - beta) * g if isinstance(one, st.Adam) else beta * m + g / size
+    expected = x - eta * (m1 / size if isinstance(one, st.Adam) else m1), m1, one.beta2 * v + (1 - one.beta2) * g**2
+    return max(float(np.abs(a / b - 1).max()) for a, b in zip(new, expected, strict=True))
 
 
 def settings(one):

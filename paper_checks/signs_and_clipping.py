@@ -100,6 +100,15 @@ def equations(make, order):
     return at
 
 
+def measure_step(run, make, expected):
+    """Compare one step of a method of the library, in five coordinates, with its equation: expected(x, m, g, eta), m the buffer if there is one."""
+    eta, (x, m, g) = 0.3, np.random.default_rng(4).standard_normal((3, 5))
+    method = make(st.NoisyOracle(st.losses.quadratic(np.eye(5)), st.noise.gaussian(dim=5)), eta)
+    new = method.rule((x, m)[: len(method.parts)], lambda point: g, *method.coefficient_values(1)[0])
+    away = max(np.abs(a - b).max() for a, b in zip(new, expected(x, m, g, eta), strict=True))
+    run.measure(f"{method.name}: one step beside its equation, largest distance", float(away), at_most=1e-14)
+
+
 def measure_orders(run, rule, make):
     """Measure the gaps of a rule to its SDEs of orders 1 and 2, and their local orders at the smallest learning rates."""
     for word, observe in (("x^2", lambda x: x * x), ("cos 2x", lambda x: np.cos(2 * x))):
@@ -125,6 +134,7 @@ def measure_orders(run, rule, make):
 def signs(run):
     """Compare sign descent with its SDEs through the chain's exact law, and its stationary law with an identity."""
     run.note("Detects a wrong error function, variance, factor of eta, or correction of the drift.")
+    measure_step(run, lambda o, eta: st.SignSGD(o, st.schedules.constant(eta)), lambda x, m, g, eta: (x - eta * np.sign(g),))
     measure_orders(run, of_chain, lambda oracle, plan, order: st.SignSDE(oracle, plan, weak_order=order))
     for name, law, scale in (("normal", norm, S), ("Cauchy", cauchy, 0.5)):
         for eta in (0.5, 0.05):
@@ -151,6 +161,11 @@ def signs(run):
 def clipping(run):
     """Compare clipped SGD with its SDEs through its exact transfer operator."""
     run.note("Detects a wrong moment of a clipped normal variable, its derivative, and a wrong factor of eta.")
+    measure_step(
+        run,
+        lambda o, eta: st.ClippedSGD(o, st.schedules.constant(eta), value=C),
+        lambda x, m, g, eta: (x - eta * np.minimum(np.maximum(g, -C), C),),
+    )
     measure_orders(run, of_clipped, lambda oracle, plan, order: st.ClippedSDE(oracle, plan, C, weak_order=order))
     oracle = st.NoisyOracle(st.losses.quadratic(LAM), st.noise.gaussian(dim=1), sigma=S)
     plain = [of_sde(st.ModifiedSDE(oracle, eta), lambda x: x * x) - of_clipped(eta, lambda x: x * x) for eta in ETAS[-2:]]
@@ -194,6 +209,8 @@ def signum(run):
     )
     momentum = lambda oracle, eta: st.Signum(oracle, st.schedules.constant(eta, beta))  # noqa: E731
     plain = lambda oracle, eta: st.SignSGD(oracle, st.schedules.constant(eta))  # noqa: E731
+    after = lambda m, g: beta * m + (1 - beta) * g  # noqa: E731
+    measure_step(run, momentum, lambda x, m, g, eta: (x - eta * np.sign(after(m, g)), after(m, g)))
     rho = math.sqrt((1 - beta) / (1 + beta))
     D0 = 1 + 4 / math.pi * sum(math.asin(beta**j) for j in range(1, 400))
     squares = at_rest(run, momentum, st.noise.gaussian(dim=1), 0.0, "x**2", paths, etas)
