@@ -94,7 +94,7 @@ def test_the_frame_agrees_with_inverses_of_full_matrices():
         np.testing.assert_allclose(found[:, :, n], rows(right).T, atol=1e-12)
         T = rng.normal(size=(4, 4, 4))
         T = sum(T.transpose(order) for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)))
-        own = T[formulas._ascending(4, 3)]
+        own = T[formulas.ascending(4, 3)]
         pulled = -inverse @ np.einsum("ijl,ij->l", T, right[2]) - P @ np.einsum("ijl,ij->l", T, right[3])
         np.testing.assert_allclose(formulas._plain_pull(4, found[:, :, n].ravel(), own), pulled, rtol=1e-12)
         g = rng.normal(size=4)

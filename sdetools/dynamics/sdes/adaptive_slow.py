@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sdetools import _check
-from sdetools.dynamics.sdes.slow import SlowSDE, _ascending, _packed
+from sdetools.dynamics.sdes.slow import SlowSDE, ascending, packed
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
@@ -80,19 +80,19 @@ class AdaptiveSlowFlow(SlowSDE):
 
     def _covariance(self, x: Any, p: Any) -> Any:
         """Return sigma^2 Sigma(x), packed."""
-        Sigma = self._covariance_block(x) if self._noise_whole else _packed(self.noise.covariance(x, self.numbers(p)[1]), 2)
+        Sigma = self._covariance_block(x) if self._noise_whole else packed(self.noise.covariance(x, self.numbers(p)[1]), 2)
         return (p[0] * p[0]) * Sigma
 
     def _level(self, x: Any, p: Any) -> Any:
         """Return sigma^2 diag Sigma(x), in the shape of `x`."""
-        Sigma, (i, j) = self._covariance(x, p), _ascending(self.dim, 2)
+        Sigma, (i, j) = self._covariance(x, p), ascending(self.dim, 2)
         own = Sigma[np.flatnonzero(i == j)]
         return own if np.ndim(own) == np.ndim(x) else np.broadcast_to(own[:, None], x.shape)
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
         p, (x, v) = self.parameters if p is None else p, (y[: self.dim], y[self.dim :])
         q = (np.sqrt(v) + self.eps) ** -0.5
-        (i, j), (a, b, c) = _ascending(self.dim, 2), _ascending(self.dim, 3)
+        (i, j), (a, b, c) = ascending(self.dim, 2), ascending(self.dim, 3)
         pair, triple = q[i] * q[j], q[a] * q[b] * q[c]
         Sigma = self._covariance(x, p)
         Sigma = Sigma if np.ndim(Sigma) == np.ndim(pair) else Sigma[:, None]

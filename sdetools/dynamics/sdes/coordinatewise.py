@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import components
-from sdetools.dynamics.base import check_plan
+from sdetools._arrays import components, spread
+from sdetools.dynamics.base import check_oracle, check_plan
 from sdetools.dynamics.sdes.classes import classify
 from sdetools.dynamics.sdes.limits import LimitSDE, OracleSDE
 from sdetools.graph.error_function import erf, normal_cdf, normal_density
+from sdetools.noise.laws import RootedNoise
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
@@ -78,10 +79,7 @@ class CoordinatewiseSDE(OracleSDE):
         return LimitSDE.signal_values(self, start, fraction, h)  # type: ignore[arg-type]
 
     def _response(self, y: Any, p: Any) -> tuple[Any, Any, Any]:
-        deviation = np.array([p[2 + i] for i in range(self.dim)]) if not isinstance(p, np.ndarray) else p[2 : 2 + self.dim]
-        if np.ndim(y) == 2:
-            deviation = np.reshape(deviation, (self.dim, 1))
-        return self.response(self.gradient(y, p), deviation, p[2 + self.dim : self.own])
+        return self.response(self.gradient(y, p), spread(p[2 : 2 + self.dim], y), p[2 + self.dim : self.own])
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
         p = self.parameters if p is None else p
@@ -101,9 +99,6 @@ def independent_deviations(oracle: Any) -> np.ndarray:
     Args:
         oracle: The noisy gradient oracle.
     """
-    from sdetools.dynamics.base import check_oracle
-    from sdetools.noise.laws import RootedNoise
-
     noise = check_oracle(oracle).noise
     covariance = None
     if isinstance(noise, RootedNoise) and noise.gaussian and noise.root.constant:

@@ -198,7 +198,7 @@ class SlowSDE(OracleSDE):
         if self._noise_whole:
             Sigma = self._covariance_block(y)
         else:
-            Sigma = _packed(self.noise.covariance(y, self.numbers(p)[1]), 2)
+            Sigma = packed(self.noise.covariance(y, self.numbers(p)[1]), 2)
         found = self._frame_block(self._hessian(y, p), (p[0] * p[0]) * Sigma)
         self._last = (y, found)  # drift and diffusion are evaluated at the same point
         return found
@@ -211,10 +211,10 @@ class SlowSDE(OracleSDE):
         return self._slope_block(y) if self._whole else self.gradient(y, p)
 
     def _hessian(self, y: Any, p: Any) -> np.ndarray:
-        return self._hessian_block(y) if self._whole else _packed(self.loss.hessian(y, self.numbers(p)[0]), 2)
+        return self._hessian_block(y) if self._whole else packed(self.loss.hessian(y, self.numbers(p)[0]), 2)
 
     def _third(self, y: Any, p: Any) -> np.ndarray:
-        return self._third_block(y) if self._whole else _packed(self.loss.third(y, self.numbers(p)[0]), 3)
+        return self._third_block(y) if self._whole else packed(self.loss.third(y, self.numbers(p)[0]), 3)
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
         """Return sigma R(x) u, in the shape of the point `x`, for `u` with `noise_dim` entries, numbers or arrays `(paths,)`.
@@ -229,16 +229,16 @@ class SlowSDE(OracleSDE):
 
 def _packed_of(function: Any, order: int, x: np.ndarray) -> np.ndarray:
     """Return the packed value at `x` of a function whose values are symmetric matrices (`order` 2) or tensors (`order` 3)."""
-    return _packed(np.asarray(function(x), dtype=float), order)
+    return packed(np.asarray(function(x), dtype=float), order)
 
 
-def _packed(tensor: Any, order: int) -> np.ndarray:
+def packed(tensor: Any, order: int) -> np.ndarray:
     """Return the entries i <= j (<= l) of a symmetric matrix (`order` 2) or tensor (`order` 3) `(dim, ..., dim, *paths)`, as rows."""
-    return tensor[_ascending(len(tensor), order)]
+    return tensor[ascending(len(tensor), order)]
 
 
 @lru_cache(maxsize=64)
-def _ascending(dim: int, order: int) -> tuple[np.ndarray, ...]:
+def ascending(dim: int, order: int) -> tuple[np.ndarray, ...]:
     """Return `order` index arrays, of i, of j (and of l), that list the entries i <= j (<= l) in lexicographic order."""
     return tuple(np.array(list(combinations_with_replacement(range(dim), order))).T)
 
@@ -246,7 +246,7 @@ def _ascending(dim: int, order: int) -> tuple[np.ndarray, ...]:
 def _matrix(rows: Any, dim: int) -> np.ndarray:
     """Return the symmetric matrix `(dim, dim, *paths)` with the packed `rows` `(dim (dim + 1) / 2, *paths)`."""
     place = np.empty((dim, dim), dtype=int)
-    place[_ascending(dim, 2)] = np.arange(dim * (dim + 1) // 2)
+    place[ascending(dim, 2)] = np.arange(dim * (dim + 1) // 2)
     return rows[np.maximum(np.triu(place), np.triu(place).T)]
 
 
@@ -268,7 +268,7 @@ def _plain_frame(dim: int, rank: int, H: np.ndarray, Sigma: np.ndarray) -> np.nd
         diagonal = np.einsum("naa->na", inverse)
         inner = (np.diag(level.astype(float))[None], diagonal[:, :, None] * 2.0 * np.eye(dim), inside * both, inside * inverse)
         parts = [np.moveaxis(vectors @ middle @ vectors.swapaxes(1, 2), 0, -1) * np.where(good, 1.0, np.nan) for middle in inner]
-    return np.concatenate([_packed(part, 2) for part in parts]).reshape(-1, *tail)
+    return np.concatenate([packed(part, 2) for part in parts]).reshape(-1, *tail)
 
 
 def _plain_pull(dim: int, F: np.ndarray, T: np.ndarray) -> np.ndarray:
@@ -277,7 +277,7 @@ def _plain_pull(dim: int, F: np.ndarray, T: np.ndarray) -> np.ndarray:
     P, K, W, Z = (_matrix(F[r * own : (r + 1) * own], dim) for r in range(4))
     place = np.empty((dim, dim, dim), dtype=int)
     for order in permutations(range(3)):
-        place[tuple(_ascending(dim, 3)[q] for q in order)] = np.arange(len(T))
+        place[tuple(ascending(dim, 3)[q] for q in order)] = np.arange(len(T))
     full = T[place]
     normal, along = (np.einsum("ijl...,ij...->l...", full, M) for M in (W, Z))
     return -(np.einsum("ij...,j...->i...", K, normal) + np.einsum("ij...,j...->i...", P, along))
