@@ -9,6 +9,7 @@ streaming least squares `st.exact.risk` has their exact risk; on networks they a
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 from sdetools import _check
 from sdetools.bridge.optimiser_base import Optimizer, Tensors, column
+from sdetools.losses.diagonal import DiagonalQuadratic
 
 
 class DANA(Optimizer):
@@ -105,8 +107,7 @@ class DANA(Optimizer):
         lr = float(group["lr"])
         if lr == 0:
             return 1.0  # without a step, whatever the weight
-        lam = np.asarray(group["spectrum"])
-        seen = float((lam / (lam + group["delta"] / (group["delta"] + k) / lr)).sum())
+        seen = _quadratic(group["spectrum"]).effective_dimension(group["delta"] / (group["delta"] + k) / lr)
         return min(1.0, 2 * group["share"] * group["batch"] / seen)
 
 
@@ -149,6 +150,12 @@ class MaSS(Optimizer):
         torch._foreach_add_(d, grads, alpha=-lr * (mu - group["c"]))
         torch._foreach_add_(params, d)
         torch._foreach_add_(params, grads, alpha=-lr)
+
+
+@lru_cache(maxsize=8)
+def _quadratic(spectrum: tuple[float, ...]) -> DiagonalQuadratic:
+    """Return the quadratic loss with these curvatures, one object for all steps."""
+    return DiagonalQuadratic(np.array(spectrum))
 
 
 def _plain(spectrum: Any) -> Any:
