@@ -377,12 +377,12 @@ ADVERSARIAL = [
 
 @pytest.mark.parametrize("text", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
 def test_adversarial_text_is_rejected_in_one_sentence(text, tmp_path):
-    """Attacks by evaluation, memory, time and depth give a short ValueError within a second."""
+    """Attacks by evaluation, memory, time and depth give a short ValueError within a second of processor time, however busy the machine is."""
     mark = tmp_path / "mark"
-    before, start = dict(os.environ), time.perf_counter()
+    before, start = dict(os.environ), time.thread_time()
     with pytest.raises(ValueError) as caught:
         from_expression(text.replace("{mark}", str(mark)), variables="x")
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
     assert not mark.exists() and dict(os.environ) == before
     message = str(caught.value)
     assert message.endswith(".") and "\n" not in message and len(message) < 260

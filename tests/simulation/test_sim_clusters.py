@@ -161,6 +161,9 @@ def test_a_killed_process_is_replaced(expected, tmp_path):
     with ProcessPoolExecutor(2) as own:
         assert bits(run(executor=own)) == expected
         next(iter(own._processes.values())).kill()
+        begin = time.monotonic()
+        while not own._broken and time.monotonic() - begin < 60:  # the pool's own thread notices it, at a time of its own
+            time.sleep(0.01)
         with pytest.raises(
             WorkersFailed, match=r"BrokenProcessPool: .*; a broken pool runs nothing more, whereas executor='processes'"
         ):
