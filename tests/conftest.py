@@ -1,4 +1,4 @@
-"""Shared configuration of the tests: one thread a process, the path of the reference implementations, the mark `slow`, a fixture for one thread."""
+"""Shared configuration of the tests: one thread a process, the path of the reference implementations, a fixture for one thread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ from threadpoolctl import threadpool_limits
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 threadpool_limits(1, "blas")  # of a NumPy that is imported already
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests, and worker processes that they start, can import `naive`
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark `slow`."""
-    config.addinivalue_line("markers", "slow: takes more than about ten seconds; skip with -m 'not slow'")
 
 
 @pytest.fixture
