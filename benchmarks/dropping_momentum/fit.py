@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from labels import FEATURE_SEEDS, Row, digest
-from scores import brier, clear, log_loss, over_networks, reliability, skill, wrong
+from scores import brier, clear, log_loss, over_networks, reliability, skill, skill_within, wrong
 from settings import STEPS
 from tasks import FITTED, TRAIN, UNSEEN
 
@@ -180,9 +180,11 @@ def evaluation(rows: Sequence[Row], found: dict[str, np.ndarray]) -> list[str]:
         high = x0 > 2
         lines.append(line(f"{name}, x0 > 2", own[high], y[high], [n for n, is_high in zip(networks, high) if is_high]))
     share = np.array([row.share for row in rows])
+    own, y, networks, _ = scored(rows, p)
     lines += [
         "",
-        f"Brier skill of the staged probability against the share of seeds, open settings included: {skill(brier, p, share):.3f}.",
+        f"Brier skill of the staged probability against the share of seeds, open settings included: {skill(brier, p, share):.3f}. "
+        f"Within networks: {skill_within(own, y, networks):.3f}.",
     ]
     full = 2 * STEPS
     lines += [
@@ -201,10 +203,11 @@ def evaluation(rows: Sequence[Row], found: dict[str, np.ndarray]) -> list[str]:
 
 def shuffled_skill(
     rows: Sequence[Row], seed: int, predict: Callable[[np.ndarray], dict[str, np.ndarray]], within: bool = True
-) -> float:
-    """Return the Brier skill after labels were shuffled, within networks or over all of them.
+) -> tuple[float, float]:
+    """Return the Brier skill after labels were shuffled, within networks or over all of them, and the skill within networks.
 
-    `predict` returns the probabilities of each stage from the shuffled shares. Within networks, the difference between networks remains.
+    `predict` returns the probabilities of each stage from the shuffled shares. Within networks, the difference between networks remains: the first
+    skill shows it, the second does not.
     """
     rng, index = np.random.default_rng(seed), np.arange(len(rows))
     networks = np.array([row.setting.network if within else "" for row in rows])
@@ -214,7 +217,8 @@ def shuffled_skill(
     share = np.array([rows[i].share for i in index])
     p = staged(predict(share), costs(rows))[0]
     own = np.array([rows[i].verdict in ("keep", "drop") for i in index])
-    return skill(brier, p[own], outcomes([rows[i] for i in index[own]]))
+    y = outcomes([rows[i] for i in index[own]])
+    return skill(brier, p[own], y), skill_within(p[own], y, [row.setting.network for row, is_own in zip(rows, own) if is_own])
 
 
 def command(rows: Sequence[Row], write: bool) -> list[str]:
@@ -226,11 +230,9 @@ def command(rows: Sequence[Row], write: bool) -> list[str]:
     own = alive(of_part(rows, "fitted"))
     lines += ["### Leave one network out", "", *evaluation(own, left_out(own)), ""]
     for within, where in ((True, "within networks"), (False, "over all networks")):
-        found = [shuffled_skill(own, seed, lambda share: left_out(own, share), within) for seed in range(SHUFFLES)]
-        lines += [
-            f"Labels shuffled {where}, {SHUFFLES} times: skill {np.mean(found):.3f}, {min(found):.3f} to {max(found):.3f}.",
-            "",
-        ]
+        found = np.array([shuffled_skill(own, seed, lambda share: left_out(own, share), within) for seed in range(SHUFFLES)])
+        ranges = [f"{one.mean():.3f}, {one.min():.3f} to {one.max():.3f}" for one in found.T]
+        lines += [f"Labels shuffled {where}, {SHUFFLES} times: skill {ranges[0]}; within networks {ranges[1]}.", ""]
     unseen = alive(of_part(rows, "unseen"))
     if unseen:
         found = {stage: np.array([model.keep_probability(row.evidence(stage)) for row in unseen]) for stage in STAGES}

@@ -32,6 +32,17 @@ def skill(score: Score, p: np.ndarray, y: np.ndarray) -> float:
     return 1 - score(p, y) / base if y.std() > 0 else float("nan")
 
 
+def skill_within(p: np.ndarray, y: np.ndarray, networks: Sequence[str]) -> float:
+    """Return the Brier skill within networks: 1 - sum (p~ - y~)^2 / sum y~^2, where p~ and y~ are the deviations from their means over a network.
+
+    What only distinguishes networks gains nothing here. If outcomes are exchangeable within networks, p~ and y~ are not correlated, and the skill is
+    -sum p~^2 / sum y~^2: not above 0, and 0 for probabilities that are constant within networks.
+    """
+    names, place = np.unique(np.array(networks), return_inverse=True)
+    deviations = [x - (np.bincount(place, x, len(names)) / np.bincount(place))[place] for x in (p, y)]
+    return float(1 - np.sum((deviations[0] - deviations[1]) ** 2) / np.sum(deviations[1] ** 2))
+
+
 def over_networks(
     score: Score, p: np.ndarray, y: np.ndarray, networks: Sequence[str], seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
