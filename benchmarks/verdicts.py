@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from sdetools.claims import Claim, ClaimContext
-from sdetools.claims.measurement import FALSE_CONTRADICTION, FALSE_SUPPORT, FLAG, TILT
+from sdetools.claims.measurement import FALSE_CONTRADICTION, FALSE_SUPPORT, FLAG, TILT, widening
 from sdetools.claims.verification import run_claim
 from sdetools.estimates import Estimate
 from sdetools.estimates.estimate import SKEWNESS_ERRORS, skewness_of_mean
@@ -71,6 +71,8 @@ LAWS: dict[str, tuple[np.ndarray, Draw]] = {
     "normal": (SIZES, normal),
     "skewness 2.7": (SIZES, partial(two_point, 0.1)),
     "skewness 9.8": (SIZES, partial(two_point, 0.01)),
+    "skewness 13": (SIZES, partial(two_point, 0.006)),
+    "skewness 18": (SIZES, partial(two_point, 0.003)),
     "skewness 31": (SIZES, partial(two_point, 0.001)),
     "kurtosis 100": (SIZES, partial(three_point, 0.01)),
     "kurtosis 1,000": (SIZES, partial(three_point, 0.001)),
@@ -98,13 +100,17 @@ def rates(sizes: np.ndarray, draw: Draw, judgements: int, seed: int) -> tuple[fl
     while total < judgements:
         sums, squares = draw(sizes, rng, min(CHUNK, judgements - total))
         mean, stderr = sums.sum(1) / n, np.sqrt(squares / (n - 1) / n)
-        judged = (
-            np.abs(skewness(sums, sizes)) * inner**3 / 6 <= TILT
-        )  # `inner` is the larger of the two, as in `judge_measurement`
-        support += [(judged & (mean + inner * stderr < 0)).sum(), (judged & (mean - inner * stderr > 0)).sum()]
-        flag += [(judged & (mean - outer * stderr > 0)).sum(), (judged & (mean + outer * stderr < 0)).sum()]
+        skew = skewness(sums, sizes)
+        judged = np.abs(skew) * inner**3 / 6 <= TILT  # `inner` is the larger of the two, as in `judge_measurement`
+        ends = [
+            [mean + sign * z * np.where(sign * skew > 0, widening(skew, z), 1.0) * stderr for sign in (-1, 1)]
+            for z in (inner, outer)
+        ]
+        (low, high), (far_low, far_high) = ends
+        support += [(judged & (high < 0)).sum(), (judged & (low > 0)).sum()]
+        flag += [(judged & (far_low > 0)).sum(), (judged & (far_high < 0)).sum()]
         none, total = none + int((~judged).sum()), total + len(mean)
-        margins.append(np.quantile(np.where(judged, mean + inner * stderr, np.inf), 0.9, method="higher") * math.sqrt(n))
+        margins.append(np.quantile(np.where(judged, high, np.inf), 0.9, method="higher") * math.sqrt(n))
     return support.max() / total, flag.max() / total, none / total, float(np.mean(margins)), total
 
 
