@@ -265,7 +265,7 @@ def failed_tests(
 
     # Doctests are collected last: collected first, their module exists twice, and tests that patch it or check its classes fail unmutated.
     collected = sorted(tests, key=lambda test: test.startswith("sdetools/"))
-    options = ["-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist"] + ([] if only else ["-x"])
+    options = ["-q", "-m", "", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist"] + ([] if only else ["-x"])
     code = pytest.main([*options, *collected], plugins=[Watch()])
     return failed or ([] if code == 0 else [f"pytest ended with {code}"])
 
