@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +20,40 @@ threadpool_limits(1, "blas")  # of a NumPy that is imported already
 hypothesis.settings.register_profile("sdetools", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("sdetools")
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests, and worker processes that they start, can import `naive`
+
+
+NEEDS_TORCH = re.compile(
+    r"^(import torch|from torch|from sdetools\.(bridge|recipes)|import sdetools\.(bridge|recipes)|from backends )", re.MULTILINE
+)
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Ignore files that import torch where it is not installed, as with Pythons for which it is a download of gigabytes."""
+    if HAS_TORCH or collection_path.suffix != ".py":
+        return None
+    own = collection_path.parent.name in ("bridge", "recipes") or collection_path.name.startswith("torch")
+    return True if own or NEEDS_TORCH.search(collection_path.read_text(encoding="utf-8")) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Iterator[None]:
+    """Skip a test that comes to import torch where it is not installed."""
+    try:
+        return (yield)
+    except ModuleNotFoundError as error:
+        if HAS_TORCH or error.name != "torch":
+            raise
+        pytest.skip("torch is not installed")
+
+
+def pytest_report_header() -> str | None:
+    """Say so."""
+    return (
+        None
+        if HAS_TORCH
+        else "torch is not installed: the files that import it are not collected, and tests that come to import it are skipped"
+    )
 
 
 @pytest.fixture
