@@ -470,6 +470,17 @@ def _blocks(file: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", (TOP / file).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
+def test_the_conda_recipe_has_the_version_and_the_dependencies_of_the_project():
+    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    recipe = (TOP / ".ci" / "recipe.yaml").read_text(encoding="utf-8")
+    run = re.search(r"^  run:\n((?:    - .*\n)+)", recipe, re.MULTILINE).group(1)
+    assert [line[6:].replace(" ", "") for line in run.splitlines()] == [
+        f"python{project['requires-python']}",
+        *(one.replace(" ", "") for one in project["dependencies"]),
+    ]
+    assert f'version: "{st.__version__}"' in recipe
+
+
 def test_the_two_commands_of_the_readme_and_the_ci_script_agree():
     first, second = (line for block in _blocks("README.md", "sh") for line in block.splitlines() if "python3 -m venv" in line)
     assert first.endswith(".venv/bin/sdetools verify paper_checks --budget quick --jobs 2")
