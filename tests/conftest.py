@@ -41,8 +41,11 @@ def pytest_pyfunc_call() -> Iterator[None]:
     """Skip a test that comes to import torch where it is not installed."""
     try:
         return (yield)
-    except ModuleNotFoundError as error:
-        if HAS_TORCH or error.name != "torch":
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not (isinstance(cause, ModuleNotFoundError) and cause.name == "torch"):
+            cause = cause.__cause__ or cause.__context__
+        if HAS_TORCH or cause is None:
             raise
         pytest.skip("torch is not installed")
 
