@@ -38,7 +38,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Iterator[None]:
-    """Skip a test that comes to import torch where it is not installed."""
+    """Skip a test that imports torch where it is not installed."""
     try:
         return (yield)
     except Exception as error:
@@ -55,7 +55,7 @@ def pytest_report_header() -> str | None:
     return (
         None
         if HAS_TORCH
-        else "torch is not installed: the files that import it are not collected, and tests that come to import it are skipped"
+        else "torch is not installed: the files that import it are not collected, and tests that need it are skipped"
     )
 
 
