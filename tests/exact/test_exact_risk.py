@@ -219,13 +219,6 @@ class Preconditioned(st.Dynamics):
         return (x - eta * np.array([1.0, 2.0, 3.0, 4.0]).reshape(-1, *(1,) * (np.ndim(x) - 1)) * oracle(x),)
 
 
-class Chained(st.Dynamics):
-    @staticmethod
-    def rule(state, oracle, eta):
-        (x,) = state
-        return (x - eta * oracle(x - eta * oracle(x)),)
-
-
 class Shifted(st.Dynamics):
     @staticmethod
     def rule(state, oracle, eta):
@@ -244,7 +237,6 @@ PLAN = st.schedules.constant(0.1)
         (lambda: st.RandomScaling(ORACLE, PLAN), "extra draws"),
         (lambda: Mixing(ORACLE, PLAN), "alike"),
         (lambda: Preconditioned(ORACLE, PLAN), "alike"),
-        (lambda: Chained(ORACLE, PLAN), "another gradient"),
         (lambda: Shifted(ORACLE, PLAN), "without constants"),
         (lambda: st.SGD(st.NoisyOracle(st.losses.quadratic([1.0, 2.0, 3.0, 4.0]), st.noise.gaussian(dim=4)), PLAN), "streaming"),
     ],

@@ -17,6 +17,7 @@ def march(
     A: Any,
     G: Any,
     U: Any,
+    copies: Any,
     index: Any,
     label_variance: float,
     factor: float,
@@ -30,7 +31,9 @@ def march(
     Rows a <= b of `S` hold lam_i E s_a s_b. One step, with M_i = A + lam_i sum_j G_j U_j^T, Q_jl = U_j S U_l^T and
     level_jl = label_variance + sum_i Q_jl,i, is
 
-        S_i <- M_i S_i M_i^T + factor sum_jl G_j G_l^T (lam_i^2 Q_jl,i + drive_i level_jl).
+        S_i <- M_i S_i M_i^T + factor sum_jl G_j G_l^T (lam_i^2 Q_jl,i + drive_i level_jl),
+
+    summed over the pairs of gradients j and l that use the same copy of the rows.
 
     Args:
         S: The moments, `(n, n, modes)`; changed in place.
@@ -39,6 +42,7 @@ def march(
         A: As in `ModeSteps`.
         G: As in `ModeSteps`.
         U: As in `ModeSteps`.
+        copies: As in `ModeSteps`.
         index: As in `ModeSteps`.
         label_variance: The variance of the labels.
         factor: sigma^2 / B.
@@ -64,6 +68,8 @@ def march(
                         row[i] = start + lam[i] * slope
         for j in range(calls):
             for l in range(j + 1):
+                if copies[j] != copies[l]:
+                    continue
                 q = Q[j, l]
                 q[:] = 0.0
                 for a in range(n):
@@ -99,7 +105,7 @@ def march(
                         out[i] += left[i] * right[i]
                 for j in range(calls):
                     for l in range(calls):
-                        g = factor * G[K, j, a] * G[K, l, b]
+                        g = factor * G[K, j, a] * G[K, l, b] if copies[j] == copies[l] else 0.0
                         if g != 0.0:
                             row = Q[max(j, l), min(j, l)]
                             for i in range(modes):

@@ -24,11 +24,17 @@ class ModeProblem:
         lam: The eigenvalues, shape `(dim,)`.
         label_variance: The variance of the labels.
         factor: sigma^2 / B: the covariance of a gradient is `factor` times that of one row.
+        rows: The number B of rows of one batch.
+        weights: The weights of independent batches in a gradient, whose sum is 1: (1,), or for `st.svag` two numbers or more.
+        spread: The factor of the deviation of their mean from the full gradient, sigma; for `st.svag` that of the oracle within.
     """
 
     lam: np.ndarray
     label_variance: float
     factor: float
+    rows: int = 1
+    weights: tuple[float, ...] = (1.0,)
+    spread: float = 1.0
 
 
 def mode_problem(oracle: NoisyOracle) -> ModeProblem:
@@ -37,15 +43,26 @@ def mode_problem(oracle: NoisyOracle) -> ModeProblem:
     Raises:
         ValueError: If the oracle is another one.
     """
-    noise = getattr(oracle, "noise", None)
+    noise, weights = getattr(oracle, "noise", None), np.ones(1)
     while isinstance(noise, SVAGNoise):
-        noise = noise.inner
+        weights, noise = np.outer(weights, noise.weights).ravel(), noise.inner
     if not isinstance(noise, StreamingNoise):
         raise ValueError(
             f"the exact risk must have streaming least squares; got {noise!r}. "
             "Make the oracle by st.streaming_least_squares(spectrum, label_noise, batch), or use st.exact.moments or a simulation."
         )
-    return ModeProblem(noise.loss.parameters, noise.label_noise**2, oracle.sigma**2 / noise.batch)
+    spread, total = (
+        float(oracle.sigma),
+        float(weights.sum()),
+    )  # the weights of SVAG are r_i / sqrt(l), and sigma has the factor sqrt(l)
+    return ModeProblem(
+        noise.loss.parameters,
+        noise.label_noise**2,
+        spread**2 / noise.batch,
+        noise.batch,
+        tuple((weights / total).tolist()),
+        spread * total,
+    )
 
 
 def start_moments(dynamics: Any, x0: Any) -> np.ndarray:

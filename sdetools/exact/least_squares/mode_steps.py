@@ -1,8 +1,8 @@
 """The steps of a linear rule in one coordinate: the matrices of every step, from calls of the rule itself.
 
-A rule that treats all coordinates alike is, in one coordinate, s' = A s + sum_j G_j g_j with the gradients g_j at the points u_j = U_j . s,
-where s has one number for each part of the state. On a quadratic loss of curvature lam in this coordinate, E g_j = lam u_j, so that the
-mean of s moves by M(lam) = A + lam sum_j G_j U_j^T.
+A rule that treats all coordinates alike is, in one coordinate, s' = A s + sum_j G_j g_j with the gradients g_j at the points
+u_j = U_j . s + sum_{i<j} K_ji g_i, where s has one number for each part of the state. Most rules have K = 0. On a quadratic loss of curvature
+lam in this coordinate E g_j = lam u_j then, so that the mean of s moves by M(lam) = A + lam sum_j G_j U_j^T.
 """
 
 from __future__ import annotations
@@ -26,13 +26,27 @@ class ModeSteps:
         A: The matrices of the state, one for each different step, shape `(kinds, n, n)`.
         G: The weights of the gradients in the new state, shape `(kinds, J, n)`.
         U: The weights of the state in the points of the gradients, shape `(kinds, J, n)`.
+        K: The weights of earlier gradients in the points of later ones, shape `(kinds, J, J)`, 0 for j <= i.
         index: The kind of each step, shape `(steps,)`.
+        copies: For each gradient, the index of the independent batch of rows that it uses, shape `(J,)`.
     """
 
     A: np.ndarray
     G: np.ndarray
     U: np.ndarray
+    K: np.ndarray
     index: np.ndarray
+    copies: np.ndarray
+
+    @property
+    def chained(self) -> bool:
+        """Whether a point depends on another gradient of the same step."""
+        return bool(self.K.any())
+
+    @property
+    def together(self) -> np.ndarray:
+        """1 for each pair of gradients on the same rows, else 0, shape `(J, J)`."""
+        return (self.copies[:, None] == self.copies).astype(float)
 
     @property
     def constant(self) -> bool:
@@ -45,7 +59,7 @@ class ModeSteps:
         return self.A[kind] + np.asarray(lam)[..., None, None] * slope
 
 
-def mode_steps(dynamics: Any, steps: int) -> ModeSteps:
+def mode_steps(dynamics: Any, steps: int, chains: bool = False) -> ModeSteps:
     """Return the matrices of steps 0, ..., `steps` - 1 of a linear rule in one coordinate.
 
     The rule is called with the coefficients of many steps at once, and checked against single calls; a rule that cannot take arrays as
@@ -54,12 +68,13 @@ def mode_steps(dynamics: Any, steps: int) -> ModeSteps:
     Args:
         dynamics: The dynamics, such as `st.SGDM(oracle, plan)`.
         steps: The number of steps, at least 1.
+        chains: Whether the point of a gradient may depend on another gradient of the step.
 
     Raises:
         ValueError: If the rule is not linear, mixes coordinates or treats them differently, has constants or extra draws, or evaluates a
-            gradient at a point that depends on another gradient of the step.
+            gradient at a point that depends on another gradient of the step and `chains` is False.
     """
-    check_linear(dynamics, "the exact risk")
+    check_linear(dynamics, "the exact risk", one_draw=False)
     rows = np.asarray(dynamics.coefficient_values(steps), dtype=float).reshape(steps, -1)
     fresh = np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])
     rows, index = rows[fresh], np.cumsum(fresh) - 1
@@ -69,68 +84,87 @@ def mode_steps(dynamics: Any, steps: int) -> ModeSteps:
     n = len(dynamics.parts)
     _check_coordinatewise(dynamics, n, rows[0])
     checked = np.unique(np.linspace(0, len(rows) - 1, 5).astype(int))
-    single = [_single(dynamics.rule, n, rows[k]) for k in checked]
+    copies = open_step(dynamics.rule, [1] * n, 1, rows[0]).copies
+    single = [_single(dynamics.rule, n, rows[k], chains) for k in checked]
     try:
         tables = [
             _together(dynamics.rule, n, single[0][1].shape[0], part) for part in np.array_split(rows, -(-len(rows) // _BLOCK))
         ]
-        A, G, U = (np.concatenate(parts) for parts in zip(*tables, strict=True))
+        made = [np.concatenate(parts) for parts in zip(*tables, strict=True)]
         if all(
             np.allclose(found[k], one, rtol=1e-13, atol=1e-15)
-            for k, three in zip(checked, single, strict=True)
-            for found, one in zip((A, G, U), three, strict=True)
+            for k, four in zip(checked, single, strict=True)
+            for found, one in zip(made, four, strict=True)
         ):
-            return _made(A, G, U, index)
+            return _made(made, index, copies)
     except Exception:  # the rule is written for numbers as coefficients, as math.sqrt(eta) is
         pass
-    A, G, U = (np.stack(parts) for parts in zip(*(_single(dynamics.rule, n, row) for row in rows), strict=True))
-    return _made(A, G, U, index)
+    made = [np.stack(parts) for parts in zip(*(_single(dynamics.rule, n, row, chains) for row in rows), strict=True)]
+    return _made(made, index, copies)
 
 
-def _made(A: np.ndarray, G: np.ndarray, U: np.ndarray, index: np.ndarray) -> ModeSteps:
+def _made(parts: list[np.ndarray], index: np.ndarray, copies: tuple[int, ...]) -> ModeSteps:
     """Return the steps, with arrays in the layout that the compiled loop takes."""
-    A, G, U = (np.ascontiguousarray(part, dtype=float) for part in (A, G, U))
-    return ModeSteps(A, G, U, np.ascontiguousarray(index, dtype=np.int64))
+    A, G, U, K = (np.ascontiguousarray(part, dtype=float) for part in parts)
+    return ModeSteps(A, G, U, K, np.ascontiguousarray(index, dtype=np.int64), np.array(copies, dtype=np.int64))
 
 
-def _single(rule: Any, n: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return A, G and U of one step."""
+def _single(rule: Any, n: int, row: np.ndarray, chains: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return A, G, U and K of one step."""
     step = open_step(rule, [1] * n, 1, row)
     if step.constant.any() or any(d.any() for d, _, _ in step.points):
         raise ValueError(
             "the exact risk must have a rule without constants, in coordinates whose origin is the minimiser; "
             "got one that moves the point 0 without a gradient. Measure x from the minimiser."
         )
-    if any(K.any() for _, _, earlier in step.points for K in earlier):
+    if not chains and any(K.any() for _, _, earlier in step.points for K in earlier):
         raise ValueError(
-            "the exact risk must have gradients at points that do not depend on another gradient of the same step, because its rows enter "
-            "both; got a rule that evaluates a gradient there. Simulate it instead."
+            "rate, edge and stationary risk must be of a rule with gradients at points that do not depend on another gradient of the same step, "
+            "because they solve one equation for each mode; got a rule that evaluates a gradient there. Its risk after any number of steps is "
+            "st.exact.risk."
         )
-    empty = np.zeros((0, n))
-    return step.matrix, np.array([g[:, 0] for g in step.answers] or empty), np.array([U[0] for _, U, _ in step.points] or empty)
+    empty, calls = np.zeros((0, n)), len(step.points)
+    K = np.zeros((calls, calls))
+    for j, (_, _, earlier) in enumerate(step.points):
+        K[j, :j] = [part[0, 0] for part in earlier]
+    return (
+        step.matrix,
+        np.array([g[:, 0] for g in step.answers] or empty),
+        np.array([U[0] for _, U, _ in step.points] or empty),
+        K,
+    )
 
 
-def _together(rule: Any, n: int, calls: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return A, G and U of many steps, `(steps, ...)`, from one call of the rule; ValueError if it is not linear in state and gradients."""
+class _Given:
+    """An oracle whose answers are rows of a table, in the order of its calls, on whatever copy of the noise; it keeps the points."""
+
+    def __init__(self, table: np.ndarray) -> None:
+        self.table, self.points = table, []  # type: tuple[np.ndarray, list[np.ndarray]]
+
+    def __call__(self, x: Any) -> np.ndarray:
+        self.points.append(np.broadcast_to(np.asarray(x, dtype=float), self.table.shape[1:]))
+        return self.table[len(self.points) - 1].copy()
+
+    def independent(self, i: int) -> _Given:
+        return self
+
+
+def _together(rule: Any, n: int, calls: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return A, G, U and K of many steps, `(steps, ...)`, from one call of the rule; ValueError if it is not linear in state and gradients."""
     steps, inputs = len(rows), n + calls
     probes = np.random.default_rng(20240604).standard_normal((inputs, 2))
     columns = np.concatenate([np.eye(inputs), probes], axis=1)
     table = np.broadcast_to(columns[:, None], (inputs, steps, columns.shape[1])).reshape(inputs, 1, -1)
-    points: list[np.ndarray] = []
-
-    def oracle(x: Any) -> np.ndarray:
-        points.append(np.broadcast_to(np.asarray(x, dtype=float), table.shape[1:]))
-        return table[n + len(points) - 1].copy()
-
+    oracle = _Given(table[n:])
     with np.errstate(all="ignore"):
         new = rule(tuple(part.copy() for part in table[:n]), oracle, *np.repeat(rows, columns.shape[1], axis=0).T)
-    values = np.stack([np.broadcast_to(np.asarray(part, dtype=float), table.shape[1:]) for part in (*new, *points)])
+    values = np.stack([np.broadcast_to(np.asarray(part, dtype=float), table.shape[1:]) for part in (*new, *oracle.points)])
     values = np.moveaxis(values.reshape(n + calls, steps, -1), 1, 0)  # (steps, new state and points, columns)
     matrix, found = values[..., :inputs], values[..., inputs:]
     size = np.abs(matrix) @ np.abs(probes) + np.finfo(float).tiny
-    if not np.all(np.abs(matrix @ probes - found) <= _TOLERANCE * size) or matrix[:, n:, n:].any():
+    if not np.all(np.abs(matrix @ probes - found) <= _TOLERANCE * size):
         raise ValueError("not linear")
-    return matrix[:, :n, :n], np.swapaxes(matrix[:, :n, n:], 1, 2), matrix[:, n:, :n]
+    return matrix[:, :n, :n], np.swapaxes(matrix[:, :n, n:], 1, 2), matrix[:, n:, :n], matrix[:, n:, n:]
 
 
 def _check_coordinatewise(dynamics: Any, n: int, row: np.ndarray) -> None:
@@ -143,7 +177,9 @@ def _check_coordinatewise(dynamics: Any, n: int, row: np.ndarray) -> None:
             raise
     except Exception:  # an array of another length within the rule
         step = None
-    if step is None or not all(map(_alike, (step.matrix, *step.answers, *(U for _, U, _ in step.points)))):
+    if step is None or not all(
+        map(_alike, (step.matrix, *step.answers, *(part for _, U, earlier in step.points for part in (U, *earlier))))
+    ):
         raise ValueError(
             f"the exact risk must have a rule that treats every coordinate alike and by itself; {dynamics.name} does not. Simulate it instead."
         )

@@ -3,7 +3,9 @@
 For z = lam E s s^T of a mode, packed as the entries a <= b (those off the diagonal times sqrt 2, so that the map's norms are those of
 matrices), one step on streaming least squares is z <- E(lam) z + lam^2 sum_jl level_jl N_jl, where
 
-    E(lam) = E0 + lam E1 + lam^2 E2,      E z = M z M^T + factor lam^2 sum_jl (U_j z U_l^T) N_jl,      N_jl = factor sym(G_j G_l^T).
+    E(lam) = E0 + lam E1 + lam^2 E2,      E z = M z M^T + factor lam^2 sum_jl (U_j z U_l^T) N_jl,      N_jl = factor sym(G_j G_l^T),
+
+and N_jl = 0 for gradients on independent rows.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ def moment_map(steps: ModeSteps, factor: float, kind: int = 0) -> MomentMap:
 
     pairs = np.einsum("ja,lb->jlab", G, G), np.einsum("ja,lb->jlab", U, U)
     N, points = (np.einsum("pab,jlab->jlp", basis, one) for one in pairs)
+    N = N * steps.together[..., None]
     E2 = packed(B, B) + factor * np.einsum("jlp,jlq->pq", N, points)
     position = np.einsum("pab,a,b->p", basis, np.eye(n)[0], np.eye(n)[0])
     return MomentMap(packed(A, A), packed(A, B) + packed(B, A), E2, factor * N, points, position)

@@ -3,6 +3,8 @@
 In the eigenbasis of the rows, E g_i = lam_i u_i and Cov(g_i(u), g_i(w)) = (lam_i^2 u_i w_i + lam_i (s^2 + sum_j lam_j u_j w_j)) / B on the same
 rows. So the second moments of the parts of the state in one coordinate move by themselves, but for the one number (one for each pair of
 gradients) by which all coordinates are coupled. Off-diagonal moments never enter. See `exact.least_squares.mode_loop` for the recursion.
+Gradients on independent rows, as those of the workers of `st.LocalSGD`, are uncorrelated. A gradient at a point that contains another gradient on
+the same rows, as in `st.SAM`, brings products of the rows; `exact.least_squares.chained_rows` has their recursion.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
+from sdetools.exact.least_squares.chained_rows import chained_risk
 from sdetools.exact.least_squares.groups import NODES, contraction, group, grouping_bound
 from sdetools.exact.least_squares.mode_problem import ModeProblem, mode_problem, start_moments
 from sdetools.exact.least_squares.mode_steps import ModeSteps, mode_steps
@@ -37,8 +40,8 @@ def risk(
     """Return the exact excess risk 1/2 sum_i lam_i E x_i^2 of a linear rule on streaming least squares, at recorded steps.
 
     Any rule goes that is linear in its state and its gradients and treats all coordinates alike, with moving coefficients, as many parts as
-    it has, and several gradients a step on the same rows, if their points do not depend on each other. The risk of an unstable rule
-    overflows to infinity, without an error.
+    it has, and several gradients a step, on the same rows or on independent ones. The point of a gradient may contain other gradients of the
+    step, up to three in a chain. The risk of an unstable rule overflows to infinity, without an error.
 
     Args:
         dynamics: The rule, such as `st.SGDM(oracle, plan)`, on an oracle of `st.streaming_least_squares`.
@@ -48,7 +51,7 @@ def risk(
         moments: Whether the second moments of the state in each mode are returned as well; modes are then not grouped.
         nodes: 0 follows every mode. Otherwise modes with similar eigenvalues are followed in groups of so many nodes (see
             `exact.least_squares.groups`), and the result has a proved bound on the error where one is known, else an estimate. By default 4 for 2,000 modes
-            or more, else 0.
+            or more, else 0; always 0 for a rule whose gradients form chains.
 
     Returns:
         The risk, with `.data`, `.table()` and `.plot()`.
@@ -67,13 +70,16 @@ def risk(
     problem = mode_problem(getattr(dynamics, "oracle", None))  # type: ignore[arg-type]
     steps = _check.count("steps", steps, least=0)
     kept = recorded(record, steps)
-    nodes = _nodes(nodes, len(problem.lam), moments)
     total = int(kept[-1])
-    made = mode_steps(dynamics, max(total, 1))
+    made = mode_steps(dynamics, max(total, 1), chains=True)
+    nodes = _nodes(nodes, len(problem.lam), moments, made.chained)
     start = problem.lam * start_moments(dynamics, x0)
     bound = estimate = 0.0
     kept_moments, followed = None, len(problem.lam)
-    if nodes and total:
+    if made.chained:
+        curve, every = chained_risk(problem, made, start, total, kept if moments else None)
+        kept_moments = every / problem.lam if every is not None else None
+    elif nodes and total:
         curve, followed, bound = _grouped(problem, made, start, total, nodes)
         if np.isnan(bound):
             with np.errstate(invalid="ignore"):  # of a risk that is infinite in both
@@ -96,9 +102,15 @@ def risk(
     )
 
 
-def _nodes(given: int | None, modes: int, moments: bool) -> int:
+def _nodes(given: int | None, modes: int, moments: bool, chained: bool) -> int:
     """Return the nodes of a group, 0 for no groups."""
-    nodes = (NODES if modes >= GROUPED_FROM and not moments else 0) if given is None else _check.count("nodes", given, least=0)
+    large = modes >= GROUPED_FROM and not moments and not chained
+    nodes = (NODES if large else 0) if given is None else _check.count("nodes", given, least=0)
+    if nodes and chained:
+        raise ValueError(
+            f"`nodes` must be 0 for a rule with a gradient at a point that contains another one of the step; got nodes={nodes}. "
+            "Their modes are coupled by several sums and are not grouped."
+        )
     if nodes and moments:
         raise ValueError(f"`nodes` must be 0 if the moments of each mode are returned; got nodes={nodes}.")
     return nodes
@@ -123,6 +135,7 @@ def _advance(
                 made.A,
                 made.G,
                 made.U,
+                made.copies,
                 made.index,
                 problem.label_variance,
                 problem.factor,

@@ -215,7 +215,7 @@ def _final(dynamics: Any) -> tuple[Any, MomentMap, np.ndarray]:
 def _last(made: ModeSteps) -> ModeSteps:
     """Return the last step alone."""
     kind = int(made.index[-1])
-    return replace(made, **{name: getattr(made, name)[kind : kind + 1] for name in "AGU"}, index=np.zeros(1, dtype=np.int64))
+    return replace(made, **{name: getattr(made, name)[kind : kind + 1] for name in "AGUK"}, index=np.zeros(1, dtype=np.int64))
 
 
 def heavy_ball_map(eta: float, beta: float, factor: float) -> MomentMap:
@@ -232,4 +232,5 @@ def heavy_ball_map(eta: float, beta: float, factor: float) -> MomentMap:
     else:
         A = np.array([[[1.0, -eta * beta], [0.0, beta]]])
         G, U = np.array([[[-eta * (1 - beta), 1 - beta]]]), np.array([[[1.0, 0.0]]])
-    return moment_map(ModeSteps(A, G, U, np.zeros(1, dtype=np.int64)), factor)
+    one = np.zeros(1, dtype=np.int64)
+    return moment_map(ModeSteps(A, G, U, np.zeros((1, 1, 1)), index=one, copies=one), factor)

@@ -1,0 +1,170 @@
+r"""The second moments of linear rules whose gradients on streaming least squares form chains, as x' = x - eta g(x + rho g(x)) on the same rows.
+
+A batch gives g(u) = F u + f with F = (1 - sigma) K + sigma sum_l r_l H_l: H_l = (1/B) sum_b a_b a_b^T, f = sigma s sum_l r_l (1/B) sum_b a_b eps_b. With one
+gradient inside another, a step is a sum of words W in the letters K and H_l,
+
+    s' = sum_W (W (x) A_W) s + sum_Wl (W f_l) (x) b_Wl,        one matrix A_W and one vector b_Wl over the parts of the state for each word.
+
+Rows change their law neither under signs of single coordinates nor does the state, so that second moments of different coordinates stay out of the
+risk, and those of coordinate i, S_i = E s_i s_i^T over the parts, obey
+
+    S_i' = sum_WV (d_WV(lam_i) A_W S_i A_V^T + sum_rs c_WV,rs lam_i^r A_W (sum_j lam_j^s S_j) A_V^T) + noise_i,
+
+with the polynomials of `exact.least_squares.row_products`. SAM has words of two letters, thus moments of the rows up to order 8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sdetools.exact.least_squares.mode_problem import ModeProblem
+from sdetools.exact.least_squares.mode_steps import ModeSteps
+from sdetools.exact.least_squares.row_products import (
+    MOST_FACTORS,
+    SPECTRUM,
+    Coefficient,
+    Word,
+    evaluated_at,
+    product_moment,
+)
+
+MOST_KINDS = 64
+"""Largest number of different steps whose matrices are kept."""
+
+
+@dataclass(frozen=True)
+class WordSum:
+    """A sum of words times vectors or matrices over the parts of the state, and of words times the noise of one batch.
+
+    Attributes:
+        state: What multiplies W s, by word.
+        noise: What multiplies W f_l, by word and batch l.
+    """
+
+    state: dict[Word, np.ndarray] = field(default_factory=dict)
+    noise: dict[tuple[Word, int], np.ndarray] = field(default_factory=dict)
+
+    def add(self, other: WordSum, by: np.ndarray | float) -> None:
+        """Add `by` times another sum, where `by` is a number, or a vector that takes vectors to matrices and numbers to vectors."""
+        for word, c in other.state.items():
+            self.state[word] = self.state.get(word, 0.0) + np.multiply.outer(by, c)
+        for key, c in other.noise.items():
+            self.noise[key] = self.noise.get(key, 0.0) + np.multiply.outer(by, c)
+
+
+def word_step(problem: ModeProblem, made: ModeSteps, kind: int) -> WordSum:
+    """Return a step as words; ValueError if their chains are too long."""
+    many, root = len(problem.weights), problem.label_variance**0.5
+    gradients: list[WordSum] = []
+    for j, copy in enumerate(made.copies.tolist()):
+        point, answer = WordSum({(): made.U[kind, j]}), WordSum()
+        for i in range(j):
+            if made.K[kind, j, i]:
+                point.add(gradients[i], float(made.K[kind, j, i]))
+        letters = {many * copy + l: problem.spread * r for l, r in enumerate(problem.weights) if r}
+        for letter, weight in ({SPECTRUM: 1.0 - problem.spread} | letters).items():
+            if weight:
+                state = {(letter, *word): weight * c for word, c in point.state.items()}
+                noise = {((letter, *word), l): weight * c for (word, l), c in point.noise.items()}
+                answer.add(WordSum(state, noise), 1.0)
+                if letter != SPECTRUM and root:
+                    answer.add(WordSum(noise={((), letter): np.array(weight * root)}), 1.0)
+        gradients.append(answer)
+    out = WordSum({(): made.A[kind]})
+    for answer, G in zip(gradients, made.G[kind], strict=True):
+        out.add(answer, G)
+    longest = max(sum(letter != SPECTRUM for letter in word) for word in out.state)
+    if 2 * longest > MOST_FACTORS:
+        raise ValueError(
+            f"the exact risk must have at most {MOST_FACTORS // 2} gradients in a chain, each at a point that contains the one before, since moments of "
+            f"the rows of order {2 * MOST_FACTORS} have 10,395 terms and those of the next order two million; got {longest}. Simulate it instead."
+        )
+    return out
+
+
+class ChainedMoments:
+    """The recursion of the second moments; the arguments are those of `chained_risk`."""
+
+    def __init__(self, problem: ModeProblem, made: ModeSteps) -> None:
+        self.problem, self.made, self.n = problem, made, made.A.shape[1]
+        self.powers = np.power.outer(problem.lam, np.arange(4 * MOST_FACTORS)).T
+        self.sums = self.powers.sum(axis=1)
+        self.moments: dict[tuple[Word, Word], tuple[np.ndarray, dict[tuple[int, int], float]]] = {}
+        self.kinds: dict[int, tuple[np.ndarray, dict[tuple[int, int], np.ndarray], np.ndarray]] = {}
+
+    def values(self, first: Word, second: Word) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
+        """Return the diagonal part of E W_ij V_ij for all modes, and the coefficients of its coupled part."""
+        key = first, second
+        if key not in self.moments:
+            found = product_moment(first, second)
+            diagonal = np.zeros(len(self.problem.lam))
+            for t, c in found.diagonal.items():
+                diagonal += self.number(c) * self.powers[t]
+            self.moments[key] = diagonal, {rs: self.number(c) for rs, c in found.coupled.items()}
+        return self.moments[key]
+
+    def number(self, coefficient: Coefficient) -> float:
+        """Return the value of a coefficient on this problem."""
+        return evaluated_at(coefficient, self.problem.rows, self.sums)
+
+    def step(self, kind: int) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray], np.ndarray]:
+        """Return the map of a mode `(n^2, n^2, modes)`, the maps of the sums over modes by (r, s), and the noise `(n^2, modes)`."""
+        if kind not in self.kinds:
+            if len(self.kinds) >= MOST_KINDS:
+                self.kinds.clear()
+            self.kinds[kind] = self._step(kind)
+        return self.kinds[kind]
+
+    def _step(self, kind: int) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray], np.ndarray]:
+        words, size, modes = word_step(self.problem, self.made, kind), self.n**2, len(self.problem.lam)
+        own, noise = np.zeros((size, size, modes)), np.zeros((size, modes))
+        shared: dict[tuple[int, int], np.ndarray] = {}
+        for first, A in words.state.items():
+            for second, B in words.state.items():
+                diagonal, coupled = self.values(first, second)
+                both = np.kron(A, B)
+                own += both[..., None] * diagonal
+                for rs, c in coupled.items():
+                    shared[rs] = shared.get(rs, 0.0) + c * both
+        for (first, l), a in words.noise.items():
+            for (second, k), b in words.noise.items():
+                if l == k:  # E (W f_l)_i (V f_l)_i = E (W H_l V^T)_ii / B
+                    diagonal, _ = self.values((*first, l, *second[::-1]), ())
+                    noise += np.kron(a, b)[:, None] * diagonal / self.problem.rows
+        return own, shared, noise
+
+    def after(self, z: np.ndarray, kind: int) -> np.ndarray:
+        """Return lam_i S_i after a step, `(n^2, modes)`, from that before."""
+        own, shared, noise = self.step(kind)
+        out = np.einsum("pqm,qm->pm", own, z) + self.problem.lam * noise
+        for (r, s), matrix in shared.items():
+            out += np.multiply.outer(matrix @ (z @ self.powers[s - 1]), self.powers[r + 1])
+        return out
+
+
+def chained_risk(
+    problem: ModeProblem, made: ModeSteps, start: np.ndarray, total: int, kept: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the risk after 0, ..., `total` steps, and the second moments lam_i E s_a s_b at the steps `kept`, `(kept, n, n, modes)`, if any.
+
+    Args:
+        problem: The problem.
+        made: The steps of the rule.
+        start: lam_i E s_a s_b at the start, `(n, n, modes)`.
+        total: The number of steps.
+        kept: The steps at which the moments are returned.
+    """
+    n = len(start)
+    recursion, z = ChainedMoments(problem, made), start.reshape(n * n, -1)
+    marks, found, curve = set() if kept is None else set(kept.tolist()), [], np.empty(total + 1)
+    with np.errstate(all="ignore"):
+        for k in range(total + 1):
+            if k:
+                z = recursion.after(z, int(made.index[k - 1]))
+            curve[k] = z[0].sum() / 2
+            if k in marks:
+                found.append(z.reshape(n, n, -1))
+    curve[~np.isfinite(curve)] = np.inf
+    return curve, np.array(found) if kept is not None else None
