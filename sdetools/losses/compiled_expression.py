@@ -17,6 +17,7 @@ import numpy as np
 import sympy as sp
 
 from sdetools._arrays import select
+from sdetools.graph.error_function import erf
 from sdetools.losses.parser import Larger, Magnitude, NotNegative, Positive, SignFunction, symbol, to_float
 
 LARGEST_PRODUCT = 32  # up to this exponent x**n is computed by repeated squaring
@@ -43,6 +44,7 @@ NUMERIC: dict[Any, Callable] = {
     sp.cosh: np.cosh,
     sp.tanh: np.tanh,
     sp.atan: np.arctan,
+    sp.erf: erf,
     Magnitude: abs,
     SignFunction: _sign,
     Larger: _larger,

@@ -115,6 +115,7 @@ FUNCTIONS: dict[str, tuple[int, Callable, Callable]] = {
     "cosh": (1, sp.cosh, math.cosh),
     "tanh": (1, sp.tanh, math.tanh),
     "atan": (1, sp.atan, math.atan),
+    "erf": (1, sp.erf, math.erf),
     "abs": (1, Magnitude, abs),
     "sign": (1, SignFunction, lambda u: float((u > 0) - (u < 0))),
     "max": (2, Larger, max),
@@ -133,7 +134,7 @@ def symbol(name: str) -> sp.Symbol:
 def parse(text: str, names: Iterable[str] | str, parameters: Mapping[str, float] | Iterable[str] = ()) -> sp.Expr:
     """Parse the text of a formula to a SymPy expression.
 
-    The grammar has numbers, names, `+ - * / **`, the functions exp log sqrt sin cos tan sinh cosh tanh atan abs sign min max, and the
+    The grammar has numbers, names, `+ - * / **`, the functions exp log sqrt sin cos tan sinh cosh tanh atan erf abs sign min max, and the
     constants `pi` and `e`. Where a root, a logarithm or a power with a non-integer exponent is not real, the formula and its derivatives
     are NaN, even if terms cancel (see `Domain`).
 

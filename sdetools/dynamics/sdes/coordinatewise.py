@@ -58,6 +58,7 @@ class CoordinatewiseSDE(OracleSDE):
         deviations = independent_deviations(oracle)
         eta = self.plan.eta
         super().__init__(oracle, math.sqrt(eta), [eta / 2 if self.weak_order == 2 else 0.0, *deviations, *own])
+        self.powers = 0.5, 1.0, *[0.0] * (self.own - 2)
         self.noise_dim = self.dim
         self.identity += f" order {self.weak_order}"
         self.noise_class = classify(self, None)

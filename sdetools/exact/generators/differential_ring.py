@@ -8,6 +8,7 @@ random points in 40 digits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 LARGEST_DENOMINATOR = 10**6
 """Numbers are taken for fractions (or roots of fractions) with denominators up to this size, if they agree to `CLOSE`."""
 CLOSE = 1e-14
+LARGEST_OF_PI = 1000
+"""Numbers are taken for a power of pi times the root of a fraction, such as 1 / sqrt(2 pi), if the fraction has a denominator up to this size."""
+POWERS_OF_PI = (Fraction(-1, 2), Fraction(1), Fraction(1, 2), Fraction(-1))
 ROUNDING = 1e-11
 """Rounding error of a coefficient, relative to those that cancel, if the numbers are floats."""
 DIGITS = 40
@@ -51,6 +55,7 @@ class DifferentialRing:
         largest: The largest power of r, which may change.
         unit: The power of r that is the time of a step, 2 unless it is set.
         exact: Whether all numbers so far were fractions or roots of fractions; other numbers have the rounding errors of floats.
+        own_moments: The moments of the last draws, which depend on the coordinates: functions of the order that return polynomials.
     """
 
     def __init__(self, coordinates: Sequence[Any], draws: int, atoms: int = 12, largest: int = 12) -> None:
@@ -65,16 +70,17 @@ class DifferentialRing:
         self.x, self.z, self._free = generators[:n], generators[n : n + draws], list(generators[n + draws :])
         self._first_draw, self._first_atom = n, n + draws
         self.zero, self.one, self.largest, self.exact, self.unit = self.ring.zero, self.ring.one, largest, True, 2
+        self.own_moments: list[Callable[[int], Any]] = []
         self._atoms: dict[Any, Any] = {}
         self._symbols: list[Any] = []
-        self._roots: dict[int, int] = {}
+        self._roots: dict[int, Any] = {}
         self._made: list[tuple[str, Any, Fraction | None]] = []
         self._slopes: dict[int, list[Any]] = {}
 
     # ---- numbers and functions
 
     def number(self, value: Any) -> Any:
-        """Return a number as a polynomial: a fraction, a root of a fraction as an atom, or else the binary fraction of the float itself."""
+        """Return a number as a polynomial: a fraction, the root of one as an atom, also times a power of pi, or else the binary fraction of the float itself."""
         if isinstance(value, (int, Fraction)):
             return self._fraction(Fraction(value))
         value = float(value)
@@ -87,8 +93,31 @@ class DifferentialRing:
         if square is not None:
             root = self.function("power", self._fraction(square), Fraction(1, 2))
             return root if value > 0 else -root
+        for exponent in POWERS_OF_PI:
+            square = _near((value * math.pi ** -float(exponent)) ** 2, LARGEST_OF_PI)
+            if square is not None:
+                root = self.function("power", self._fraction(square), Fraction(1, 2)) * self.power_of_pi(exponent)
+                return root if value > 0 else -root
         self.exact = False
         return self._fraction(Fraction(value))
+
+    def power_of_pi(self, exponent: Fraction) -> Any:
+        """Return the atom pi^exponent."""
+        import sympy
+
+        key = "pi", self.one, exponent
+        power = sympy.pi ** sympy.Rational(exponent.numerator, exponent.denominator)
+        return self._atoms[key] if key in self._atoms else self._atom(key, power)
+
+    def _atom(self, key: tuple[str, Any, Fraction | None], symbol: Any) -> Any:
+        """Return a new atom of a value, which is known by (function, argument, exponent) from now on."""
+        if not self._free:
+            raise TooFewAtoms
+        found = self._free.pop(0)
+        self._symbols.append(symbol)
+        self._made.append(key)
+        self._atoms[key] = found
+        return found
 
     def _fraction(self, value: Fraction) -> Any:
         return self.ring.ground_new(self.ring.domain(value.numerator, value.denominator))
@@ -97,7 +126,7 @@ class DifferentialRing:
         """Return the value of a function at the polynomial `c` of the coordinates: a polynomial if SymPy finds a fraction, else an atom.
 
         Args:
-            kind: "power" (with `exponent`), "exp", "log", "sin", "cos", "sinh", "cosh", "tan", "tanh" or "arctan".
+            kind: "power" (with `exponent`), "exp", "log", "sin", "cos", "sinh", "cosh", "tan", "tanh", "arctan" or "erf".
             c: The argument, a polynomial without draws.
             exponent: The exponent of a power, a fraction; -1 for the reciprocal.
 
@@ -122,29 +151,30 @@ class DifferentialRing:
         coefficient, rest = outer.as_coeff_Mul()
         if outer.is_Rational:
             found = self._fraction(Fraction(outer.p, outer.q))
-        elif rest.is_Pow and rest.base.is_Integer and rest.exp == sympy.Rational(1, 2) and rest != outer:  # 1/sqrt(3) = sqrt(3)/3
+        elif (  # 1/sqrt(3) = sqrt(3)/3
+            rest.is_Pow
+            and rest.base.is_Integer
+            and rest.exp == sympy.Rational(1, 2)
+            and (rest.base != inner or exponent != Fraction(1, 2))
+        ):
             found = self.function("power", self._fraction(Fraction(int(rest.base))), Fraction(1, 2))
             found = found * self._fraction(Fraction(coefficient.p, coefficient.q))
         else:
-            if not self._free:
-                raise TooFewAtoms
-            found = self._free.pop(0)
-            if outer.is_Pow and outer.base.is_Integer and outer.exp == sympy.Rational(1, 2):
-                self._roots[len(self._symbols)] = int(outer.base)
-            self._symbols.append(outer)
-            self._made.append((kind, c, exponent))
+            if exponent == Fraction(1, 2):
+                self._roots[len(self._symbols)] = c
+            found = self._atom(key, outer)
         self._atoms[key] = found
         return found
 
     def reduced(self, p: Any) -> Any:
-        """Return a polynomial with the squares of irrational roots replaced by their values."""
-        for k, square in self._roots.items():
+        """Return a polynomial with the squares of roots replaced by their arguments."""
+        for k, square in reversed(self._roots.items()):  # the argument of a root may contain earlier ones
             place = self._first_atom + k
             if any(m[place] > 1 for m in p):
                 out = self.zero
                 for m, c in p.items():
-                    term = {(*m[:place], m[place] % 2, *m[place + 1 :]): c * square ** (m[place] // 2)}
-                    out = out + self.ring.from_dict(term)
+                    term = self.ring.from_dict({(*m[:place], m[place] % 2, *m[place + 1 :]): c})
+                    out = out + (term * square ** (m[place] // 2) if m[place] > 1 else term)
                 p = out
         return p
 
@@ -165,6 +195,8 @@ class DifferentialRing:
         other = self.function(partner, c) if partner and order else self.zero
         if kind == "log" and order:
             other = self.function("power", c, Fraction(-1))
+        if kind == "erf" and order:  # erf' = 2/sqrt(pi) e^(-c^2)
+            other = 2 * self.power_of_pi(Fraction(-1, 2)) * self.function("exp", -self.reduced(c * c))
         if kind == "arctan" and order:
             other = self.function("power", self.one + c * c, Fraction(-1))
         slopes: list[Any] = []  # Taylor coefficients of the derivative
@@ -180,6 +212,9 @@ class DifferentialRing:
             elif kind == "arctan":
                 before = [self.zero, self.zero, *slopes]
                 slope = other * (unit - 2 * c * before[-1] - before[-2])
+            elif kind == "erf":
+                before = [self.zero, self.zero, *slopes]
+                slope = other if k == 0 else (c * before[-1] + before[-2]) * self._fraction(Fraction(-2, k))
             else:  # f'' = -f for sin and cos, f'' = f for sinh and cosh
                 sign = -1 if kind in ("sin", "cos") else 1
                 first = other if kind != "cos" else -other
@@ -235,7 +270,7 @@ class DifferentialRing:
 
         Args:
             p: The polynomial.
-            moments: For each draw a function that returns its moment of order k as a polynomial without draws.
+            moments: For each draw a function that returns its moment of order k as a polynomial without draws; it may depend on the coordinates.
         """
         out = self.zero
         for powers, coefficient in self.by_powers(p, self._first_draw, self._first_atom).items():
@@ -293,7 +328,7 @@ def _FUNCTIONS(kind: str) -> Any:
     return {"arctan": sympy.atan}.get(kind) or getattr(sympy, kind)
 
 
-def _near(value: float) -> Fraction | None:
-    """Return the fraction of denominator at most `LARGEST_DENOMINATOR` that a float stands for, or None."""
-    near = Fraction(value).limit_denominator(LARGEST_DENOMINATOR)
+def _near(value: float, largest: int = LARGEST_DENOMINATOR) -> Fraction | None:
+    """Return the fraction of denominator at most `largest` that a float stands for, or None."""
+    near = Fraction(value).limit_denominator(largest)
     return near if abs(float(near) - value) <= CLOSE * abs(value) else None

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
 from sdetools.dynamics.integrators.base import Integrator
-from sdetools.dynamics.rules.optimisers import SGD
+from sdetools.dynamics.rules.optimisers import SGD, SGDM
 from sdetools.dynamics.rules.second_moment import SecondMoment
 from sdetools.dynamics.sdes.adaptive_limits import RMSPropSDE
+from sdetools.dynamics.sdes.limits import HamiltonianSDE
 from sdetools.dynamics.sdes.sde import SDE
+from sdetools.dynamics.sdes.slow import SlowSDE
 from sdetools.exact.generators.differential_ring import DifferentialRing, NeedsFinerRoot, NotExpandable, TooFewAtoms
 from sdetools.exact.generators.fast_buffers import slow_motion
 from sdetools.exact.generators.generator_result import GeneratorGap, readable
@@ -30,6 +33,8 @@ from sdetools.exact.generators.scaled_numbers import ETAS, Number, ScaledNumbers
 from sdetools.exact.linear import open_step
 from sdetools.schedules import from_arrays
 
+UNITS = (2, 3, 4, 5, 6, 7, 8, 10, 12)
+"""Roots of the step's time that are tried: momentum with 1 - beta = eta^alpha, alpha > 1, has the clock eta^((1 + alpha)/2)."""
 EXAMINED = 4
 """Largest weak order that is examined."""
 
@@ -49,10 +54,12 @@ def generator_gap(
     the equation has the position alone, beta is constant: the rule must be a linear filter of the gradients whose buffers start at 0, and
     the motion of its position after the first few steps is compared (`exact.generators.fast_buffers`), up to order 1. Any other scaling is given by
     two functions of eta, `rule` and `sde`, whose numbers are sums of at most two powers of eta, such as 1 - beta = eta^(1/2). Parts of a
-    state that no step reads are left out, and the second moment v of `st.RMSProp` and `st.Adam` is v / sigma^2 where sigma grows.
+    state that no step reads are left out, and the second moment v of `st.RMSProp` and `st.Adam` is v / sigma^2 where sigma grows. For
+    `st.HamiltonianSDE` the momentum of `st.SGDM` is in terms of V, and the order is (alpha - 1)/(alpha + 1).
 
     Drift, diffusion, loss and noise must be formulas (expressions, or functions that can be traced) without kinks, and the step a
-    polynomial in its draws at every power of the root of tau. Noise that samples data counts as Gaussian up to its second moments.
+    polynomial in its draws at every power of the root of tau, or in signs and clippings of single coordinates of a gradient with normal
+    noise, as in `st.SignSGD`. Noise that samples data counts as Gaussian up to its second moments.
 
     Args:
         rule: An optimiser with constant coefficients, an integrator, or a function of eta that returns an optimiser.
@@ -106,6 +113,7 @@ class ExpandedPair:
         equation: Its numbers.
         filter: Whether the SDE has the position alone and the rule buffers besides.
         finer: For functions of eta, the numbers in another root r of the step's time tau = r^unit, as a function of `unit`.
+        unit: The power of r that is the time of a step.
     """
 
     step: OneStep
@@ -113,6 +121,7 @@ class ExpandedPair:
     equation: ScaledNumbers
     filter: bool
     finer: Callable[[int], ScaledNumbers] | None = None
+    unit: int = 2
 
 
 def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
@@ -125,6 +134,7 @@ def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
     one, equation = (rule(ETAS[0]), sde(ETAS[0])) if all(functions) else (rule, sde)
     if not isinstance(one, (Dynamics, Integrator)) or not isinstance(equation, SDE):
         raise ValueError(f"`rule` and `sde` must be an optimiser or integrator and an SDE; got {one!r} and {equation!r}.")
+    _check_pair(one, equation)
     size, wanted = one.dim * len(one.parts), equation.dim * len(equation.parts)
     idle = idle_parts(one) if size != wanted and isinstance(one, Dynamics) and wanted > one.dim else ()
     size -= one.dim * len(idle)
@@ -135,10 +145,12 @@ def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
                 "A linear filter with constant beta is compared with an SDE of its position alone."
             )
         check_filter(one)
+    unit = 2
     if isinstance(one, Integrator):
         numbers, own = of_equation(one.sde), of_equation(equation)
     elif all(functions):
-        numbers = own = by_rates(rule, sde, 2 if size == wanted else 8)
+        unit, numbers = _coarsest(partial(by_rates, rule, sde), UNITS if size == wanted else (8,))
+        own = numbers
     else:
         numbers = own = by_class(one, equation, one.step_time, size == wanted and len(one.parts) > 1, sigma_power)
     if isinstance(equation, RMSPropSDE) or grows(one, numbers):
@@ -151,7 +163,32 @@ def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
             f"a symbolic expansion must have at most {MOST_COORDINATES} coordinates; got {len(names)}. Take fewer."
         )
     finer = partial(by_rates, rule, sde) if all(functions) else None
-    return ExpandedPair(OneStep(one, numbers, names, timed, idle), equation, own, size != wanted, finer)
+    return ExpandedPair(OneStep(one, numbers, names, timed, idle), equation, own, size != wanted, finer, unit)
+
+
+def _check_pair(one: Any, equation: SDE) -> None:
+    """Raise NotExpandable for an equation that no step of the rule approximates."""
+    if isinstance(equation, SlowSDE) and not isinstance(one, Integrator):
+        raise NotExpandable(
+            f"a step of {one.name} must approach one of the equation as eta tends to 0; st.{type(equation).__name__} describes the projection Phi(x) onto "
+            "the minimisers after 1/eta^2 steps, while x moves by order eta sigma in each of them. Measure it with st.slow_study."
+        )
+    if isinstance(equation, HamiltonianSDE) and type(one) is not SGDM and not isinstance(one, Integrator):
+        raise NotExpandable(
+            f"st.HamiltonianSDE must be compared with st.SGDM, whose momentum is eta^((alpha - 1)/2) V; got {one.name}. Compare any other rule with a "
+            "st.SDE of your own."
+        )
+
+
+def _coarsest(numbers: Callable[[int], ScaledNumbers], units: Sequence[int]) -> tuple[int, ScaledNumbers]:
+    """Return the first of `units` for which all numbers are powers of r, r^unit = tau, and these numbers."""
+    for unit in units:
+        try:
+            return unit, numbers(unit)
+        except NeedsFinerRoot:
+            if unit == units[-1]:
+                raise
+    raise AssertionError("there is a unit")
 
 
 def grows(rule: Any, numbers: ScaledNumbers) -> bool:
@@ -201,13 +238,16 @@ def _compared(pair: ExpandedPair, weak_order: int, atoms: int) -> GeneratorGap:
     """Return the comparison in a ring with a number of atoms."""
     if pair.filter:
         return _compared_filter(pair, atoms)
-    home, power, note = ring_of(pair.step, atoms), 2 * weak_order + 2, ""
+    home, power, note = ring_of(pair.step, atoms), pair.unit * (weak_order + 1), ""
+    home.unit = pair.unit
     found: dict[Any, Any] = {}
     for largest, moved, difference in _differences(pair, home, weak_order):
         if isinstance(difference, NotExpandable):
             note, power = str(difference), largest
             break
-        power, found = next(((j, c) for j in range(1, largest + 1) if (c := difference.at(j, moved))), (2 * weak_order + 2, {}))
+        power, found = next(
+            ((j, c) for j in range(1, largest + 1) if (c := difference.at(j, moved))), (home.unit * (weak_order + 1), {})
+        )
         if found:
             break
     if not found and not note:
@@ -249,7 +289,7 @@ def _result(
     leading, last, slowest = (
         {a[:size]: readable(home.expression(p)) for a, p in terms.items()} for terms in (found, terminal, limit)
     )
-    order = power / home.unit - 1
+    order = float(Fraction(power, home.unit) - 1)
     return GeneratorGap(
         step.rule.name, repr(pair.sde), step.names, order, leading, slowest, step.rule.step_time, gain, last, note
     )
@@ -271,12 +311,12 @@ def filter_ring(step: OneStep, atoms: int) -> DifferentialRing:
 def _differences(
     pair: ExpandedPair, home: DifferentialRing, weak_order: int
 ) -> Iterator[tuple[int, Operator | None, Operator | NotExpandable]]:
-    """Yield the largest power of r, from 3 on, the rule's expansion up to it, and its difference from the SDE's, or why there is none."""
-    for largest in range(3, 2 * weak_order + 3):
+    """Yield the largest power of r above the time, the rule's expansion up to it, and its difference from the SDE's, or why there is none."""
+    for largest in range(home.unit + 1, home.unit * (weak_order + 1) + 1):
         try:
             moved = expansion(pair.step, home, largest)
         except NotExpandable as error:
-            if largest == 3:
+            if largest == home.unit + 1:
                 raise
             yield largest, None, error
             return
@@ -287,4 +327,4 @@ def ring_of(step: OneStep, atoms: int) -> DifferentialRing:
     """Return a ring with the coordinates and draws of a rule."""
     from sdetools.losses.parser import symbol
 
-    return DifferentialRing([symbol(name) for name in step.names], len(step.noise[1]), atoms)
+    return DifferentialRing([symbol(name) for name in step.names], len(step.noise[1]) + step.kinked, atoms)

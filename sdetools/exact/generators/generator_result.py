@@ -34,7 +34,7 @@ class GeneratorGap:
         rule: The name of the rule.
         sde: The SDE as text.
         names: The names of the coordinates of the state; "t" is the time, if an equation depends on it.
-        weak_order: The derived weak order in tau, a multiple of 1/2. Negative if the SDE has another limit or none.
+        weak_order: The derived weak order in tau, a multiple of 1/2 or of a smaller fraction. Negative if the SDE has another limit or none.
         leading: Psi: a SymPy expression for each multi-index a, the coefficient of d^a. Empty if it is not known; `note` says why.
         limit: The generator of the SDE as tau tends to 0, in the same form.
         step_time: The time of a step of the rule as given.
@@ -204,12 +204,13 @@ class GeneratorGap:
         return parse(observable, self.names)
 
     def __repr__(self) -> str:
-        leading = f", leading error tau^{self.power:g} [{_cut(self.text)}]" if self.leading else ""
+        leading = f", leading error tau^{self.power:g} [{cut(self.text)}]" if self.leading else ""
         leading += ", and a term at the end of a run" if self.terminal else ""
         return f"GeneratorGap({self.rule} - {self.sde}: weak order {self.weak_order:g}{leading})"
 
 
-def _cut(text: str, longest: int = 160) -> str:
+def cut(text: str, longest: int = 160) -> str:
+    """Return a text of at most `longest` characters, with an ellipsis in place of its end."""
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 

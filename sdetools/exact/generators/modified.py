@@ -28,9 +28,12 @@ from sdetools.exact.generators.generator_gaps import (
     state_names,
     with_enough_atoms,
 )
-from sdetools.exact.generators.generator_result import Index, derivative_text, operator_latex, readable, shown
+from sdetools.exact.generators.generator_result import Index, cut, derivative_text, operator_latex, readable, shown
 from sdetools.exact.generators.one_step import MOST_COORDINATES, OneStep, expansion, idle_parts
 from sdetools.exact.generators.scaled_numbers import ETAS, by_class, by_rates
+
+LONGEST_SENTENCE = 400
+"""Largest number of characters of the terms that a message quotes."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,7 +85,9 @@ def _obstruction_text(found: StepGenerator) -> str:
     if found.obstruction is None:
         return ""
     power, terms = found.obstruction
-    return " + ".join(f"tau^{power:g} ({shown(c)}) {derivative_text(a, found.names)}" for a, c in terms.items())
+    return cut(
+        " + ".join(f"tau^{power:g} ({shown(c)}) {derivative_text(a, found.names)}" for a, c in terms.items()), LONGEST_SENTENCE
+    )
 
 
 def step_generator(

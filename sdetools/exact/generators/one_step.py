@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,9 @@ from sdetools.exact.generators.draw_laws import law_moment, polynomial_oracle
 from sdetools.exact.generators.operators import Operator
 from sdetools.exact.generators.power_series import Series
 from sdetools.exact.generators.scaled_numbers import Number, ScaledNumbers, constant_row
+from sdetools.exact.generators.smoothed_kinks import check_unshared, error_functions, guards, kinks, smoothed
 from sdetools.graph.arrays import compiled
+from sdetools.graph.replacing import replaced
 from sdetools.graph.tracing import NotTraceable, trace
 from sdetools.graph.value import CONDITIONS, Trace, Value, order, value
 from sdetools.graph.views import broadcast
@@ -97,10 +99,39 @@ class OneStep:
             raise NotExpandable("a step must be a series in the root of its time without large negative powers.")
         _, laws, exact = self.noise
         home.largest = largest
-        return [one.truncated(largest) for one in change], [_moment(home, law) for law in laws], exact
+        moments: list[Moment] = [*(_moment(home, law) for law in laws), *home.own_moments]
+        moments += [lambda k: home.zero] * (len(home.z) - len(moments))
+        return [one.truncated(largest) for one in change], moments, exact
+
+    @cached_property
+    def kinked(self) -> int:
+        """The number of entries of signs and clippings of noisy numbers in a step."""
+        from sympy import Symbol
+
+        dim = self.rule.dim
+        blank = DifferentialRing([Symbol(name) for name in self.names], len(self.noise[1]))
+        outputs, _, z = self._graph(blank, [np.array([Series(blank, {})] * dim)] * len(self.rule.parts))
+        return sum(one.node.size for one in kinks(outputs, z))
 
     def moved(self, home: DifferentialRing, state: Sequence[Sequence[Series]]) -> list[np.ndarray]:
         """Return the parts of the state after one step, arrays of series, from those before it; the draws are those of the ring."""
+        outputs, given, z = self._graph(home, state)
+        home.own_moments = []
+        found = kinks(outputs, z)
+        if not found:
+            return evaluated(outputs, given, home)
+        made = smoothed(home, found, [evaluated([one.inner], given, home)[0] for one in found], self.noise[1])
+        fresh = [one.node.home.input(f"kink {i}", one.node.shape) for i, one in enumerate(found)]
+        outputs = replaced(outputs, {v: v for v in given} | dict(zip((one.node for one in found), fresh, strict=True)))
+        after = evaluated(outputs, given | {v: own[..., None] for v, own in zip(fresh, made.values, strict=True)}, home)
+        check_unshared(home, [e for part in after for e in part], made.used)
+        home.own_moments = made.moments
+        return after
+
+    def _graph(
+        self, home: DifferentialRing, state: Sequence[Sequence[Series]] | Sequence[np.ndarray]
+    ) -> tuple[list[Value], dict[Value, np.ndarray], Value]:
+        """Return the graph of the parts after a step, the series of its inputs, and the input of the draws."""
         oracle, laws, _ = self.noise
         scope, dim = Trace(), self.rule.dim
         parts = [scope.input(f"part {name}", (dim,)) for name in self.rule.parts]
@@ -126,10 +157,10 @@ class OneStep:
             twin, bound = self.rule, BoundOracle(oracle, z, inputs("p", self.numbers.oracle))
         new = _traced(f"a step of {self.rule.name}", twin.rule, tuple(parts), bound, *coefficients)
         known = {v: np.array([[e] for e in row], dtype=object) for v, row in zip(parts, state)}
-        known |= {z: np.array([[Series(home, {0: p})] for p in home.z], dtype=object)} if laws else {}
+        known |= {z: np.array([[Series(home, {0: p})] for p in home.z[: len(laws)]], dtype=object)} if laws else {}
         known |= {v: np.array([[series(home, n)] for n in own], dtype=object) for v, own in numbers.items()}
         known |= {v: np.array([row], dtype=object) for v, row in zip(coefficients, rows) if isinstance(v, Value)}
-        return evaluated([_of_shape(v, (dim,)) for v in new], known, home)
+        return [_of_shape(v, (dim,)) for v in new], known, z
 
     def coefficients(self, home: DifferentialRing) -> list[Series | float]:
         """Return the coefficients of the rule as series, or as floats if they do not depend on the step."""
@@ -260,6 +291,7 @@ def evaluated(outputs: Sequence[Value], given: Mapping[Value, np.ndarray], home:
         given: An array of `Series`, `(*shape, 1)`, for each input of the graph.
         home: The ring.
     """
+    outputs, given = _without_guards(outputs, given, home)
     _check_operations(outputs)
     made = compiled(outputs, list(given))(*given.values())
     out = []
@@ -272,6 +304,25 @@ def evaluated(outputs: Sequence[Value], given: Mapping[Value, np.ndarray], home:
         filled[:] = flat
         out.append(filled.reshape(v.shape))
     return out
+
+
+def _without_guards(
+    outputs: Sequence[Value], given: Mapping[Value, np.ndarray], home: DifferentialRing
+) -> tuple[Sequence[Value], Mapping[Value, np.ndarray]]:
+    """Return a graph without the branches of error functions, which become inputs, and without guards of roots; and the series of its inputs."""
+    if swaps := guards(outputs):
+        outputs = replaced(outputs, {v: v for v in given} | swaps)
+    while found := error_functions(outputs):
+        node, x = found[0]
+        assert node.home is not None
+        (rows,) = evaluated([x], given, home)
+        fresh = node.home.input(f"erf {len(given)}", node.shape)
+        values = np.empty(rows.shape, dtype=object)
+        for at, one in np.ndenumerate(rows):
+            values[at] = one.erf()
+        outputs = replaced(outputs, {v: v for v in given} | {node: fresh})
+        given = {**given, fresh: values[..., None]}
+    return outputs, given
 
 
 def _check_operations(outputs: Sequence[Value]) -> None:

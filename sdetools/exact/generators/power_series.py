@@ -181,5 +181,8 @@ class Series:
     def arctan(self) -> Series:
         return self._composed("arctan")
 
+    def erf(self) -> Series:
+        return self._composed("erf")
+
     def __repr__(self) -> str:
         return f"Series({ {j: self.home.expression(c) for j, c in self.terms.items()} } + O(r^{self.precision}))"

@@ -103,11 +103,7 @@ def by_class(rule: Any, sde: SDE | None, step_time: float, kinetic: bool, sigma_
     out.oracle = [scaled(numbers[0], sigma_power), *(scaled(v, 0) for v in numbers[1:])]
     if sde is None:
         return out
-    if isinstance(sde, HamiltonianSDE):
-        raise NotExpandable(
-            "the momentum of st.HamiltonianSDE is scaled by a power of eta that is no multiple of 1/2; this pair is not handled."
-        )
-    if isinstance(sde, OracleSDE) and len(sde.powers) != sde.own:
+    if isinstance(sde, HamiltonianSDE) or (isinstance(sde, OracleSDE) and len(sde.powers) != sde.own):
         raise NotExpandable(f"the scaling of {type(sde).__name__} must be given: write `rule` and `sde` as functions of eta.")
     if isinstance(sde, OracleSDE):
         powers = [*sde.powers, *[0.0] * (len(sde.parameters) - sde.own)]
@@ -154,6 +150,9 @@ def by_rates(make_rule: Callable[[float], Dynamics], make_sde: Callable[[float],
         scaled("a coefficient of the rule", [constant_row(rule) for rule in rules]),
         scaled("a number of the oracle", [polynomial_oracle(rule.oracle)[0].parameters for rule in rules]),
     )
+    if equations and isinstance(equations[0], HamiltonianSDE):
+        alpha = Fraction(equations[0].plan.alpha).limit_denominator(64)  # V = eta^((1 - alpha) / 2) m
+        out.units = [{0: 1.0}, _in_root("the momentum", {(1 - alpha) / 2: 1.0}, c, time, unit)]
     if equations:
         out.equation = scaled("a number of the SDE", [sde.parameters for sde in equations])
         signals = [constant_signals(sde, float(t)) for sde, t in zip(equations, times)]

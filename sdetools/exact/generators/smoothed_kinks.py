@@ -1,0 +1,227 @@
+r"""Signs and clipping of noisy numbers in a step: random variables whose moments are smooth functions of the state.
+
+For g ~ N(m, v) in one coordinate, with Phi and phi the normal distribution function and density, a = (low - m)/s, b = (high - m)/s, s = v^(1/2),
+
+    E sign(g)^k       = erf(m / (2 v)^(1/2)) for odd k, 1 for even k
+    E clip(g)^k       = low^k Phi(a) + high^k (1 - Phi(b)) + I_k,        clip(g) = min(max(g, low), high)
+    I_0 = Phi(b) - Phi(a),        I_k = m I_(k-1) + (k-1) v I_(k-2) - s (high^(k-1) phi(b) - low^(k-1) phi(a)).
+
+So an expansion takes sign(g) or clip(g) itself for a draw, whose moments depend on the state. They must be normal and independent of all other draws of the
+step. The error function of an SDE's drift, and a maximum with 0 under a root, are recognised in the graph of operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from sdetools.exact.generators.differential_ring import DifferentialRing, NotExpandable
+from sdetools.exact.generators.power_series import Series
+from sdetools.graph.error_function import erf
+from sdetools.graph.value import Value, is_number, order
+
+INDEPENDENT = "a sign or a clipping must be of a single coordinate of the gradient, with normal noise that is independent of all others in the step"
+
+
+@dataclass(frozen=True)
+class Kink:
+    """A sign or a clipping in a graph.
+
+    Attributes:
+        node: Its value.
+        inner: What the sign or clipping is of.
+        bounds: The bounds of the clipping, finite; empty for a sign.
+    """
+
+    node: Value
+    inner: Value
+    bounds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """Signs and clippings as draws.
+
+    Attributes:
+        values: Their series, each a draw of the ring, arrays.
+        moments: The moments of these draws, functions of the order that return polynomials in the coordinates.
+        used: The draws of the noise in their arguments.
+    """
+
+    values: list[np.ndarray]
+    moments: list[Callable[[int], Any]]
+    used: frozenset[int]
+
+
+def kinks(outputs: Sequence[Value], noisy: Value) -> list[Kink]:
+    """Return the signs and clippings in a graph whose argument depends on the draws `noisy`, outermost first where they are nested."""
+    found: list[Kink] = []
+    inside: set[Any] = set()
+    nodes = order(outputs)
+    depends = {noisy.key}
+    for node in nodes:
+        if any(a.key in depends for a in node.args):
+            depends.add(node.key)
+    for node in reversed(nodes):
+        if node.op != "map" or node.key in inside or node.key not in depends:
+            continue
+        if node.name == "sign":
+            found.append(Kink(node, node.args[0]))
+        elif (one := _clipping(node)) is not None:
+            found.append(one[0])
+            inside.add(one[1])
+    return found
+
+
+def _clipping(node: Value) -> tuple[Kink, Any] | None:
+    """Return the clipping that a node is, min(max(g, low), high) in either order, and the key of its inner half; None for others."""
+    if node.name not in ("minimum", "maximum"):
+        return None
+    outer, half = _bound(node)
+    if outer is None or half is None or half.op != "map" or half.name != ("maximum" if node.name == "minimum" else "minimum"):
+        return None
+    inner, g = _bound(half)
+    if inner is None or g is None:
+        return None
+    low, high = (inner, outer) if node.name == "minimum" else (outer, inner)
+    return (Kink(node, g, (low, high)), half.key) if low < high else None
+
+
+def _bound(node: Value) -> tuple[float | None, Value | None]:
+    """Return the constant among the two arguments of a node, and the other argument."""
+    for one, other in (node.args, node.args[::-1]):
+        if one.op == "const" and one.size and (one.extra == one.extra.flat[0]).all() and other.shape == node.shape:
+            return float(one.extra.flat[0]), other
+    return None, None
+
+
+def error_functions(outputs: Sequence[Value]) -> list[tuple[Value, Value]]:
+    """Return the error functions in a graph with their arguments, innermost first."""
+    out = []
+    for node in order(outputs):
+        if node.op == "map" and node.name == "where" and node.args[0].name == "less":
+            size = node.args[0].args[0]
+            if size.op == "map" and size.name == "minimum" and size.args[0].op == "map" and size.args[0].name == "absolute":
+                x = size.args[0].args[0]
+                if erf(x) is node:
+                    out.append((node, x))
+    return out
+
+
+def guards(outputs: Sequence[Value]) -> dict[Value, Value]:
+    """Return the values v by the nodes max(v, 0) that are used under roots alone: they guard a root against rounding errors."""
+    nodes = order(outputs)
+    readers: dict[Any, list[Value]] = {}
+    for node in nodes:
+        for a in node.args:
+            readers.setdefault(a.key, []).append(node)
+    out = {}
+    for node in nodes:
+        if node.op == "map" and node.name == "maximum" and is_number(node.args[1], 0.0) and node.args[0].shape == node.shape:
+            own = readers.get(node.key, [])
+            if own and all(r.op == "map" and r.name == "sqrt" for r in own):
+                out[node] = node.args[0]
+    return out
+
+
+def normal_law(home: DifferentialRing, p: Any, gaussian: Sequence[bool]) -> tuple[Any, Any, frozenset[int]]:
+    """Return the mean and variance of a polynomial that is affine in normal draws, and the numbers of the draws in it.
+
+    Raises:
+        NotExpandable: If it is not affine in them, or contains other draws or none.
+    """
+    slopes = {k: home.linear_part(p, k) for k in range(len(home.z))}
+    slopes = {k: c for k, c in slopes.items() if c}
+    mean = home.mean(p, [lambda k: home.zero] * len(home.z))
+    rest = p - mean - sum((c * home.z[k] for k, c in slopes.items()), home.zero)
+    if rest or not slopes or not all(k < len(gaussian) and gaussian[k] for k in slopes):
+        raise NotExpandable(f"{INDEPENDENT}.")
+    return mean, sum((c * c for c in slopes.values()), home.zero), frozenset(slopes)
+
+
+def kink_moment(home: DifferentialRing, mean: Any, variance: Any, bounds: tuple[float, ...]) -> Callable[[int], Any]:
+    """Return the function of k >= 1 that gives the k-th moment of sign(g) (without bounds) or clip(g), a polynomial, for g ~ N(mean, variance).
+
+    Example:
+        >>> import sympy
+        >>> home = DifferentialRing([sympy.Symbol("x")], draws=0)
+        >>> moment = kink_moment(home, home.x[0], home.number(0.25), ())
+        >>> home.expression(moment(2)), home.expression(moment(3))
+        (1, erf(sqrt(2)*x))
+    """
+    half = Fraction(1, 2)
+    variance = home.reduced(variance)
+
+    def scaled(u: Any) -> Any:
+        """Return u over the deviation, times sqrt(1/2)."""
+        return home.reduced(u * home.function("power", variance, -half) * home.function("power", home.number(half), half))
+
+    if not bounds:
+        return lambda k: home.one if k % 2 == 0 else home.function("erf", scaled(mean))
+    low, high = (home.number(b) for b in bounds)
+    deviation, reciprocal = home.function("power", variance, half), home.function("power", variance, Fraction(-1))
+    below, above = (home.function("erf", scaled(b - mean)) for b in (low, high))  # 2 Phi(a) - 1 and 2 Phi(b) - 1
+    over = home.function("power", home.number(half), half) * home.power_of_pi(-half)  # 1 / sqrt(2 pi)
+    at_low, at_high = (
+        over * home.function("exp", -home.reduced((b - mean) * (b - mean) * reciprocal * home.number(half))) for b in (low, high)
+    )
+
+    def inside(k: int) -> Any:
+        if k == 0:
+            return (above - below) * home.number(half)
+        edges = deviation * (high ** (k - 1) * at_high - low ** (k - 1) * at_low)
+        return mean * inside(k - 1) + ((k - 1) * variance * inside(k - 2) if k > 1 else home.zero) - edges
+
+    def moment(k: int) -> Any:
+        tails = (low**k * (home.one + below) + high**k * (home.one - above)) * home.number(half)
+        return home.reduced(tails + inside(k))
+
+    return moment
+
+
+def check_unshared(home: DifferentialRing, change: Sequence[Any], used: frozenset[int]) -> None:
+    """Raise NotExpandable if a series of the change of a state contains one of the draws `used`, which are inside a sign or a clipping."""
+    first = len(home.x)
+    if any(m[first + k] for one in change for p in one.terms.values() for m in p for k in used):
+        raise NotExpandable(f"{INDEPENDENT}.")
+
+
+def smoothed(
+    home: DifferentialRing, found: Sequence[Kink], rows: Sequence[np.ndarray], laws: Sequence[tuple[str, Any]]
+) -> Smoothed:
+    """Return signs and clippings as draws of the ring, the last of `home.z`, with their moments.
+
+    Args:
+        home: The ring, with a draw for each entry beyond those of the step's noise.
+        found: The signs and clippings.
+        rows: The series of their arguments, arrays.
+        laws: The laws of the draws of the step's noise, pairs of a name and its numbers.
+
+    Raises:
+        NotExpandable: If an argument depends on the size of the step, or is not normal, or two have a draw in common.
+    """
+    gaussian, known, used = [name == "gaussian" for name, _ in laws], {}, frozenset[int]()
+    values: list[np.ndarray] = []
+    moments: list[Callable[[int], Any]] = []
+    for kink, row in zip(found, rows, strict=True):
+        out = np.empty(row.shape, dtype=object)
+        for at, one in np.ndenumerate(row):
+            if set(one.terms) - {0}:
+                raise NotExpandable(
+                    "what a sign or a clipping is of must not depend on the size of the step: gradient and noise of constant scale, sigma_power=0."
+                )
+            p = one.terms.get(0, home.zero)
+            if (p, kink.bounds) not in known:
+                mean, variance, own = normal_law(home, p, gaussian)
+                if used & own:
+                    raise NotExpandable(f"{INDEPENDENT}.")
+                used |= own
+                known[p, kink.bounds] = home.z[len(gaussian) + len(moments)]
+                moments.append(kink_moment(home, mean, variance, kink.bounds))
+            out[at] = Series(home, {0: known[p, kink.bounds]})
+        values.append(out)
+    return Smoothed(values, moments, used)
