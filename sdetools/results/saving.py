@@ -126,6 +126,10 @@ class Saved:
         """
         return save(self, Path(path))
 
+    def stored(self) -> dict[str, Any]:
+        """Return the fields as a file contains them, by name. A class with formulas returns their texts here, and takes these texts too."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}  # type: ignore[arg-type]
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Return the result in a file that `save` wrote, as `st.load` does; ValueError if it is not of this class or a subclass."""
@@ -226,8 +230,8 @@ def _pack(value: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
     plain: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     inner: dict[str, Any] = {}
-    for field in filter(lambda f: f.init, fields(value)):
-        own, name = getattr(value, field.name), field.name
+    given = value.stored() if isinstance(value, Saved) else {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+    for name, own in given.items():
         if isinstance(own, np.ndarray):
             arrays[name] = ([f"{name}.{axis}" for axis in range(own.ndim)], _checked_array(own, name))
         elif own is None or _is_plain(own):

@@ -11,6 +11,8 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.exact.generators.flow_constants import flow_constant
+from sdetools.exact.generators.formula_texts import formula_texts, formulas
+from sdetools.results.saving import Saved
 
 if TYPE_CHECKING:
     import xarray
@@ -25,10 +27,11 @@ LONGEST_SIMPLIFIED = 300
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GeneratorGap:
+class GeneratorGap(Saved):
     """The weak order of a rule with respect to an SDE and the leading error operator Psi; `exact.generator_gap` makes it.
 
-    tau is the time of a step, and one step of the rule minus the SDE's changes E f by tau^(weak_order + 1) Psi f + ...
+    tau is the time of a step, and one step of the rule minus the SDE's changes E f by tau^(weak_order + 1) Psi f + ... `save` writes it to a file
+    for `st.load`, with the coefficients as texts, which the parser of expressions reads.
 
     Attributes:
         rule: The name of the rule.
@@ -54,6 +57,14 @@ class GeneratorGap:
     gain: float | None = None
     terminal: Mapping[Index, Any] = field(default_factory=dict)
     note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("leading", "limit", "terminal"):
+            object.__setattr__(self, name, formulas(getattr(self, name), self.names))
+
+    def stored(self) -> dict[str, Any]:
+        """Return the fields by name, with formulas as texts."""
+        return super().stored() | {name: formula_texts(getattr(self, name)) for name in ("leading", "limit", "terminal")}
 
     @property
     def power(self) -> float:

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
 from sdetools.exact.generators.derived_sde import DerivedSDE, derived_sde
 from sdetools.exact.generators.differential_ring import NotExpandable
+from sdetools.exact.generators.formula_texts import formula_texts, formulas
 from sdetools.exact.generators.generator_gaps import (
     EXAMINED,
     equivalent_sgd,
@@ -31,14 +34,20 @@ from sdetools.exact.generators.generator_gaps import (
 from sdetools.exact.generators.generator_result import Index, cut, derivative_text, operator_latex, readable, shown
 from sdetools.exact.generators.one_step import MOST_COORDINATES, OneStep, expansion, idle_parts
 from sdetools.exact.generators.scaled_numbers import ETAS, by_class, by_rates
+from sdetools.results.saving import Saved
+
+if TYPE_CHECKING:
+    import xarray
 
 LONGEST_SENTENCE = 400
 """Largest number of characters of the terms that a message quotes."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class StepGenerator:
+class StepGenerator(Saved):
     """The formal generator A of a rule, log(1 + M) / tau, in powers of the time tau of a step; `exact.step_generator` makes it.
+
+    `save` writes it to a file for `st.load`, with the coefficients as texts, which the parser of expressions reads.
 
     Attributes:
         rule: The name of the rule.
@@ -51,6 +60,28 @@ class StepGenerator:
     names: tuple[str, ...]
     weak_order: int
     terms: Mapping[float, Mapping[Index, Any]]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", {float(power): formulas(own, self.names) for power, own in self.terms.items()})
+
+    def stored(self) -> dict[str, Any]:
+        """Return the fields by name, with formulas as texts."""
+        return super().stored() | {"terms": {power: formula_texts(own) for power, own in self.terms.items()}}
+
+    @property
+    def data(self) -> xarray.Dataset:
+        """The terms: `power` of tau (term), `index` (term, coordinate), the orders of the derivatives, and `coefficient` (term) as text."""
+        import xarray
+
+        rows = [(power, a, c) for power, own in self.terms.items() for a, c in own.items()]
+        index = np.array([a for _, a, _ in rows], dtype=int).reshape(len(rows), len(self.names))
+        variables: dict[str, Any] = {
+            "power": ("term", np.array([power for power, _, _ in rows], dtype=float)),
+            "index": (("term", "coordinate"), index),
+            "coefficient": ("term", [str(c) for _, _, c in rows]),
+        }
+        attributes = {"rule": self.rule, "weak_order": self.weak_order}
+        return xarray.Dataset(variables, {"coordinate": list(self.names)}, attributes)
 
     @property
     def obstruction(self) -> tuple[float, Mapping[Index, Any]] | None:
