@@ -1,8 +1,8 @@
 r"""RMSProp and Adam beside their SDEs, what momentum is worth in Adam, and where skewed noise changes the order.
 
 The problem is L = x^2/2 with noise of variance 1 in the scaling sigma = .5 / eta, eps = .2 / eta, 1 - beta2 = h, v_0 = 2.5 sigma^2, x_0 = 1, T = 2, where a
-step takes the time h = eta^2. In the limit u = v / sigma^2 is a number that moves by itself, u' = 1 - u, so that the SDEs' means are linear ODEs. They are
-solved here, and share nothing with the library.
+step takes the time h = eta^2. In the limit u = v / sigma^2 is a number that moves by itself, u' = 1 - u, so that the SDEs' means are linear ODEs, which `st.exact.AdaptiveProblem`
+solves apart from the SDEs' classes.
 """
 
 from __future__ import annotations
@@ -11,57 +11,17 @@ import math
 
 import numpy as np
 from _estimates import combined, extrapolated, order, scaled, shifted
-from scipy.integrate import quad, solve_ivp
 
 import sdetools as st
 
 LAM, SIGMA0, EPS0, C2, START, U0, T = 1.0, 0.5, 0.2, 1.0, 1.0, 2.5, 2.0
 
 
-def u(t):
-    """Return u at a time."""
-    return 1 + (U0 - 1) * math.exp(-C2 * t)
-
-
-def P(t):
-    """Return the denominator sigma0 u^{1/2} + eps0."""
-    return SIGMA0 * math.sqrt(u(t)) + EPS0
-
-
-def integral(f):
-    """Return the integral of f from 0 to T."""
-    return quad(f, 0, T, epsabs=1e-12)[0]
-
-
-MEAN = START * math.exp(-LAM * integral(lambda t: 1 / P(t)))
+PROBLEM = st.exact.AdaptiveProblem(lam=LAM, sigma0=SIGMA0, eps0=EPS0, c2=C2, x0=START, u0=U0)
+MEAN = float(PROBLEM.rmsprop([T])[0][0])
 """E x_T of the SDE of RMSProp."""
-A = MEAN * (LAM / P(0) - LAM**2 * integral(lambda t: P(t) ** -2))
-B = MEAN * LAM * C2 * SIGMA0 * integral(lambda t: u(t) ** -0.5 * P(t) ** -2)
+A, B = PROBLEM.momentum_terms(T)
 """The law of momentum's part in Adam: its mean less RMSProp's is kappa A + h beta1 B, kappa = h beta1 / (1 - beta1), beyond terms of order h^2."""
-
-
-def mean_of_adam(c1, momentum=0.0):
-    """Return E x_T of the SDE of Adam without bias corrections, 1 - beta1 = c1 h."""
-    found = solve_ivp(
-        lambda t, y: [-y[1] / P(t), c1 * (LAM * y[0] - y[1])], (0, T), [START, momentum], rtol=1e-11, atol=1e-13, method="DOP853"
-    )
-    return float(found.y[0, -1])
-
-
-def skewed_mean(part, third=2.0):
-    """Return M1(T), E x_T beside its limit in units of eta, for noise of third moment `third`; `part` is 0 lagged, beta1 lagged Adam, 1 current."""
-
-    def slope(t, y):
-        mean, C, M1 = y
-        root = math.sqrt(u(t))
-        share = SIGMA0 / (2 * root * P(t) ** 2)
-        return [
-            -LAM * mean / P(t),
-            -(LAM / P(t) + C2) * C - C2 * SIGMA0 * third / P(t),
-            -LAM * M1 / P(t) + LAM * share * C + part * C2 * SIGMA0 * share * third,
-        ]
-
-    return float(solve_ivp(slope, (0, T), [START, 0.0, 0.0], rtol=1e-10, atol=1e-12).y[2, -1])
 
 
 def rule(cls, h, beta=0.0, noise=None, lagged=True, **more):
@@ -102,7 +62,7 @@ def to_their_sdes(run):
         "RMSProp": (lambda h: rule(st.RMSProp, h), MEAN, lambda one: st.RMSPropSDE(one.oracle, one.plan, **settings(one))),
         "Adam": (
             lambda h: rule(st.Adam, h, beta=1 - 2 * h, momentum=[0.5]),
-            mean_of_adam(2.0, 0.5),
+            float(PROBLEM.adam([T], 2.0, 0.5)[0][0]),
             lambda one: st.AdamSDE(one.oracle, one.plan, **settings(one), bias_correction=False, momentum=[0.5]),
         ),
     }
@@ -112,7 +72,7 @@ def to_their_sdes(run):
         )
         sde = equation(make(0.01))
         state = np.concatenate(sde.start(np.array([START])))
-        noise = SIGMA0 / P(0) if name == "RMSProp" else 2.0 * SIGMA0  # of x, or of the momentum, c1 sigma0
+        noise = SIGMA0 / PROBLEM.denominator(0.0) if name == "RMSProp" else 2.0 * SIGMA0  # of x, or of the momentum, c1 sigma0
         found = abs(sde.diffusion(state, [1.0], s=tuple(sde.signal_values(np.zeros(1), 0.0, 0.01)[0]))[int(name == "Adam")])
         run.measure(f"{name}: noise of the SDE of the library at t = 0", found, noise, relative=1e-12)
         # the means are linear in x and u is a number, so that Euler's scheme is a recursion: without paths, extrapolated
@@ -243,9 +203,9 @@ def skewness(run):
     tolerance = run.scale(quick=0.06, standard=0.02, full=0.01)
     exponential = st.noise.centred_exponential(dim=1)
     cases = {
-        "lagged RMSProp": (lambda h, z: rule(st.RMSProp, h, noise=z), skewed_mean(0.0), MEAN),
-        "current RMSProp": (lambda h, z: rule(st.RMSProp, h, noise=z, lagged=False), skewed_mean(1.0), MEAN),
-        "lagged Adam, beta1 = .5": (lambda h, z: rule(st.Adam, h, 0.5, noise=z), skewed_mean(0.5), MEAN),
+        "lagged RMSProp": (lambda h, z: rule(st.RMSProp, h, noise=z), PROBLEM.skewness(T, 2.0), MEAN),
+        "current RMSProp": (lambda h, z: rule(st.RMSProp, h, noise=z, lagged=False), PROBLEM.skewness(T, 2.0, 1.0), MEAN),
+        "lagged Adam, beta1 = .5": (lambda h, z: rule(st.Adam, h, 0.5, noise=z), PROBLEM.skewness(T, 2.0, 0.5), MEAN),
     }
     run.note(
         "The gap at h is M1 eta + C eta^2 + O(eta^3); twice the quotient by eta at h/4 less that at h leaves O(eta^2), here below .05 of the terms themselves. "

@@ -1,8 +1,8 @@
 r"""Sign descent and clipped SGD in one dimension beside their SDEs of orders 1 and 2, without paths.
 
-L = lam x^2/2, noise of law F. Sign descent lives on x_0 + eta Z, a birth-death chain whose law is a vector of probabilities. A step of clipped SGD is an
-integral, a matrix on Chebyshev nodes. The SDEs' expectations solve u_t = b u' + (a^2/2) u'' on the same nodes, by a matrix exponential: b and a are
-those of the library, and all else is written out here.
+L = lam x^2/2, noise of law F. Sign descent lives on x_0 + eta Z, a birth-death chain whose law is a vector of probabilities (`st.exact.sign_chain`). A
+step of clipped SGD is an integral, a matrix on Chebyshev nodes (`st.exact.transfer_kernel`). The SDEs' expectations solve u_t = b u' + (a^2/2) u'' on the same
+nodes, by a matrix exponential (`st.exact.semigroup`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 from _estimates import extrapolated, scaled
-from scipy.linalg import expm
 from scipy.optimize import brentq
 from scipy.stats import cauchy, norm
 
@@ -20,82 +19,38 @@ import sdetools as st
 LAM, S, START, T, C = 1.0, 0.5, 1.0, 2.0, 0.4
 ETAS = tuple(0.2 / 2**k for k in range(9))
 HALF, NODES = 3.0, 96
-"""The interval (-HALF, HALF) of the nodes: drifts point inwards at its ends, so that no boundary condition is needed."""
-
-
-def nodes():
-    """Return the Chebyshev points of the interval, `(n,)`, and the matrix of the derivative there, `(n, n)`."""
-    k = np.arange(NODES)
-    x = np.cos(np.pi * k / (NODES - 1))
-    c = np.where((k == 0) | (k == NODES - 1), 2.0, 1.0) * (-1.0) ** k
-    apart = x[:, None] - x[None]
-    D = np.outer(c, 1 / c) / (apart + np.eye(NODES))
-    D -= np.diag(D.sum(axis=1))
-    return HALF * x, D / HALF
-
-
-def interpolation(x, at):
-    """Return the matrix that takes values at the nodes `x` to those at the points `at`, by the barycentric formula."""
-    w = (-1.0) ** np.arange(len(x))
-    w[[0, -1]] *= 0.5
-    apart = at[:, None] - x[None]
-    exact = apart == 0
-    rows = w / np.where(exact, 1.0, apart)
-    rows = np.where(exact.any(axis=1)[:, None], exact.astype(float), rows)
-    return rows / rows.sum(axis=1, keepdims=True)
+"""The interval (-HALF, HALF) of the nodes: drifts point inwards at its ends."""
 
 
 def of_sde(sde, observe):
     """Return E observe(X_T) from START for an SDE of the library."""
-    x, D = nodes()
-    b, a = sde.drift(x[None])[0], sde.diffusion(x[None], [np.ones_like(x)])[0]
-    u = expm(T * (b[:, None] * D + (a * a / 2)[:, None] * (D @ D))) @ observe(x)
-    return float((interpolation(x, np.array([START])) @ u)[0])
+    return st.exact.semigroup(sde, (-HALF, HALF), T, NODES).expectation(lambda x: observe(x[0]), [START])
 
 
-def of_chain(eta, observe, law=norm, scale=S):
-    """Return E observe(x_N) of sign descent after T / eta steps from START, with noise of a law and a scale."""
+def oracle(scale=S):
+    """Return the noisy gradient of L."""
+    return st.NoisyOracle(st.losses.quadratic(LAM), st.noise.gaussian(dim=1), sigma=scale)
+
+
+def of_chain(eta, observe):
+    """Return E observe(x_N) of sign descent after T / eta steps from START."""
     steps = round(T / eta)
-    x = START + eta * np.arange(-steps, steps + 1)
-    up, p = law.cdf(-LAM * x / scale), np.zeros(2 * steps + 1)
-    p[steps] = 1.0
-    for _ in range(steps):
-        new = np.zeros_like(p)
-        new[1:] += (up * p)[:-1]
-        new[:-1] += ((1 - up) * p)[1:]
-        p = new
-    return float(p @ observe(x))
+    law = st.exact.sign_chain(st.SignSGD(oracle(), st.schedules.constant(eta)), [START], steps, record=[steps])
+    return float(law.expectation(lambda x: observe(x[0]))[0])
 
 
 def of_clipped(eta, observe):
     """Return E observe(x_N) of x' = x - eta clip(lam x + s z, -C, C) after T / eta steps from START."""
-    x, _ = nodes()
-    g, weight = np.polynomial.legendre.leggauss(60)
-    g, weight = C * g, C * weight
-    step = norm.cdf((-C - LAM * x) / S)[:, None] * interpolation(x, x + eta * C) + norm.sf((C - LAM * x) / S)[
-        :, None
-    ] * interpolation(x, x - eta * C)
-    for own, w in zip(g, weight, strict=True):
-        step += (w * norm.pdf((own - LAM * x) / S) / S)[:, None] * interpolation(x, x - eta * own)
-    u = np.linalg.matrix_power(step, round(T / eta)) @ observe(x)
-    return float((interpolation(x, np.array([START])) @ u)[0])
-
-
-def stationary(eta, law, scale, x0=0.0):
-    """Return the points and the stationary probabilities of sign descent on x0 + eta Z, by detailed balance."""
-    x = x0 + eta * np.arange(-round(60 / eta), round(60 / eta) + 1)
-    at = -LAM * x / scale
-    log = np.concatenate([[0.0], np.cumsum(law.logcdf(at)[:-1] - law.logsf(at)[1:])])
-    p = np.exp(log - log.max())
-    return x, p / p.sum()
+    rule = st.ClippedSGD(oracle(), st.schedules.constant(eta), value=C)
+    kernel = st.exact.transfer_kernel(rule, (-HALF, HALF), NODES)
+    return kernel.expectation(lambda x: observe(x[0]), [START], round(T / eta))
 
 
 def equations(make, order):
     """Return a function of eta that makes the SDE of a weak order."""
 
     def at(eta):
-        oracle = st.NoisyOracle(st.losses.quadratic(LAM), st.noise.gaussian(dim=1), sigma=S)
-        return make(oracle, st.schedules.constant(eta), order)
+        return make(oracle(), st.schedules.constant(eta), order)
 
     return at
 
@@ -138,10 +93,12 @@ def signs(run):
     measure_orders(run, of_chain, lambda oracle, plan, order: st.SignSDE(oracle, plan, weak_order=order))
     for name, law, scale in (("normal", norm, S), ("Cauchy", cauchy, 0.5)):
         for eta in (0.5, 0.05):
-            x, p = stationary(eta, law, scale, x0=0.3 * eta)
+            rest = st.exact.stationary_sign_law(st.SignSGD(oracle(scale), st.schedules.constant(eta)), [0.3 * eta], law=law)
+            x, (p,) = rest.points, rest.probability
             found = p @ (x * (1 - 2 * law.cdf(-LAM * x / scale)))
             run.measure(f"{name} noise, eta={eta}: E x (1 - 2F(-lam x))", found, eta / 2, tolerance=1e-8)
-    x, p = stationary(0.002, norm, S)
+    rest = st.exact.stationary_sign_law(st.SignSGD(oracle(), st.schedules.constant(0.002)))
+    x, (p,) = rest.points, rest.probability
     run.measure(
         "variance over eta s sqrt(pi/2) / (2 lam), eta = .002",
         p @ x**2 / (0.002 * S * math.sqrt(math.pi / 2) / (2 * LAM)),
@@ -167,8 +124,7 @@ def clipping(run):
         lambda x, m, g, eta: (x - eta * np.minimum(np.maximum(g, -C), C),),
     )
     measure_orders(run, of_clipped, lambda oracle, plan, order: st.ClippedSDE(oracle, plan, C, weak_order=order))
-    oracle = st.NoisyOracle(st.losses.quadratic(LAM), st.noise.gaussian(dim=1), sigma=S)
-    plain = [of_sde(st.ModifiedSDE(oracle, eta), lambda x: x * x) - of_clipped(eta, lambda x: x * x) for eta in ETAS[-2:]]
+    plain = [of_sde(st.ModifiedSDE(oracle(), eta), lambda x: x * x) - of_clipped(eta, lambda x: x * x) for eta in ETAS[-2:]]
     with run.control("the drift without clipping"):
         run.measure("order of the gap", math.log2(abs(plain[0] / plain[1])), 1.0, tolerance=0.02)
 

@@ -5,6 +5,9 @@ step of an integrator on any SDE, and `transfer` to one-dimensional SGD on any l
 are formulas. `generator_gap` derives the weak order of any rule or integrator with respect to an SDE, and the leading error;
 `modified_equation` derives the SDE of a rule.
 
+In one dimension `sign_chain` is the law of sign descent, `transfer_kernel` the operator of a step with kinks, and `semigroup` that of an SDE.
+`AdaptiveProblem` has the moments of RMSProp and Adam on a quadratic.
+
 `least_squares/` has the exact risk of linear rules on streaming least squares, `generators/` the expansions of one-step generators.
 
 Words of this room: the state s of a dynamics is the vector of all its parts in order, such as x and the momentum buffer m; n is its

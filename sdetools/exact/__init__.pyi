@@ -1,5 +1,8 @@
 """The public names, each with its file: what type checkers read, and what is imported when a name is first used."""
 
+from .adaptive_problem import (
+    AdaptiveProblem as AdaptiveProblem,
+)
 from .closed_forms import (
     Warmup as Warmup,
     local_orders as local_orders,
@@ -39,6 +42,11 @@ from .generators.modified import (
     StepGenerator as StepGenerator,
     modified_equation as modified_equation,
     step_generator as step_generator,
+)
+from .lattice_laws import (
+    LatticeLaw as LatticeLaw,
+    sign_chain as sign_chain,
+    stationary_sign_law as stationary_sign_law,
 )
 from .least_squares.dropping import (
     Dropping as Dropping,
@@ -87,4 +95,9 @@ from .quadrature import (
 )
 from .recorded import (
     Moments as Moments,
+)
+from .transfer_kernels import (
+    TransferKernel as TransferKernel,
+    semigroup as semigroup,
+    transfer_kernel as transfer_kernel,
 )

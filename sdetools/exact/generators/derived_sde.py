@@ -10,7 +10,8 @@ import numpy as np
 from sdetools._arrays import numeric
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.exact.generators.differential_ring import ROUNDING, DifferentialRing, NotExpandable
-from sdetools.exact.generators.generator_result import Index, readable, shown
+from sdetools.exact.generators.formula_texts import readable, shown
+from sdetools.exact.generators.generator_result import Index
 from sdetools.exact.generators.one_step import OneStep
 
 LONGEST_TEXT = 9_000

@@ -1,10 +1,16 @@
-"""Formulas of SymPy as texts that the parser of expressions reads, so that a file of a result contains no code."""
+"""Formulas of SymPy as texts: short ones for a reader, and those that the parser of expressions reads, so that a file of a result contains no code."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LARGEST_SHOWN = 10**9
+"""A fraction with a larger denominator is shown as a decimal number."""
+LONGEST_NUMBER = 10**14
+"""A fraction with a larger denominator stands for a float."""
+LONGEST_SIMPLIFIED = 300
+"""Largest number of operations of an expression that is simplified, and not only expanded."""
 NAMES = {"Abs": "abs", "Magnitude": "abs", "SignFunction": "sign", "Larger": "max"}
 """The names that functions of SymPy have in expressions, where they differ."""
 
@@ -40,7 +46,6 @@ def formula(text: Any, names: Sequence[str]) -> Any:
     """
     if not isinstance(text, str):
         return text
-    from sdetools.exact.generators.generator_result import readable
     from sdetools.losses.parser import Domain, parse
 
     found = parse(text, names)
@@ -57,3 +62,29 @@ def formula_texts(terms: Mapping[Any, Any]) -> dict[Any, str]:
 def formulas(terms: Mapping[Any, Any], names: Sequence[str]) -> dict[Any, Any]:
     """Return the texts of a mapping as formulas in the coordinates `names`."""
     return {key: formula(c, names) for key, c in terms.items()}
+
+
+def readable(expression: Any) -> Any:
+    """Return an equal SymPy expression in the shorter of two forms, expanded or simplified."""
+    import sympy
+
+    expanded = sympy.expand(decimal(expression, LONGEST_NUMBER, 17))
+    if sympy.count_ops(expanded) > LONGEST_SIMPLIFIED:
+        return expanded
+    if expanded.is_polynomial():
+        return min((expanded, sympy.factor_terms(sympy.together(expanded))), key=sympy.count_ops)
+    simple = sympy.factor_terms(sympy.simplify(expanded))
+    return min((expanded, simple), key=sympy.count_ops)
+
+
+def shown(expression: Any) -> str:
+    """Return a SymPy expression as text, with decimal numbers instead of long fractions."""
+    return str(decimal(expression))
+
+
+def decimal(expression: Any, largest: int = LARGEST_SHOWN, digits: int = 6) -> Any:
+    """Return a SymPy expression in which fractions of numbers above `largest`, and floats, are decimal numbers of so many digits."""
+    import sympy
+
+    long = [q for q in expression.atoms(sympy.Rational) if max(abs(q.p), q.q) > largest] + list(expression.atoms(sympy.Float))
+    return expression.xreplace({q: sympy.Float(str(sympy.N(q, digits)), digits) for q in long})

@@ -26,7 +26,8 @@ from sdetools.dynamics.sdes.sde import SDE
 from sdetools.dynamics.sdes.slow import SlowSDE
 from sdetools.exact.generators.differential_ring import DifferentialRing, NeedsFinerRoot, NotExpandable, TooFewAtoms
 from sdetools.exact.generators.fast_buffers import slow_motion
-from sdetools.exact.generators.generator_result import GeneratorGap, readable
+from sdetools.exact.generators.formula_texts import readable
+from sdetools.exact.generators.generator_result import GeneratorGap
 from sdetools.exact.generators.one_step import MOST_COORDINATES, OneStep, expansion, generator, idle_parts
 from sdetools.exact.generators.operators import Operator
 from sdetools.exact.generators.scaled_numbers import ETAS, Number, ScaledNumbers, by_class, by_rates, constant_row, of_equation

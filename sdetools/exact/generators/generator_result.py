@@ -11,19 +11,13 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.exact.generators.flow_constants import flow_constant
-from sdetools.exact.generators.formula_texts import formula_texts, formulas
+from sdetools.exact.generators.formula_texts import decimal, formula_texts, formulas, shown
 from sdetools.results.saving import Saved
 
 if TYPE_CHECKING:
     import xarray
 
 Index = tuple[int, ...]
-LARGEST_SHOWN = 10**9
-"""A fraction with a larger denominator is shown as a decimal number."""
-LONGEST_NUMBER = 10**14
-"""A fraction with a larger denominator stands for a float."""
-LONGEST_SIMPLIFIED = 300
-"""Largest number of operations of an expression that is simplified, and not only expanded."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -249,31 +243,5 @@ def operator_latex(terms: Mapping[Index, Any], names: Sequence[str]) -> str:
     out = []
     for index, c in terms.items():
         derivative = "".join(rf"\partial_{{{name}}}" + (f"^{{{k}}}" if k > 1 else "") for name, k in zip(names, index) if k)
-        out.append(rf"\left({sympy.latex(_decimal(c))}\right){derivative}")
+        out.append(rf"\left({sympy.latex(decimal(c))}\right){derivative}")
     return " + ".join(out)
-
-
-def readable(expression: Any) -> Any:
-    """Return an equal SymPy expression in the shorter of two forms, expanded or simplified."""
-    import sympy
-
-    expanded = sympy.expand(_decimal(expression, LONGEST_NUMBER, 17))
-    if sympy.count_ops(expanded) > LONGEST_SIMPLIFIED:
-        return expanded
-    if expanded.is_polynomial():
-        return min((expanded, sympy.factor_terms(sympy.together(expanded))), key=sympy.count_ops)
-    simple = sympy.factor_terms(sympy.simplify(expanded))
-    return min((expanded, simple), key=sympy.count_ops)
-
-
-def shown(expression: Any) -> str:
-    """Return a SymPy expression as text, with decimal numbers instead of long fractions."""
-    return str(_decimal(expression))
-
-
-def _decimal(expression: Any, largest: int = LARGEST_SHOWN, digits: int = 6) -> Any:
-    """Return a SymPy expression in which fractions of numbers above `largest`, and floats, are decimal numbers of so many digits."""
-    import sympy
-
-    long = [q for q in expression.atoms(sympy.Rational) if max(abs(q.p), q.q) > largest] + list(expression.atoms(sympy.Float))
-    return expression.xreplace({q: sympy.Float(str(sympy.N(q, digits)), digits) for q in long})

@@ -21,7 +21,7 @@ from sdetools import _check
 from sdetools.dynamics.base import Dynamics
 from sdetools.exact.generators.derived_sde import DerivedSDE, derived_sde
 from sdetools.exact.generators.differential_ring import NotExpandable
-from sdetools.exact.generators.formula_texts import formula_texts, formulas
+from sdetools.exact.generators.formula_texts import formula_texts, formulas, readable, shown
 from sdetools.exact.generators.generator_gaps import (
     EXAMINED,
     equivalent_sgd,
@@ -31,7 +31,7 @@ from sdetools.exact.generators.generator_gaps import (
     state_names,
     with_enough_atoms,
 )
-from sdetools.exact.generators.generator_result import Index, cut, derivative_text, operator_latex, readable, shown
+from sdetools.exact.generators.generator_result import Index, cut, derivative_text, operator_latex
 from sdetools.exact.generators.one_step import MOST_COORDINATES, OneStep, expansion, idle_parts
 from sdetools.exact.generators.scaled_numbers import ETAS, by_class, by_rates
 from sdetools.results.saving import Saved
