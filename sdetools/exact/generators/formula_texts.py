@@ -21,7 +21,7 @@ def formula_text(expression: Any) -> str:
     Example:
         >>> import sympy
         >>> formula_text(sympy.Abs(sympy.Symbol("x")) / sympy.sqrt(sympy.pi) + sympy.E)
-        'e + abs(x)/sqrt(pi)'
+        'abs(x)/sqrt(pi) + e'
     """
     from sympy.printing.str import StrPrinter
 
