@@ -225,14 +225,8 @@ def skewness(run):
                 run.measure("coefficient of eta", found, 0.0, tolerance=tolerance)
 
 
-def of_batch(run, h, factor, rate, share, size, paths, stream, observe=("x", "x**2")):
-    """Return the means of RMSProp for batches that are `factor` times larger, eta times `rate`, 1 - beta2 times `share`, eps times `size`."""
-    eta = math.sqrt(h)
-    oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=SIGMA0 / eta / math.sqrt(factor))
-    method = st.RMSProp(
-        oracle, st.schedules.constant(rate * eta), beta2=1 - share * C2 * h, eps=size * EPS0 / eta, lagged=True,
-        second_moment=U0 * oracle.sigma**2, step_time=h * factor,
-    )  # fmt: skip
+def means(run, method, paths, stream, observe=("x", "x**2")):
+    """Return the means of the observables at t = 2."""
     found = st.simulate(method, [START], T, observe=list(observe), times=[T], **run.options(paths=paths, stream=stream))
     return [found.at(name) for name in observe]
 
@@ -249,10 +243,12 @@ def square_root_rule(run):
     run.note(
         r"Both are RMSProp on the same SDE, at $h$ and $4h$: their means differ by $3h$ times the constant of the weak error, about .15 here."
     )
-    one = of_batch(run, h, 1, 1.0, 1.0, 1.0, paths, 0)
-    root = of_batch(run, h, k, k**0.5, k, k**-0.5, paths, 1)
-    linear = of_batch(run, h, k, k, k, k**-0.5, paths, 2)
-    for name, base, other, wrong in zip(("x", "x^2"), one, root, linear, strict=True):
+    one = rule(st.RMSProp, h)
+    root = st.square_root_rule(one, k)
+    plan = st.schedules.constant(k * one.plan.eta)
+    linear = st.RMSProp(root.oracle, plan, lagged=True, step_time=root.step_time, **settings(root))
+    found = [means(run, method, paths, i) for i, method in enumerate((one, root, linear))]
+    for name, base, other, wrong in zip(("x", "x^2"), *found, strict=True):
         run.measure(f"E {name}: four times the batch less once", combined([(1.0, other), (-1.0, base)]), 0.0, tolerance=0.02)
         with run.control(f"E {name}: the linear rule"):
             run.measure("four times the batch less once", combined([(1.0, wrong), (-1.0, base)]), 0.0, tolerance=0.02)
@@ -267,15 +263,11 @@ def square_root_rule(run):
 def svag_for_adaptive(run):
     """Measure the order in 1/l of the gap of E x^2 between l = 2 and 4, for exponential noise."""
     h, paths = 0.2, run.scale(quick=4_000_000, standard=10_000_000, full=40_000_000)
-    eta = math.sqrt(h)
+    one = rule(st.RMSProp, h, noise=st.noise.centred_exponential(dim=1))
 
     def gap(l, amplified, stream):
-        base = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.centred_exponential(dim=1), sigma=SIGMA0 / eta)
-        oracle = st.svag(base, l**2) if amplified else st.NoisyOracle(base.loss, base.noise, sigma=l * base.sigma)
-        method = st.RMSProp(
-            oracle, st.schedules.constant(eta / l), beta2=1 - C2 * h / l**2, eps=l * EPS0 / eta, lagged=True,
-            second_moment=U0 * (l * SIGMA0 / eta) ** 2, step_time=h / l**2,
-        )  # fmt: skip
+        plain = one.oracle.with_sigma(l * one.oracle.sigma)
+        method = st.svag(one, l**2) if amplified else st.square_root_rule(one, l**-2, oracle=plain)
         return shifted(simulated(run, method, paths, stream), MEAN)
 
     run.note(

@@ -73,6 +73,8 @@ from .dynamics.rules import (
     ScheduleFree as ScheduleFree,
     SignSGD as SignSGD,
     Signum as Signum,
+    square_root_rule as square_root_rule,
+    svag as svag,
 )
 from .dynamics.sdes import (
     SDE as SDE,
@@ -95,7 +97,6 @@ from .estimates import (
 )
 from .noise.oracle import (
     NoisyOracle as NoisyOracle,
-    svag as svag,
 )
 from .noise.streaming import (
     streaming_least_squares as streaming_least_squares,

@@ -1,5 +1,6 @@
 """Rules on noisy gradients: SGD and SGDM, the momentum family, adaptive methods, signs, clipping, and several gradients a step."""
 
+from sdetools.dynamics.rules.batch_scaling import square_root_rule, svag
 from sdetools.dynamics.rules.clipping import ClippedSGD, NormalisedSGD
 from sdetools.dynamics.rules.filters import PNM, QHM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
 from sdetools.dynamics.rules.general_momentum import DANA, AcSGD, GeneralMomentum, MaSS, ScheduleFree
@@ -41,4 +42,6 @@ __all__ = [
     "ScheduleFree",
     "SignSGD",
     "Signum",
+    "square_root_rule",
+    "svag",
 ]
