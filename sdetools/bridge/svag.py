@@ -3,14 +3,21 @@ r"""SVAG around any torch optimiser and training loop: the same mean gradient, l
 A step takes two batches, L = r_1 L_1 + r_2 L_2 with r_i = (1 -+ sqrt(2 l - 1)) / 2, at the learning rate lr / l, and there are l times as many
 steps. Because r_1 + r_2 = 1 and r_1^2 + r_2^2 = l, the limit l -> infinity is the SDE of the optimiser at its finite learning rate. The two
 batches are passed through the network separately, so that batch normalisation uses the statistics of each (and updates its running statistics
-twice per step). The momentum does not depend on l.
+twice per step). The momentum of SGD does not depend on l. Steps of torch's Adam, AdamW and RMSprop, which divide by the size of the gradients, are scaled
+by the square-root rule instead:
 
-Source: Z. Li, S. Malladi, S. Arora, NeurIPS 2021; Def. 5.1 of the paper. For losses given as formulas, see `sdetools.svag`.
+    lr / sqrt(l),   1 - (1 - beta_i) / l,   eps sqrt(l),   AdamW: weight_decay / sqrt(l).
+
+A beta_1 of 0 stays 0. For these methods the limit needs noise that dominates the gradients.
+
+Sources: Z. Li, S. Malladi, S. Arora, NeurIPS 2021; Def. 5.1 of the paper; for adaptive methods S. Malladi et al., NeurIPS 2022, whose l is sqrt(l) here. For
+losses given as formulas, see `sdetools.svag`.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -21,13 +28,13 @@ from sdetools.noise.oracle import svag_weights
 
 
 class SVAG:
-    """Stochastic variance amplified gradient: two batches per step, and steps of `optimizer` at the learning rate lr / l.
+    """Stochastic variance amplified gradient: two batches per step, and steps of `optimizer` at the learning rate lr / l (adaptive methods: lr / sqrt(l)).
 
     The loss of a step is r_1 L_1 + r_2 L_2 for the losses of two batches, with r_1 = (1 - sqrt(2 l - 1)) / 2 and r_2 = 1 - r_1. The mean
     gradient stays, and its covariance is multiplied by l.
 
-    `optimizer.step` divides the learning rates by l and restores them before it returns. Schedulers, checkpoints and groups added later
-    therefore always see the learning rate without SVAG. At l = 1 the first batch has weight zero and is not evaluated. A deep copy of both
+    `optimizer.step` divides the learning rates by l and restores them before it returns; of torch's Adam, AdamW and RMSprop also betas, eps and decoupled weight
+    decay, by the square-root rule. Schedulers, checkpoints and groups added later therefore always see the numbers without SVAG. At l = 1 the first batch has weight zero and is not evaluated. A deep copy of both
     objects has SVAG too; a copy of the optimiser alone has not.
 
     Args:
@@ -38,7 +45,8 @@ class SVAG:
         weights: The pair (r_1, r_2).
 
     Raises:
-        ValueError: If `l` is below 1, or if `optimizer` has no learning rates or already has SVAG. Also in a step by a reference to
+        ValueError: If `l` is below 1, or if `optimizer` has no learning rates or already has SVAG, is another adaptive method, or is adaptive and has
+            taken steps. Also in a step by a reference to
             `optimizer.step` that was stored before, because that step would be l times too long.
 
     Example:
@@ -52,6 +60,15 @@ class SVAG:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, l: int) -> None:
+        self._attach(optimizer, l)
+        if l > 1 and isinstance(optimizer, ADAPTIVE) and optimizer.state:
+            raise ValueError(
+                "`optimizer` must be new, because its second moments are those of gradients without SVAG; got one that has taken steps. Make a new one, or "
+                "load the state of a run with SVAG after this."
+            )
+
+    def _attach(self, optimizer: torch.optim.Optimizer, l: int) -> None:
+        """Check the optimiser and replace its `step`."""
         self.l, self.weights, self.optimizer = l, svag_weights(l), optimizer
         if not isinstance(optimizer, torch.optim.Optimizer) or any("lr" not in group for group in optimizer.param_groups):
             raise ValueError(f"`optimizer` must be one of torch, with learning rates; got {optimizer!r}.")
@@ -59,7 +76,17 @@ class SVAG:
             raise ValueError(
                 f"`optimizer` must be without SVAG; got one that has it with l={present.l}. Make a new optimiser for another l."
             )
-        self._saved: list[tuple[dict[str, Any], Any, Any]] | None = None
+        if isinstance(optimizer, _UNKNOWN) and not isinstance(optimizer, ADAPTIVE):
+            raise ValueError(
+                f"`optimizer` must be SGD, of the momentum family, Adam, AdamW or RMSprop; got {type(optimizer).__name__}, for which no scaling is known."
+            )
+        for group in optimizer.param_groups:
+            _scaled(optimizer, group, l)
+            if group.get("method") in _NORMALISED:
+                raise ValueError(
+                    f"`optimizer` must depend on the size of the gradients; got {group['method']}: noise that is amplified changes its mean step at every l."
+                )
+        self._saved: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] | None = None
         original_step = optimizer.step
 
         # `wraps` keeps the attribute by which torch's schedulers detect that steps are counted
@@ -105,21 +132,24 @@ class SVAG:
         return lambda k: factor(k // self.l)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SVAG, (self.optimizer, self.l)
+        return _attached, (self.optimizer, self.l)
 
     def _divide(self) -> None:
-        """Divide the learning rate of every parameter group by l, and store the undivided ones."""
-        self._saved = [(group, group["lr"], group["lr"] / self.l) for group in self.optimizer.param_groups]
-        for group, _, own in self._saved:
-            group["lr"] = own
+        """Replace the numbers of every parameter group by those of a step with SVAG, and store the others."""
+        own = [(group, _scaled(self.optimizer, group, self.l)) for group in self.optimizer.param_groups]
+        self._saved = [(group, {name: group[name] for name in numbers}, numbers) for group, numbers in own]
+        for group, numbers in own:
+            group.update(numbers)
 
     def _restore(self) -> None:
-        """Restore the undivided learning rates after `_divide`; without a preceding `_divide`, do nothing.
+        """Restore the numbers after `_divide`; without a preceding `_divide`, do nothing.
 
-        A learning rate that the optimiser changed during its step is multiplied by l instead.
+        A learning rate that the optimiser changed during its step is multiplied by its divisor instead.
         """
         for group, whole, own in self._saved or ():
-            group["lr"] = whole if group["lr"] is own else group["lr"] * self.l
+            changed = group["lr"] is not own["lr"]
+            lr = group["lr"] * _divisor(self.optimizer, self.l)
+            group.update(whole | ({"lr": lr} if changed else {}))
         self._saved = None
 
     def _undivided(self, closure: Callable[[], Any]) -> Callable[[], Any]:
@@ -142,6 +172,52 @@ class SVAG:
                 "a step under SVAG must be taken by `optimizer.step` as it is now; this reference to it was stored before SVAG was "
                 "attached and would not divide lr by l. Look it up again."
             )
+
+
+ADAPTIVE = (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop)
+"""The optimisers that the square-root rule scales."""
+_UNKNOWN = tuple(
+    getattr(torch.optim, name)
+    for name in ("Adadelta", "Adafactor", "Adagrad", "Adamax", "LBFGS", "Muon", "NAdam", "RAdam", "Rprop", "SparseAdam")
+    if hasattr(torch.optim, name)
+)
+
+_NORMALISED = ("SNGM", "Signum", "Lion")
+
+
+def _attached(optimizer: torch.optim.Optimizer, l: int) -> SVAG:
+    """Return a new `SVAG` of a copied optimiser, which may have taken steps with SVAG."""
+    svag = SVAG.__new__(SVAG)
+    svag._attach(optimizer, l)
+    return svag
+
+
+def _divisor(optimizer: torch.optim.Optimizer, l: int) -> float:
+    """Return the number by which the learning rate is divided: sqrt(l) for adaptive methods, l for others."""
+    return math.sqrt(l) if isinstance(optimizer, ADAPTIVE) else l
+
+
+def _scaled(optimizer: torch.optim.Optimizer, group: dict[str, Any], l: int) -> dict[str, Any]:
+    """Return the numbers of a parameter group in a step with SVAG by name; ValueError for RMSprop with momentum."""
+    divisor = _divisor(optimizer, l)
+    own = {"lr": group["lr"] / divisor}
+    if not isinstance(optimizer, ADAPTIVE):
+        return own
+    own["eps"] = group["eps"] * divisor
+    if isinstance(optimizer, torch.optim.RMSprop):
+        if group["momentum"]:
+            raise ValueError(
+                f"`optimizer` must be RMSprop without momentum; got momentum={group['momentum']:g}, for which no scaling is known. Use Adam."
+            )
+        return own | {"alpha": _slower(group["alpha"], l)}
+    if group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW)):
+        own["weight_decay"] = group["weight_decay"] / divisor
+    return own | {"betas": tuple(_slower(beta, l) if beta else beta for beta in group["betas"])}
+
+
+def _slower(beta: Any, l: int) -> Any:
+    """Return 1 - (1 - beta) / l, a number or a tensor, exactly beta at l = 1."""
+    return beta + (1 - 1 / l) * (1 - beta)
 
 
 def svag_of(optimizer: Any) -> SVAG | None:

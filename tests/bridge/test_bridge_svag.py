@@ -1,6 +1,7 @@
 """SVAG on a real network: the mean gradient is unchanged and its covariance multiplied by l; l = 1 is the optimiser itself."""
 
 import copy
+import math
 import pickle
 import warnings
 
@@ -141,21 +142,31 @@ def test_all_schedulers_of_torch_are_tested():
     assert known <= SCHEDULERS.keys()
 
 
+def scaled(optimizer, group, l):
+    """The numbers of a group in a step with SVAG, written again: Def. 5.1, and Malladi et al. 2022 with their l**2 = l for Adam."""
+    if not isinstance(optimizer, torch.optim.Adam):
+        return {"lr": group["lr"] / l}
+    root = math.sqrt(l)
+    betas = tuple(b + (1 - 1 / l) * (1 - b) for b in group["betas"])
+    decay = group["weight_decay"] / (root if isinstance(optimizer, torch.optim.AdamW) else 1)
+    return {"lr": group["lr"] / root, "betas": betas, "eps": group["eps"] * root, "weight_decay": decay}
+
+
 def steps_of(optimizer, scheduler, l=None, begin=0):
-    """Take ten steps; with l, divide the learning rate around each of them: the reference implementation of SVAG."""
+    """Take ten steps; with l, scale the numbers of the groups around each of them: the reference implementation of SVAG."""
     (p,) = optimizer.param_groups[0]["params"]
     seen = []
     for k in range(begin, begin + 10):
         p.grad = constant(k)
         seen.append(float(optimizer.param_groups[0]["lr"]))
         if l is not None:
-            original_rates = [group["lr"] for group in optimizer.param_groups]
+            original = [dict(group) for group in optimizer.param_groups]
             for group in optimizer.param_groups:
-                group["lr"] = group["lr"] / l
+                group.update(scaled(optimizer, group, l))
         optimizer.step()
         if l is not None:
-            for group, lr in zip(optimizer.param_groups, original_rates):
-                group["lr"] = lr
+            for group, before in zip(optimizer.param_groups, original):
+                group.update(before)
         if scheduler is not None:
             scheduler.step(*([1.0] if isinstance(scheduler, lrs.ReduceLROnPlateau) else []))
     return p.detach().clone(), seen
@@ -176,7 +187,7 @@ def test_no_scheduler_undoes_the_division(name, order):
         for wrapped in (True, False):
             optimizer = make([parameter()])
             early = SCHEDULERS[name](optimizer) if order in ("before", "both") else None
-            if order == "in the middle":
+            if order == "in the middle" and "Adam" not in kind:
                 steps_of(optimizer, None, begin=3)
             if wrapped:
                 SVAG(optimizer, l=4)
@@ -270,6 +281,54 @@ def test_a_second_svag_and_invalid_arguments_are_refused():
             SVAG(torch.optim.SGD([parameter()], lr=0.1), l)
 
 
+def test_adam_under_svag_is_the_method_of_the_library():
+    """torch's AdamW with SVAG on the drawn gradients of `st.svag(st.AdamW(...), 4)` takes its steps, coordinate by coordinate."""
+    oracle = st.NoisyOracle(st.losses.hyperbola(), st.noise.rademacher(dim=2), sigma=3.0)
+    plan = st.schedules.constant(0.05, beta=0.75)
+    method = st.svag(st.AdamW(oracle, plan, beta2=0.9, eps=0.1, weight_decay=0.2), 4)
+    p = torch.nn.Parameter(torch.tensor([2.0, 0.5], dtype=torch.float64))
+    optimizer = torch.optim.AdamW([p], lr=0.05, betas=(0.75, 0.9), eps=0.1, weight_decay=0.2)
+    SVAG(optimizer, 4)
+    state, draws = method.start(p.detach().numpy().copy()), np.random.default_rng(1).choice([-1.0, 1.0], (40, 4))
+    for z, row in zip(draws, method.coefficient_values(40)):
+        p.grad = torch.tensor(method.oracle(p.detach().numpy(), z))
+        state = method.rule(state, method.bind(z), *row)
+        optimizer.step()
+        assert p.detach().numpy() == pytest.approx(state[0], rel=1e-12)
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.05, (0.75, 0.9), 0.1, 0.2)
+
+
+def test_rmsprop_under_svag_is_the_method_of_the_library():
+    oracle = st.NoisyOracle(st.losses.hyperbola(), st.noise.rademacher(dim=2), sigma=3.0)
+    method = st.svag(st.RMSProp(oracle, st.schedules.constant(0.05), beta2=0.9, eps=0.1), 9)
+    p = torch.nn.Parameter(torch.tensor([2.0, 0.5], dtype=torch.float64))
+    optimizer = torch.optim.RMSprop([p], lr=0.05, alpha=0.9, eps=0.1)
+    SVAG(optimizer, 9)
+    state, draws = method.start(p.detach().numpy().copy()), np.random.default_rng(1).choice([-1.0, 1.0], (40, 4))
+    for z, row in zip(draws, method.coefficient_values(40)):
+        p.grad = torch.tensor(method.oracle(p.detach().numpy(), z))
+        state = method.rule(state, method.bind(z), *row)
+        optimizer.step()
+    assert p.detach().numpy() == pytest.approx(state[0], rel=1e-12)
+
+
+def test_adaptive_methods_that_svag_refuses():
+    cases = {
+        "no scaling is known": torch.optim.NAdam([parameter()]),
+        "without momentum; got momentum=0.5": torch.optim.RMSprop([parameter()], momentum=0.5),
+        "size of the gradients; got Lion": st.bridge.Lion([parameter()], lr=0.1),
+    }
+    for text, optimizer in cases.items():
+        with pytest.raises(ValueError, match=text):
+            SVAG(optimizer, 4)
+    used = torch.optim.Adam([parameter()])
+    steps_of(used, None)
+    with pytest.raises(ValueError, match="must be new"):
+        SVAG(used, 4)
+    SVAG(torch.optim.Adam([parameter()]), 4).optimizer.load_state_dict(used.state_dict())
+
+
 def test_steps_without_the_division_are_refused():
     optimizer = torch.optim.SGD([parameter()], lr=0.8)
     old = optimizer.step
@@ -281,12 +340,13 @@ def test_steps_without_the_division_are_refused():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 def test_a_copy_of_optimiser_and_svag_has_svag(copied):
-    optimizer = OPTIMISERS["SGDM"]([parameter()])
-    pair = optimizer, SVAG(optimizer, l=4)
-    steps_of(optimizer, None)
-    other, svag = copied(pair)
-    assert svag.optimizer is other and svag.l == 4
-    assert torch.equal(steps_of(optimizer, None)[0], steps_of(other, None)[0])
+    for kind in ("SGDM", "Adam"):
+        optimizer = OPTIMISERS[kind]([parameter()])
+        pair = optimizer, SVAG(optimizer, l=4)
+        steps_of(optimizer, None)
+        other, svag = copied(pair)
+        assert svag.optimizer is other and svag.l == 4
+        assert torch.equal(steps_of(optimizer, None)[0], steps_of(other, None)[0])
 
 
 def test_steps_keep_the_signature_of_the_optimisers():
