@@ -4,6 +4,11 @@ from .adam_trial import (
     AdamTrial as AdamTrial,
     diagnose_adam as diagnose_adam,
 )
+from .adaptive_state import (
+    method_from_torch as method_from_torch,
+    state_from_torch as state_from_torch,
+    state_to_torch as state_to_torch,
+)
 from .batches import (
     Batches as Batches,
 )

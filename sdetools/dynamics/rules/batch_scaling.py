@@ -110,6 +110,10 @@ def _square_root(method: Adaptive, kappa: float, oracle: NoisyOracle) -> Adaptiv
         raise ValueError(
             "`method` must be RMSProp without momentum; got a plan with beta > 0, for which no rule is known. Use a plan with beta = 0, or Adam."
         )
+    if method.steps_taken:
+        raise ValueError(
+            f"`method` must start at its first step; got steps_taken={method.steps_taken}. Change the method at the beginning of its run."
+        )
     shortest = min(method.beta2, *(float(beta) or 1.0 for beta in method.plan.beta_values))
     largest = math.inf if shortest == 1 else 1 / (1 - shortest)
     if kappa > largest:

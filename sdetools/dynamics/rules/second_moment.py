@@ -38,6 +38,7 @@ class SecondMoment(WithoutGain):
         second_moment: The initial v_0, a number or a vector `(dim,)`, 0 or above.
         momentum: The initial value of the parts between x and v: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
         step_time: The time of one step; by default the plan's base rate eta. Pass eta**2 in the scaling of Malladi et al.
+        steps_taken: The number of steps before x0, of a run that is continued: the plan and the bias corrections start after them.
 
     Attributes:
         lag: 1.0 for a lagged rule, else 0.0.
@@ -59,7 +60,9 @@ class SecondMoment(WithoutGain):
         second_moment: Any,
         momentum: Any,
         step_time: float | None,
+        steps_taken: int,
     ) -> None:
+        self.steps_taken = _check.count("steps_taken", steps_taken, least=0)
         self.beta2 = _check.number("beta2", beta2, "lie in [0, 1]")
         self.eps = _check.non_negative("eps", eps, "It avoids a division by 0.")
         self.lag, self.bias_correction = float(bool(lagged)), bool(bias_correction)
@@ -82,6 +85,10 @@ class SecondMoment(WithoutGain):
         return (*super().start(x0, z)[:-1], self.second_moment)
 
     def coefficient_values(self, steps: int) -> np.ndarray:
+        return self.whole_run(self.steps_taken + steps)[self.steps_taken :]
+
+    def whole_run(self, steps: int) -> np.ndarray:
+        """Return the coefficients from step 0 on, `(steps, len(coefficients))`, with those of the steps before x0."""
         share = 1 - self.beta2 ** np.arange(1.0, steps + 1) if self.bias_correction else 1.0
         return columns(self.plan.etas(steps), self.plan.betas(steps), self.beta2, self.eps, self.lag, share)
 
@@ -119,6 +126,7 @@ class RMSProp(SecondMoment):
         second_moment: The initial v_0, a number or a vector `(dim,)`, 0 or above.
         momentum: The initial b_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
         step_time: The time of one step; by default the plan's base rate eta.
+        steps_taken: The number of steps before x0, of a run that is continued: the plan and the bias corrections start after them.
 
     Raises:
         ValueError: If `beta2`, `eps` or `second_moment` lies outside its range.
@@ -152,8 +160,9 @@ class RMSProp(SecondMoment):
         second_moment: Any = 0.0,
         momentum: Any = None,
         step_time: float | None = None,
+        steps_taken: int = 0,
     ) -> None:
-        super().__init__(oracle, plan, beta2, eps, lagged, bias_correction, second_moment, momentum, step_time)
+        super().__init__(oracle, plan, beta2, eps, lagged, bias_correction, second_moment, momentum, step_time, steps_taken)
 
     @staticmethod
     def rule(state: State, oracle: Oracle, eta: Any, beta: Any, beta2: Any, eps: Any, lag: Any, share: Any) -> State:
@@ -183,6 +192,7 @@ class Adam(SecondMoment):
         second_moment: The initial v_0, a number or a vector `(dim,)`, 0 or above.
         momentum: The initial m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
         step_time: The time of one step; by default the plan's base rate eta. Pass eta**2 in the scaling of Malladi et al.
+        steps_taken: The number of steps before x0, of a run that is continued: the plan and the bias corrections start after them.
 
     Raises:
         ValueError: If `beta2`, `eps` or `second_moment` lies outside its range.
@@ -216,8 +226,9 @@ class Adam(SecondMoment):
         second_moment: Any = 0.0,
         momentum: Any = None,
         step_time: float | None = None,
+        steps_taken: int = 0,
     ) -> None:
-        super().__init__(oracle, plan, beta2, eps, lagged, bias_correction, second_moment, momentum, step_time)
+        super().__init__(oracle, plan, beta2, eps, lagged, bias_correction, second_moment, momentum, step_time, steps_taken)
 
     @staticmethod
     def rule(
@@ -229,9 +240,9 @@ class Adam(SecondMoment):
         v, size = second_moments(g, v, beta2, eps, lag, share)
         return x - eta / m_share * (m / size), m, v
 
-    def coefficient_values(self, steps: int) -> np.ndarray:
+    def whole_run(self, steps: int) -> np.ndarray:
         m_share = 1 - np.cumprod(self.plan.betas(steps)) if self.bias_correction else 1.0
-        return columns(*super().coefficient_values(steps).T, m_share)
+        return columns(*super().whole_run(steps).T, m_share)
 
 
 class AdamW(Adam):
@@ -252,6 +263,7 @@ class AdamW(Adam):
         second_moment: The initial v_0, a number or a vector `(dim,)`, 0 or above.
         momentum: The initial m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
         step_time: The time of one step; by default the plan's base rate eta.
+        steps_taken: The number of steps before x0, of a run that is continued: the plan and the bias corrections start after them.
 
     Raises:
         ValueError: If `beta2`, `eps`, `weight_decay` or `second_moment` lies outside its range.
@@ -285,9 +297,10 @@ class AdamW(Adam):
         second_moment: Any = 0.0,
         momentum: Any = None,
         step_time: float | None = None,
+        steps_taken: int = 0,
     ) -> None:
         self.weight_decay = _check.non_negative("weight_decay", weight_decay, "At 0 the method is Adam.")
-        super().__init__(oracle, plan, beta2, eps, lagged, bias_correction, second_moment, momentum, step_time)
+        super().__init__(oracle, plan, beta2, eps, lagged, bias_correction, second_moment, momentum, step_time, steps_taken)
 
     @staticmethod
     def rule(state: State, oracle: Oracle, eta: Any, *numbers: Any) -> State:
@@ -295,8 +308,8 @@ class AdamW(Adam):
         x, m, v = Adam.rule(state, oracle, eta, *numbers)
         return x - eta * weight_decay * state[0], m, v
 
-    def coefficient_values(self, steps: int) -> np.ndarray:
-        return columns(*super().coefficient_values(steps).T, self.weight_decay)
+    def whole_run(self, steps: int) -> np.ndarray:
+        return columns(*super().whole_run(steps).T, self.weight_decay)
 
 
 _REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
