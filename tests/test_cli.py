@@ -290,7 +290,17 @@ def fakes(monkeypatch):
 
         return make
 
-    noises = ("gaussian", "rademacher", "uniform", "three_point", "centred_exponential", "two_point", "student_t", "none")
+    noises = (
+        "gaussian",
+        "rademacher",
+        "uniform",
+        "three_point",
+        "centred_exponential",
+        "two_point",
+        "student_t",
+        "alpha_stable",
+        "none",
+    )
     schedules = ("constant", "scaled", "from_functions", "from_arrays")
     replaced = {
         "losses": SimpleNamespace(from_expression=from_expression),
@@ -372,11 +382,41 @@ def test_gap_passes_defaults_and_choices_to_the_library(fakes):
         (["--noise", "two-point", "--probability", "0.2"], "two_point", {"probability": 0.2, "covariance": None}),
         (["--noise", "student-t", "--degrees", "4"], "student_t", {"degrees": 4.0, "covariance": None}),
         (["--noise", "none"], "none", {}),
+        (["--noise", "alpha-stable", "--index", "2"], "alpha_stable", {}),
     ],
 )
 def test_gap_noises(fakes, arguments, name, options):
     assert call(*GAP, *arguments).exit_code == 0
-    assert named(fakes, name) == [((2,), options)]
+    assert named(fakes, name) == [((2.0, 2) if name == "alpha_stable" else (2,), options)]
+
+
+STABLE = ["gap", "--loss", "x**2/2", "--x0", "1", "--noise", "alpha-stable", "--eta", "0.2,0.1", "--paths", "2000"]
+
+
+def test_a_gap_of_heavy_tailed_noise():
+    """The scale that "auto" means, eta^(1/index - 1), and bounded steps, whose iterates have moments."""
+    both = [call(*STABLE, "--index", "1.5", "--observe", "cos(x)", *more) for more in ([], ["--eta", "0.125", "--sigma", "2"])]
+    assert [one.exit_code for one in both] == [0, 0], both
+    again = call(*STABLE, "--observe", "cos(x)", "--eta", "0.125")  # 1/8 ** (2/3 - 1) = 2
+    assert again.exit_code == 0 and again.stdout == both[1].stdout
+    signs = call(*STABLE, "--dynamics", "signum", "--against", "signsgd", "--observe", "x**2")
+    assert signs.exit_code == 0, signs.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "`observe` must be bounded for alpha-stable noise of index 1.5, which has no variance; got 'x**2/2'. Write for"),
+        (["--index", "1", "--observe", "x"], "no variance and no mean; got 'x'"),
+        (["--against", "sde", "--observe", "cos(x)"], "`against` sde must be the limit of noise with a variance"),
+        (["--index", "2.5", "--observe", "cos(x)"], "`alpha` must lie in (0, 2]"),
+        (["--covariance", "2", "--observe", "cos(x)"], "--sigma is its scale"),
+        (["--noise", "gaussian", "--index", "1.5"], "--index is an option of --noise alpha-stable"),
+    ],
+)
+def test_what_heavy_tailed_noise_refuses(arguments, words):
+    result = call(*STABLE, *arguments)
+    assert result.exit_code == 2 and words in result.stderr and not result.stdout
 
 
 @pytest.mark.parametrize(
@@ -495,6 +535,7 @@ def test_slow_prints_the_study_and_writes_only_when_asked(tmp_path, monkeypatch)
         (["--beta", "0.9", "--alpha", "0.5"], "give one"),
         (["--label-noise", "x*q"], "q"),
         (["--covariance", "1,2,3"], "covariance"),
+        (["--noise", "alpha-stable"], "`noise` must have a variance, which drives the slow SDE"),
     ],
 )
 def test_slow_validates_before_it_writes(tmp_path, monkeypatch, arguments, words):

@@ -7,7 +7,17 @@ from typing import Any
 import click
 
 from sdetools.cli.common import checked_folder, main, running
-from sdetools.cli.options import check_exclusive, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
+from sdetools.cli.options import (
+    check_bounded,
+    check_exclusive,
+    compute_options,
+    momentum_options,
+    noise_of,
+    noise_options,
+    numbers,
+    plan_of,
+    stable_index,
+)
 from sdetools.cli.rule_options import RULES, rule_of, rule_options, switches
 
 INTEGRATORS = {
@@ -23,6 +33,8 @@ INTEGRATORS = {
 """Class names of the integrators of the limits, by their names on the command line."""
 LIMITS = ("sde", "gradient-flow", "kinetic", "modified")
 """The limiting equations of SGD and of SGD with momentum, by their names on the command line."""
+BOUNDED_STEPS = {"signsgd", "signum", "lion", "clippedsgd", "normalisedsgd"}
+"""Optimisers whose steps are bounded: their iterates have moments for noise without a variance, too."""
 
 
 @main.command(short_help="Estimate a weak gap and its order in eta.")
@@ -31,7 +43,9 @@ LIMITS = ("sde", "gradient-flow", "kinetic", "modified")
     "--variables", help='The names of its coordinates in order, for example "x y". [default: x0, x1, ..., or alphabetical]'
 )
 @noise_options
-@click.option("--sigma", default="auto", show_default=True, help="Scale of the noise; auto is eta**-0.5.")
+@click.option(
+    "--sigma", default="auto", show_default=True, help="Scale of the noise; auto is eta**-0.5; alpha-stable: eta**(1/index - 1)."
+)
 @click.option("--eta", required=True, metavar="LIST", help='Learning rates, for example "0.1,0.05,0.025".')
 @momentum_options
 @click.option("--ripple", type=float, default=0.0, show_default=True, help="Amplitude R of eta_k = eta * (1 + R * (-1)**k).")
@@ -87,6 +101,7 @@ def gap(ctx: click.Context, **options: Any) -> None:
       sdetools gap --loss "x**4/4 - x**2/2" --x0 1 --dynamics sgd --against sde --eta 0.1,0.05,0.025
       sdetools gap --loss "x**2/2" --x0 1 --sigma 1 --dynamics adam --against rmsprop --beta 0.5 --beta2 0.9 --eps 0.1 \\
                    --bias-correction --eta 0.1,0.05,0.025
+      sdetools gap --loss "x**2/2" --x0 1 --noise alpha-stable --index 1.5 --observe "cos(x)" --beta 0.5 --eta 0.2,0.1,0.05
     """
     check_exclusive(options, ("paths", "precision"))
     folder = checked_folder(options)
@@ -131,7 +146,13 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     for text in observe:
         parse(text, loss.names, {})
     kind, against = options["dynamics"], options["against"]
-    limit = against in LIMITS
+    limit, index = against in LIMITS, stable_index(options)
+    if limit and index < 2 and against != "gradient-flow":
+        raise ValueError(
+            f"`against` {against} must be the limit of noise with a variance; got alpha-stable noise of index {index:g}. Compare two optimisers."
+        )
+    if not {kind, against} <= BOUNDED_STEPS:
+        check_bounded(observe, loss, index)
     if limit and kind not in ("sgdm", "sgd"):
         raise ValueError(f"`against` {against} is a limit of sgdm and sgd; got it for {kind}. Add --against with an optimiser.")
     given = switches((kind, against), options)
@@ -146,7 +167,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
     def pair(eta: float) -> tuple[Any, Any]:
         own = plan(eta)
-        oracle = st.NoisyOracle(loss, noise, sigma=eta**-0.5 if sigma is None else sigma)
+        oracle = st.NoisyOracle(loss, noise, sigma=eta ** (1 / index - 1) if sigma is None else sigma)
         first = rule_of(kind, oracle, own, given)
         if limit:
             return first, _limit(options, oracle, own)

@@ -52,11 +52,16 @@ def _engine(ctx: click.Context, _: click.Parameter, name: str) -> str:
 
 
 def noise_options(command: Any) -> Any:
-    """Add the options of the gradient noise (--noise, --covariance, --degrees, --probability) to `command`, and return it: a decorator.
+    """Add the options of the gradient noise (--noise, --covariance, --degrees, --probability, --index) to `command`, and return it: a decorator.
 
     `command` is the function of a click command, or what another decorator of options returns. `noise_of` builds the noise from their values.
     """
     for option in (
+        click.option(
+            "--index",
+            type=float,
+            help="Index of stability of alpha-stable in (0, 2]; its scale is --sigma. Below 2 it has no variance: observe bounded functions. [default: 1.5]",
+        ),
         click.option(
             "--probability", type=float, default=0.1, show_default=True, help="Probability of the rare value of two-point."
         ),
@@ -69,7 +74,17 @@ def noise_options(command: Any) -> Any:
         click.option(
             "--noise",
             type=click.Choice(
-                ["gaussian", "rademacher", "uniform", "three-point", "exponential", "two-point", "student-t", "none"]
+                [
+                    "gaussian",
+                    "rademacher",
+                    "uniform",
+                    "three-point",
+                    "exponential",
+                    "two-point",
+                    "student-t",
+                    "alpha-stable",
+                    "none",
+                ]
             ),
             default="gaussian",
             show_default=True,
@@ -85,15 +100,22 @@ def noise_of(options: dict[str, Any], dim: int) -> Any:
 
     Args:
         options: Values of the options by name: `noise`, such as "gaussian"; `covariance`, a text "1,0.5;0.5,2" with rows or "1,2" with the diagonal,
-            None for the identity; the numbers `degrees` (of student-t) and `probability` (of two-point).
+            None for the identity; the numbers `degrees` (of student-t), `probability` (of two-point) and `index` (of alpha-stable, None for 1.5).
         dim: Number of coordinates.
 
     Raises:
         ValueError: If a value is invalid, for example a covariance of another dimension.
+        click.UsageError: If `--index` is given for another noise, or `--covariance` for alpha-stable noise.
     """
     import sdetools as st
 
     name = options["noise"]
+    if options["index"] is not None and name != "alpha-stable":
+        raise click.UsageError(f"--index is an option of --noise alpha-stable; got it for {name}.")
+    if name == "alpha-stable":
+        if options["covariance"] is not None:
+            raise click.UsageError("--covariance cannot be that of alpha-stable noise, which has none; --sigma is its scale.")
+        return st.noise.alpha_stable(stable_index(options), dim)
     if name == "none":
         return st.noise.none(dim)
     covariance = None
@@ -106,6 +128,31 @@ def noise_of(options: dict[str, Any], dim: int) -> Any:
         return st.noise.student_t(dim, degrees=options["degrees"], covariance=covariance)
     make = {"three-point": st.noise.three_point, "exponential": st.noise.centred_exponential}.get(name)
     return (make or getattr(st.noise, name))(dim, covariance=covariance)
+
+
+def stable_index(options: dict[str, Any]) -> float:
+    """Return the index of stability of the noise: `index`, 1.5 by default, for alpha-stable noise, and 2 for all others.
+
+    `options` has the values of the options noise and index by name.
+    """
+    if options["noise"] != "alpha-stable":
+        return 2.0
+    return 1.5 if options["index"] is None else float(options["index"])
+
+
+def check_bounded(texts: list[str], loss: Any, index: float) -> None:
+    """Raise a ValueError if the noise has no variance (`index` below 2) and a formula of `texts`, observed along `loss`, is not proven bounded."""
+    if index == 2:
+        return
+    from sdetools.studies.observables import observable
+    from sdetools.studies.ranges import range_of_observable
+
+    for text in texts:
+        if not range_of_observable(observable(text, loss), loss.dim).bounded:
+            raise ValueError(
+                f"`observe` must be bounded for alpha-stable noise of index {index:g}, which has no variance{'' if index > 1 else ' and no mean'}; got {text!r}. "
+                f'Write for example --observe "cos({loss.names[0]})", or take --index 2.'
+            )
 
 
 def momentum_options(command: Any) -> Any:

@@ -7,7 +7,16 @@ from typing import Any
 import click
 
 from sdetools.cli.common import checked_folder, main, running
-from sdetools.cli.options import check_exclusive, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
+from sdetools.cli.options import (
+    check_exclusive,
+    compute_options,
+    momentum_options,
+    noise_of,
+    noise_options,
+    numbers,
+    plan_of,
+    stable_index,
+)
 
 
 @main.command(short_help="Compare SGD, SGDM and the slow SDE along the minimisers.")
@@ -87,6 +96,10 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         noise = st.noise.label_noise(model=models, std=_check.positive("std", options["std"]), variables=list(loss.names))
     else:
         noise = noise_of(options, loss.dim)
+        if (index := stable_index(options)) < 2:
+            raise ValueError(
+                f"`noise` must have a variance, which drives the slow SDE; got alpha-stable noise of index {index:g}. For two optimisers on it see `sdetools gap`."
+            )
     return {
         "oracle": st.NoisyOracle(loss, noise, sigma=options["sigma"]),
         "plan": plan_of(options, eta),

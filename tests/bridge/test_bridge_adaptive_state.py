@@ -100,7 +100,9 @@ def test_a_simulation_continues_a_run():
 
     def run(method, x, steps):
         times = [steps * method.step_time]
-        return st.simulate(method, x, times[0], 2, ["x"], times=times, trajectories=[0], backend="numpy").trajectories.values[0, -1]
+        return st.simulate(method, x, times[0], 2, ["x"], times=times, trajectories=[0], backend="numpy").trajectories.values[
+            0, -1
+        ]
 
     whole = run(st.Adam(oracle, plan), X0, 137)
     x, m, v = run(st.Adam(oracle, plan), X0, 37)
