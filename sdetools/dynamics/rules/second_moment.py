@@ -93,8 +93,10 @@ class SecondMoment(WithoutGain):
         return columns(self.plan.etas(steps), self.plan.betas(steps), self.beta2, self.eps, self.lag, share)
 
 
-def second_moments(g: Any, v: Any, beta2: Any, eps: Any, lag: Any, share: Any) -> tuple[Any, Any]:
-    """Return v' = beta2 v + (1 - beta2) g^2 and the denominator sqrt(v' / share) + eps, or sqrt(v / share) + eps if `lag` > 0.
+def second_moments(g: Any, v: Any, beta2: Any, eps: Any, lag: Any, share: Any) -> tuple[Any, Any, Any]:
+    """Return v' = beta2 v + (1 - beta2) g^2, and r and s of the denominator s / r = sqrt(v' / share) + eps.
+
+    If `lag` > 0, v takes the place of v' there. r = sqrt(share) is a number and s = sqrt(v') + eps r, so that the bias correction needs no division per coordinate.
 
     Args:
         g: The noisy gradient, `(dim,)`, `(dim, paths)` or a traced value.
@@ -104,8 +106,8 @@ def second_moments(g: Any, v: Any, beta2: Any, eps: Any, lag: Any, share: Any) -
         lag: 1 for the denominator of a lagged rule, 0 for the current one.
         share: The bias correction 1 - beta2^(k+1), or 1.
     """
-    new = beta2 * v + (1 - beta2) * (g * g)
-    return new, np.sqrt(select(lag > 0, v, new)) / np.sqrt(share) + eps
+    new, root = beta2 * v + (1 - beta2) * (g * g), np.sqrt(share)
+    return new, root, np.sqrt(select(lag > 0, v, new)) + eps * root
 
 
 class RMSProp(SecondMoment):
@@ -168,8 +170,8 @@ class RMSProp(SecondMoment):
     def rule(state: State, oracle: Oracle, eta: Any, beta: Any, beta2: Any, eps: Any, lag: Any, share: Any) -> State:
         x, b, v = state
         g = oracle(x)
-        v, size = second_moments(g, v, beta2, eps, lag, share)
-        b = beta * b + g / size
+        v, root, size = second_moments(g, v, beta2, eps, lag, share)
+        b = beta * b + root * (g / size)
         return x - eta * b, b, v
 
 
@@ -237,8 +239,8 @@ class Adam(SecondMoment):
         x, m, v = state
         g = oracle(x)
         m = beta * m + (1 - beta) * g
-        v, size = second_moments(g, v, beta2, eps, lag, share)
-        return x - eta / m_share * (m / size), m, v
+        v, root, size = second_moments(g, v, beta2, eps, lag, share)
+        return x - eta * root / m_share * (m / size), m, v
 
     def whole_run(self, steps: int) -> np.ndarray:
         m_share = 1 - np.cumprod(self.plan.betas(steps)) if self.bias_correction else 1.0

@@ -6,7 +6,7 @@ and 64 paths: with batch means, and as if steps were independent. Each process h
 - SGD on a quadratic, an autoregression, eta lam = 0.1, and SGDM with beta = 0.9: the variance in closed form.
 - Euler's scheme for a double well at eps = 0.35, dt = 0.1: the stationary law of the chain, from a linear system on a grid.
 
-    python benchmarks/coverage.py --replications 10000
+    python benchmarks/interval_coverage.py --replications 10000
 """
 
 from __future__ import annotations
