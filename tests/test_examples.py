@@ -21,6 +21,7 @@ def _output(name: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_example_is_here():
     """The list of examples is complete."""
     assert {f.stem for f in EXAMPLES.glob("*.py")} == {
+        "adaptive",
         "first_gap",
         "least_squares",
         "own_loss",
@@ -59,6 +60,22 @@ def test_least_squares(capsys, tmp_path, monkeypatch):
     assert rates[0] >= rates[1] > 0
     for name in ("risk", "batches", "dropping"):
         assert (tmp_path / f"least_squares_{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_adaptive(capsys, tmp_path, monkeypatch):
+    """Momentum's part vanishes with h at fixed beta_1 only, near its law; SGD and Adam end near their own rest points."""
+    monkeypatch.chdir(tmp_path)
+    printed = _output("adaptive", capsys)
+    orders = [float(found) for found in re.findall(r"order ([\d.]+) in h", printed)]
+    assert len(orders) == 3 and all(0.8 < found < 1.5 for found in orders)  # beta_1 = 0.9 has the longest memory, 20 of 160 steps
+    ratios = [[float(one) for one in line.split(", ")] for line in re.findall(r": ([\d., ]+)$", printed, re.MULTILINE)][:3]
+    assert all(abs(one[-1] - 1) < 0.3 for one in ratios)
+    kept = [float(one) for one in re.search(r"= 2h: (.*) does", printed).group(1).split(", ")]
+    assert all(-0.13 < one < -0.09 for one in kept)
+    ends = {name: float(x) for name, x in re.findall(r"(SGD|Adam): x\(6\) = ([\d.]+)", printed)}
+    assert ends == {"SGD": pytest.approx(2 ** (1 / 6), abs=0.015), "Adam": pytest.approx(1.0, abs=0.015)}
+    for name in ("momentum", "manifold"):
+        assert (tmp_path / f"adaptive_{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_own_loss(capsys):
