@@ -28,6 +28,7 @@ from sdetools.bridge.batches import Batches, is_stream, read_stream
 from sdetools.bridge.hessian_products import Derivatives
 from sdetools.bridge.modules import Objective, checked_copy, checked_module
 from sdetools.bridge.population import Population
+from sdetools.bridge.svag import svag_of
 from sdetools.bridge.trial import TOLERANCE, Methods, TrainingRuns, Trial, WorkProgress
 from sdetools.results.protocol import BY_HAND, Origin, Result, call_text, plain
 
@@ -123,6 +124,10 @@ class AdamTrial(Result):
         ends = [f"{_mean(part):.4g}" for part in (found.momentum, found.plain)]
         rows = [
             ("optimiser", self.optimiser),
+            (
+                "measured",
+                f"the training loss after {found.steps} steps from this checkpoint and state, with beta_1 and without, on the same batches",
+            ),
             ("loss before; with momentum, without", f"{found.before:.4g}; {ends[0]}, {ends[1]}"),
             (
                 f"progress lacking, {len(found.plain)} pairs of {found.steps} steps",
@@ -155,14 +160,16 @@ def diagnose_adam(
     seeds: int = 6,
     steps: int = 400,
     pieces: int = 1,
+    clip_norm: float | None = None,
     device: Any = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> AdamTrial:
     """Train copies of a network by its Adam or AdamW, and by the same with beta_1 = 0, on the same batches, and compare their progress.
 
-    Both continue from the present parameters and the present state of `optimizer`, at constant learning rates. Model, optimiser and torch's generator are
-    not changed. The answer is uncalibrated, unlike that of `diagnose` for SGD: it is the trial's, for runs as long as the trial.
+    Both continue from the present parameters and the present state of `optimizer`, at its present learning rates, which stay constant: a scheduler is not
+    followed. Model, optimiser and torch's generator are not changed, and a network keeps its precision. What is measured is the progress of the training loss
+    over `steps` steps. The answer is uncalibrated, unlike that of `diagnose` for SGD: it is the trial's, for runs as long as the trial.
 
     Args:
         model: The network at the checkpoint, in training or evaluation mode.
@@ -174,12 +181,14 @@ def diagnose_adam(
         seeds: The number of pairs, at least 2; fewer than six give an interval and no answer.
         steps: The number of steps of a run.
         pieces: The number of pieces in which a batch passes through the network, where it does not fit into memory.
+        clip_norm: The largest norm of all gradients together, if your loop clips by `torch.nn.utils.clip_grad_norm_`; None for no clipping.
         device: The device; None for that of the model.
         seed: The seed of shuffles and dropout.
         progress: Called with the units of work done and in total.
 
     Raises:
-        ValueError: If the optimiser is another one, has beta_1 = 0 already or parameters that are not the model's, or as for `diagnose`.
+        ValueError: If the optimiser is another one, has beta_1 = 0 already, learning rates of 0, SVAG or parameters that are not the model's, or as for
+            `diagnose`.
 
     Example:
         >>> torch.manual_seed(0).initial_seed()
@@ -194,10 +203,11 @@ def diagnose_adam(
     checked_module(model)
     places = {id(p): i for i, p in enumerate(model.parameters())}
     _check_optimizer(optimizer, places)
+    clip = None if clip_norm is None else _check.positive("clip_norm", clip_norm, "Leave it out for no clipping.")
     seeds = _check.count("seeds", seeds, least=2, hint="One pair has no interval.")
     steps, pieces = _check.count("steps", steps), _check.count("pieces", pieces)
     net = checked_copy(model, device)
-    dtype, notes = next(p.dtype for p in net.parameters() if p.requires_grad), []
+    dtype, notes = next(p.dtype for p in net.parameters() if p.requires_grad), _remarks(optimizer)
     if stream := is_stream(data):
         data, batch_size = read_stream(data, steps, batch_size)
     source = Batches(data, batch_size, device, dtype)
@@ -211,15 +221,15 @@ def diagnose_adam(
     stream_of = lambda which: 1_000 * (seed + 1) + which  # noqa: E731
     with torch.random.fork_rng(devices=[] if device is None or torch.device(device).type == "cpu" else None):
         torch.manual_seed(seed)
-        derivatives = Derivatives(net, objective, source.fresh(stream_of(0), 0))
+        derivatives = Derivatives(net, objective, source.fresh(stream_of(0), 0), second=False)
         torch.manual_seed(seed)
         population = Population(derivatives, source, stream_of(2), tick, 2 * seeds * steps)
-        runs = TrainingRuns(model, objective, population, _methods(optimizer, places), device, stream_of, tick)
+        runs = TrainingRuns(model, objective, population, _methods(optimizer, places), device, stream_of, tick, clip)
         found = runs.trial(seeds, steps)
     tick.end()
     moved = {id(p): p for group in optimizer.param_groups if float(group["betas"][0]) for p in group["params"] if p.requires_grad}
     return AdamTrial(
-        _described(optimizer),
+        _described(optimizer) + ("" if clip is None else f", gradients clipped to the norm {clip:g}"),
         source.size,
         found,
         sum(p.numel() * p.element_size() for p in moved.values()),
@@ -232,13 +242,31 @@ def diagnose_adam(
 def _check_optimizer(optimizer: Any, places: dict[int, int]) -> None:
     """Raise a ValueError unless `optimizer` is torch's Adam or AdamW with momentum, of parameters in `places`, numbers by the parameter's id."""
     if type(optimizer) not in KINDS:
+        inner = isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer)
+        hint = "Pass its attribute `optimizer`." if inner else "For SGD with momentum see `diagnose`."
+        raise ValueError(f"`optimizer` must be torch.optim.Adam or AdamW; got {type(optimizer).__name__}. {hint}")
+    if (svag := svag_of(optimizer)) is not None:
         raise ValueError(
-            f"`optimizer` must be torch.optim.Adam or AdamW; got {type(optimizer).__name__}. For SGD with momentum see `diagnose`."
+            f"`optimizer` must be without SVAG, which the runs of the trial have not; got one with l={svag.l}. Pass the optimiser of the run itself."
+        )
+    if not any(float(group["lr"]) for group in optimizer.param_groups):
+        raise ValueError(
+            "`optimizer` must have a learning rate above 0 in some group; got 0, as before a warm-up. Take a checkpoint after it."
         )
     if not any(float(group["betas"][0]) for group in optimizer.param_groups):
         raise ValueError("`optimizer` must have beta_1 above 0 in some group; got 0, so that both methods are the same.")
     if any(id(p) not in places for group in optimizer.param_groups for p in group["params"]):
         raise ValueError("`optimizer` must be of the model's own parameters; got others. Make it from model.parameters().")
+
+
+def _remarks(optimizer: torch.optim.Optimizer) -> list[str]:
+    """Return remarks on what of the user's loop the trial has not: a scheduler, and functions that are called around the steps."""
+    notes = []
+    if any("initial_lr" in group for group in optimizer.param_groups):
+        notes.append("learning rates are constant at their present values: the scheduler is not followed")
+    if any(getattr(optimizer, name, None) for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")):
+        notes.append("hooks of the optimiser are not called: for clipping pass clip_norm=")
+    return notes
 
 
 def _methods(optimizer: torch.optim.Optimizer, places: dict[int, int]) -> Methods:

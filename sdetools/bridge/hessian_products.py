@@ -44,6 +44,10 @@ class Derivatives:
             so.
         objective: The loss of the network on a batch, `objective(net, batch)`.
         batch: A batch on which autograd's second derivatives are compared with differences.
+        second: Whether Hessian products are needed; without them, the network keeps its precision and nothing is compared.
+
+    Raises:
+        ValueError: If the network and the loss have no gradient.
 
     Attributes:
         note: Why products are differences; empty if they are second derivatives by autograd.
@@ -52,9 +56,12 @@ class Derivatives:
         dtype: The type of gradients, that of the first parameter.
     """
 
-    def __init__(self, net: torch.nn.Module, objective: Objective, batch: Any) -> None:
+    def __init__(self, net: torch.nn.Module, objective: Objective, batch: Any, second: bool = True) -> None:
         self.objective, self.note, self.cast = objective, "", False
         self._take(net)
+        if not second:
+            self._check_gradient(batch)
+            return
         if self.dtype in (torch.float16, torch.bfloat16):
             self._take(net.float(), cast=True)
         cause = self._refused(batch)
@@ -63,11 +70,21 @@ class Derivatives:
             double = _doubled(self)
             if double is not None and _runs(double, batch):
                 self._take(double.net, cast=True)
-            elif not _runs(self, batch):
-                raise ValueError(
-                    f"`model` and the loss must have a gradient; torch raised: {cause}. A recurrent network on a GPU must be in training mode: "
-                    "call model.train()."
-                )
+            else:
+                self._check_gradient(batch)
+
+    def _check_gradient(self, batch: Any) -> None:
+        """Raise a ValueError if the loss of `batch` has no gradient."""
+        try:
+            self.gradient(batch)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            cause = str(error).strip().splitlines()[0].rstrip(".")
+            raise ValueError(
+                f"`model` and the loss must have a gradient; torch raised: {cause}. A recurrent network on a GPU must be in training mode: "
+                "call model.train()."
+            ) from error
 
     def _take(self, net: torch.nn.Module, cast: bool = False) -> None:
         """Set the network and what depends on it: `params`, `dim` and `dtype`.

@@ -129,6 +129,7 @@ class TrainingRuns:
         device: The device of the runs; None for that of the model.
         stream: A function that returns the seed of a shuffle: `stream(3)` for the evaluation, `stream(10 + i)` for run i.
         tick: Called after every step, for progress.
+        clip_norm: The largest norm of a gradient, over all trainable parameters; longer ones are shortened to it. None for no clipping.
 
     Attributes:
         gradients: The number of batch gradients computed so far, with an evaluation as a third of a gradient per batch.
@@ -136,10 +137,10 @@ class TrainingRuns:
 
     def __init__(
         self, model: torch.nn.Module, objective: Objective, population: Population, make: Methods,
-        device: Any, stream: Callable[[int], int], tick: Callable[[], None],
+        device: Any, stream: Callable[[int], int], tick: Callable[[], None], clip_norm: float | None = None,
     ) -> None:  # fmt: skip
         self.model, self.objective, self.population, self.device = model, objective, population, device
-        self.make, self.stream, self.tick, self.gradients = make, stream, tick, 0.0
+        self.make, self.stream, self.tick, self.gradients, self.clip_norm = make, stream, tick, 0.0, clip_norm
         self._runs: dict[tuple[int, bool], _Run] = {}
         source = population.source
         count = max(1, min(source.per_epoch, EVALUATED // source.size))
@@ -206,6 +207,8 @@ class TrainingRuns:
                 return
             for p in own:  # the gradient of an embedding may be sparse
                 p.grad = None if p.grad is None else p.grad.to_dense()
+            if self.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(own, self.clip_norm)
             run.optimiser.step()
             self.tick()
         run.steps = steps

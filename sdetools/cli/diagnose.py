@@ -65,6 +65,7 @@ def diagnose(file: str, out: str | None, **options: Any) -> None:
 @click.option("--seeds", type=int, default=6, show_default=True, help="Pairs of runs; fewer than six decide nothing.")
 @click.option("--steps", type=int, default=400, show_default=True, help="Steps of a run.")
 @click.option("--pieces", type=int, default=1, show_default=True, help="Pieces in which a batch passes through the network.")
+@click.option("--clip-norm", type=float, help="Largest norm of a gradient, if the run clips. [default: no clipping]")
 @click.option("--device", help="Device, for example cuda. [default: the device of the model]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--out", type=click.Path(), help="Folder for adam_trial.json.")

@@ -1,6 +1,7 @@
 """The paired trial of Adam and Adam with beta_1 = 0: against equations written out here, and on losses with a known answer."""
 
 import copy
+import itertools
 import json
 import math
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdetools.bridge import diagnose_adam
+from sdetools.bridge import SVAG, diagnose_adam
 from sdetools.bridge.adam_trial import UNCALIBRATED
 
 MSE = torch.nn.functional.mse_loss
@@ -135,7 +136,119 @@ def test_streams_pieces_and_parameters_outside_the_optimiser():
     assert found.trial.plain == pytest.approx(whole.trial.plain, rel=1e-10)
 
 
+def decayed(model):
+    """Groups as people make them: no decay of biases and norms."""
+    own = list(model.parameters())
+    return [{"params": [p for p in own if p.ndim > 1]}, {"params": [p for p in own if p.ndim < 2], "weight_decay": 0.0}]
+
+
+def network(*parts):
+    torch.manual_seed(5)
+    return torch.nn.Sequential(*(parts or (torch.nn.Linear(3, 8), torch.nn.LayerNorm(8), torch.nn.GELU(), torch.nn.Linear(8, 1))))
+
+
+class Mixed(torch.nn.Module):
+    """A first layer in bfloat16 below one in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.low, self.top = torch.nn.Linear(3, 8).bfloat16(), torch.nn.Linear(8, 1)
+
+    def forward(self, x):
+        return self.top(torch.tanh(self.low(x.bfloat16())).float())
+
+
+class Dicts(torch.utils.data.Dataset):
+    """Samples as dicts, as tokenisers make them."""
+
+    x, y = regression(64, dtype=torch.float32)
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, i):
+        return {"x": self.x[i], "y": self.y[i]}
+
+
+def autocast(net, batch):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return MSE(net(batch[0]).float(), batch[1])
+
+
+def frozen():
+    model = network()
+    model[0].requires_grad_(False)
+    return model
+
+
+BROUGHT = {
+    "groups": (network, {}),
+    "frozen parameters in the optimiser": (frozen, {}),
+    "bfloat16": (lambda: network().bfloat16(), {"loss_of": lambda net, b: MSE(net(b[0].bfloat16()).float(), b[1])}),
+    "mixed precision": (Mixed, {}),
+    "autocast": (network, {"loss_of": autocast}),
+    "batch normalisation and dropout": (
+        lambda: network(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1)),
+        {},
+    ),
+    "dicts": (
+        network,
+        {"data": torch.utils.data.DataLoader(Dicts(), 8, shuffle=True), "loss_of": lambda net, b: MSE(net(b["x"]), b["y"])},
+    ),
+    "fused": (network, {"fused": True}),
+    "a tensor as learning rate": (network, {"lr": torch.tensor(0.01)}),
+    "amsgrad": (network, {"amsgrad": True}),
+}
+
+
+@pytest.mark.parametrize("name", BROUGHT)
+def test_what_people_bring(name):
+    """A loader, AdamW in two groups after three steps of a run with a scheduler: the trial runs, and leaves model, optimiser and scheduler alone."""
+    make, more = BROUGHT[name]
+    more = dict(more)
+    model, data = make(), torch.utils.data.TensorDataset(Dicts.x, Dicts.y)
+    loader = more.pop("data", torch.utils.data.DataLoader(data, 8, shuffle=True, drop_last=True))
+    loss_of = more.pop("loss_of", None)
+    optimizer = torch.optim.AdamW(decayed(model), lr=more.pop("lr", 0.01), **more)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+    for batch in itertools.islice(iter(loader), 3):
+        optimizer.zero_grad()
+        (loss_of(model, batch) if loss_of else MSE(model(batch[0]), batch[1])).backward()
+        optimizer.step()
+        scheduler.step()
+    kept = copy.deepcopy((model.state_dict(), optimizer.state_dict(), scheduler.state_dict()))
+    found = diagnose_adam(model, None if loss_of else MSE, loader, optimizer, loss_of=loss_of, seeds=2, steps=25)
+    assert found.works and found.trial.momentum.mean() < 0.9 * found.trial.before and found.batch_size == 8
+    assert "the scheduler is not followed" in str(found) and f"lr={float(optimizer.param_groups[0]['lr']):g}" in str(found)
+    assert found.freed == sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    for before, after in zip(kept, (model.state_dict(), optimizer.state_dict(), scheduler.state_dict())):
+        assert str(before) == str(after)
+
+
+def test_clipping_is_that_of_the_users_loop():
+    """Batches of all samples, so that the runs have no noise: they end where torch's clipped loop ends."""
+    x, y = regression()
+    model = torch.nn.Linear(3, 1).double()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    found = diagnose_adam(model, MSE, (x, y), optimizer, len(x), seeds=2, steps=20, clip_norm=0.5)
+    own = copy.deepcopy(model)
+    other = torch.optim.AdamW(own.parameters(), lr=0.05)
+    for _ in range(20):
+        other.zero_grad()
+        MSE(own(x), y).backward()
+        torch.nn.utils.clip_grad_norm_(own.parameters(), 0.5)
+        other.step()
+    assert found.trial.momentum == pytest.approx([MSE(own(x), y).item()] * 2, rel=1e-12)
+    assert "gradients clipped to the norm 0.5" in str(found)
+    free = diagnose_adam(model, MSE, (x, y), optimizer, len(x), seeds=2, steps=20)
+    assert abs(free.trial.momentum[0] / found.trial.momentum[0] - 1) > 1e-3
+    optimizer.register_step_pre_hook(lambda *_: None)
+    assert "for clipping pass clip_norm=" in str(diagnose_adam(model, MSE, (x, y), optimizer, len(x), seeds=2, steps=2))
+
+
 NET = torch.nn.Linear(3, 1).double()
+UNDER_SVAG = torch.optim.AdamW(NET.parameters())
+SVAG(UNDER_SVAG, 3)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +259,13 @@ NET = torch.nn.Linear(3, 1).double()
         ({"optimizer": None}, "got NoneType"),
         ({"optimizer": torch.optim.Adam(NET.parameters(), lr=0.1, betas=(0.0, 0.9))}, "beta_1 above 0"),
         ({"optimizer": torch.optim.Adam(torch.nn.Linear(3, 1).parameters())}, "the model's own parameters"),
+        ({"optimizer": torch.optim.Adam(NET.parameters(), lr=0.0)}, "learning rate above 0 in some group; got 0"),
+        (
+            {"optimizer": torch.optim.lr_scheduler.StepLR(torch.optim.Adam(NET.parameters()), 3)},
+            "got StepLR. Pass its attribute `optimizer`.",
+        ),
+        ({"optimizer": UNDER_SVAG}, "without SVAG, which the runs of the trial have not; got one with l=3"),
+        ({"clip_norm": 0}, "`clip_norm` must be a positive number"),
         ({"seeds": 1}, "`seeds`"),
         ({"steps": 0}, "`steps`"),
         ({"pieces": 9}, "`pieces` must be at most the batch size, 4"),
