@@ -319,8 +319,9 @@ _REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"beta2": 1.0, "bias_correction": True, "lagged": True}, "bias_correction=False"),
     ({"eps": -1e-8}, "`eps`"),
     ({"second_moment": [1.0, -1.0]}, "`second_moment`"),
+    ({"steps_taken": -1}, "`steps_taken`"),
 )
-_LAGGED: dict[str, Any] = {"beta2": 0.9, "eps": 0.1, "lagged": True, "second_moment": [0.5, 2.0]}
+_LAGGED: dict[str, Any] = {"beta2": 0.9, "eps": 0.1, "lagged": True, "second_moment": [0.5, 2.0], "steps_taken": 7}
 ENTRIES = (
     OptimiserEntry(
         Adam,
