@@ -124,6 +124,21 @@ def test_a_schedule_is_read_on_the_clock_of_samples():
     assert large.plan.betas(3) == pytest.approx([0.8, 0.6, 0.6])
 
 
+def test_long_schedules_and_batches_that_pass_their_end():
+    plan = st.schedules.from_arrays(np.linspace(0.4, 0.01, 120), np.linspace(0.5, 0.9, 120))
+    slow = st.svag(st.SGDM(ORACLE, plan), 3).plan
+    assert slow.etas(363) == pytest.approx(np.repeat(plan.etas(121), 3) / 3)
+    large = st.square_root_rule(st.Adam(ORACLE, st.schedules.from_arrays([0.4, 0.3, 0.2, 0.1, 0.05], 0.9)), 3).plan
+    assert large.etas(4) == pytest.approx(np.array([0.4, 0.1, 0.05, 0.05]) * math.sqrt(3))
+    rates = st.square_root_rule(st.Adam(ORACLE, plan), 1.5).plan.etas(90)
+    assert rates == pytest.approx(plan.etas(200)[[3 * j // 2 for j in range(90)]] * math.sqrt(1.5))
+
+
+def test_svag_of_an_oracle_is_that_of_noise():
+    one, other = st.svag(ORACLE, 3), st.noise.svag(ORACLE, 3)
+    assert one.sigma == other.sigma == 3 * math.sqrt(3) and one.noise.identity == other.noise.identity
+
+
 def test_svag_of_sgd_keeps_its_sde():
     sgd = st.SGD(ORACLE, BARE)
     made = st.svag(sgd, 4)
