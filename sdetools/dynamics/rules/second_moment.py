@@ -240,7 +240,7 @@ class Adam(SecondMoment):
         g = oracle(x)
         m = beta * m + (1 - beta) * g
         v, root, size = second_moments(g, v, beta2, eps, lag, share)
-        return x - eta * root / m_share * (m / size), m, v
+        return x - eta / m_share * (root * (m / size)), m, v  # at beta = 0 the bits of RMSProp
 
     def whole_run(self, steps: int) -> np.ndarray:
         m_share = 1 - np.cumprod(self.plan.betas(steps)) if self.bias_correction else 1.0
