@@ -58,8 +58,8 @@ def state_to_torch(
         >>> p = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
         >>> optimizer = torch.optim.Adam([p])
         >>> optimizer.load_state_dict(state_to_torch(method, ([2.0], [0.25], [0.5]), 3))
-        >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"], optimizer.state[p]["exp_avg"]
-        (0.125, (0.5, 0.999), tensor([0.2500], dtype=torch.float64))
+        >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"], optimizer.state[p]["exp_avg"].tolist()
+        (0.125, (0.5, 0.999), [0.25])
     """
     steps = _check.count("steps", steps, least=0)
     if type(method) not in KINDS:
