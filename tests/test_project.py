@@ -443,7 +443,7 @@ def test_the_version_is_defined_once():
 
 
 def test_the_package_contains_its_data_files():
-    for name in ("py.typed", "report/template.html", "report/style.css"):
+    for name in ("py.typed", "report/template.html", "report/style.css", "report/filter.js"):
         assert (PACKAGE / name).is_file()
 
 

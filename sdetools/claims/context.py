@@ -263,6 +263,8 @@ class ClaimContext:
         from matplotlib.axes import Axes
         from matplotlib.figure import Figure
 
+        from sdetools.plots.description import describe
+
         if not isinstance(figure, (Axes, Figure)) and callable(figure):
             figure = figure()
         if not isinstance(figure, (Axes, Figure)):
@@ -270,7 +272,7 @@ class ClaimContext:
                 f"the figure `{name}` must be a matplotlib Figure, its Axes, or a function that returns one; got {figure!r}."
             )
         taken = {item.slug for item in self.record.figures}
-        self.record.figures.append(Drawing(name, slug_of(name, taken), svg_text(figure), caption))
+        self.record.figures.append(Drawing(name, slug_of(name, taken), svg_text(figure), caption, *describe(figure)))
 
     def table(self, name: str, rows: Sequence[Sequence[Any] | Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
         """Add a table to the report; ValueError for a name that is used twice, rows of wrong length, or no headings.

@@ -70,12 +70,23 @@ class Control:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a claim: its `name`, its file `slug`.svg with the text `svg`, and its caption."""
+    """A figure of a claim.
+
+    Attributes:
+        name: Its name, unique within the claim.
+        slug: The stem of its file's name.
+        svg: The text of the file `slug`.svg.
+        caption: The caption, with formulas between dollar signs.
+        axes: What is on its axes, in words, with formulas between dollar signs.
+        seen: What is drawn, in the same form.
+    """
 
     name: str
     slug: str
     svg: str
     caption: str
+    axes: str = ""
+    seen: str = ""
 
 
 @dataclass(frozen=True)

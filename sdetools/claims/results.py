@@ -73,6 +73,18 @@ class MeasurementResult:
         """Upper end of the interval; inf where the error is unknown."""
         return self.interval.high
 
+    @property
+    def excess(self) -> float:
+        """How far the interval extends beyond the accepted range, in units of half of its width: at most 0 inside, inf without a finite interval.
+
+        The unit of a range with one finite end is the size of that end, or the width of the interval if that is larger.
+        """
+        if not self.interval.finite or not math.isfinite(self.value):
+            return math.inf
+        _, start, end = in_tolerances(self)
+        beyond = [end - 1] if math.isfinite(self.accept_high) else []
+        return max([*beyond, -1 - start] if math.isfinite(self.accept_low) else beyond, default=0.0)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the measurement as a dict for `results.json`; the range is `accept`, a list of two. Infinite values and NaN become None."""
         return {
@@ -139,6 +151,8 @@ class ClaimResult:
         figures, tables, notes: What the claim has added to the report.
         traceback: The traceback of an error, else empty.
         bad_input: Whether the claim ended with a ValueError.
+        file: The claim's file, relative to the current folder where it lies below it; empty if not known.
+        line: The first line of the claim's function; 0 if not known.
     """
 
     id: str
@@ -156,9 +170,23 @@ class ClaimResult:
     notes: tuple[str, ...] = ()
     traceback: str = ""
     bad_input: bool = False
+    file: str = ""
+    line: int = 0
+
+    @property
+    def worst(self) -> MeasurementResult | None:
+        """The measurement that stands most against support; None if every interval is inside and every control failed.
+
+        It is the measurement whose interval extends the farthest beyond its accepted range, in units of that range, among those outside if
+        there are any, else among those that are undecided; if all are inside, that of the controls which did not fail, in the same order.
+        """
+        open_ = [item for item in self.measurements if item.state != INSIDE]
+        if not open_:
+            open_ = [item for control in self.controls if not control.failed for item in control.measurements]
+        return max(open_, key=lambda item: (item.state == DISJOINT, item.excess), default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the claim as a dict for `results.json`, without figures, tables, notes and traceback."""
+        """Return the claim as a dict for `results.json`, without figures, tables, notes, traceback and its place."""
         return {
             "id": self.id,
             "statement": self.statement,
@@ -249,7 +277,7 @@ class Results(Result):
         colours = {SUPPORTED: COLOURS[2], CONTRADICTED: COLOURS[1], INCONCLUSIVE: COLOURS[5]}
         rows = [(item, i, one) for item in self.claims for i, one in enumerate(item.measurements)]
         names = [item.id if i == 0 else "" for item, i, _ in rows]
-        values = np.array([_in_tolerances(one) for *_, one in rows]).reshape(-1, 3).T
+        values = np.array([in_tolerances(one) for *_, one in rows]).reshape(-1, 3).T
         return figure_of(tolerance_plot(names, values, [colours.get(item.verdict, FAINT) for item, *_ in rows], ax))
 
     @property
@@ -286,8 +314,15 @@ class Results(Result):
         write_text(out / "results.json", self.to_json())
 
 
-def _in_tolerances(item: MeasurementResult) -> tuple[float, float, float]:
-    """Value and interval on a scale on which the accepted range is [-1, 1], or has its one end at 1 or -1."""
+def in_tolerances(item: MeasurementResult) -> tuple[float, float, float]:
+    """Return value and interval on a scale on which the accepted range is [-1, 1], or has its one end at 1 or -1.
+
+    Args:
+        item: The measurement. Infinite ends remain infinite.
+
+    Returns:
+        The triple (value, low, high).
+    """
     low, high = item.accept_low, item.accept_high
     if math.isfinite(low) and math.isfinite(high):
         middle, unit = (low + high) / 2, (high - low) / 2

@@ -9,8 +9,10 @@ have probability at most q^2 = 1e-5 for a true claim. A number without draws tha
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from sdetools.claims.definition import Claim
 from sdetools.claims.measurement import FALSE_SUPPORT, FLAG, judge_measurement
@@ -112,7 +114,16 @@ def judge(outcome: Outcome, again: Outcome | None = None) -> ClaimResult:
         notes=tuple(outcome.record.notes),
         traceback=outcome.traceback,
         bad_input=outcome.bad_input,
+        file=_place(outcome.claim.path),
+        line=outcome.claim.line,
     )
+
+
+def _place(path: Path) -> str:
+    """Return the path of a file as text, relative to the current folder where it lies below it."""
+    with contextlib.suppress(ValueError, OSError):
+        return path.relative_to(Path.cwd()).as_posix()
+    return path.as_posix()
 
 
 def judge_control(control: Control) -> ControlResult:

@@ -5,6 +5,10 @@ from .curves import (
     gap_curve as gap_curve,
     loglog_orders as loglog_orders,
 )
+from .description import (
+    FigureText as FigureText,
+    describe as describe,
+)
 from .intervals import (
     interval_plot as interval_plot,
     tolerance_plot as tolerance_plot,

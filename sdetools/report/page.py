@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import importlib.resources
 import math
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdetools.report.typeset import typeset
+from sdetools.report.images import data_url, in_words
+from sdetools.report.quoting import cell, quoted_interval, quoted_tolerance, quoted_value, seconds
+from sdetools.report.typeset import plain, typeset
 
 if TYPE_CHECKING:
     from sdetools.claims import ClaimResult, MeasurementResult, Results
 
 MARKS = {
-    "supported": ("✓", "supported"),
     "contradicted": ("✗", "contradicted"),
+    "error": ("!", "error"),
     "inconclusive": ("?", "inconclusive"),
     "not run": ("–", "not-run"),
-    "error": ("!", "error"),
+    "supported": ("✓", "supported"),
 }
+"""The verdicts in the order of the page, failures first, with their symbols and the names of their classes."""
+OPEN = ("contradicted", "error", "inconclusive")
+"""The verdicts whose claims are open when the page is opened."""
 
 
 def render(results: Results) -> str:
     """Return the report on a run of claims as the text of an HTML page.
 
-    The page is self-contained: it includes style, figures and formulas, and has no script.
+    Claims that are contradicted, raised an error or are inconclusive come first and are open, each with its worst interval and what would
+    decide. Those that were not run follow, then the supported ones by file. The page is self-contained: it includes style, figures, formulas, and
+    a script that filters and sorts the claims; without JavaScript the page is complete.
 
     Args:
         results: The results of `st.verify`.
@@ -42,6 +52,7 @@ def render(results: Results) -> str:
     """
     import jinja2
 
+    from sdetools.claims.deciding import deciding
     from sdetools.claims.measurement import FALSE_CONTRADICTION, FALSE_SUPPORT
 
     environment = jinja2.Environment(
@@ -51,19 +62,42 @@ def render(results: Results) -> str:
         undefined=jinja2.StrictUndefined,
         loader=jinja2.FunctionLoader(_file_of_package),
     )
+    script = _file_of_package("filter.js")
     environment.filters.update(typeset=typeset, cell=cell, seconds=seconds)
     environment.globals.update(
         marks=MARKS,
+        opened=OPEN,
         rates=(FALSE_SUPPORT, FALSE_CONTRADICTION),
         bar=interval_bar,
         value=quoted_value,
         interval=quoted_interval,
         tolerance=quoted_tolerance,
-        image=_data_url,
+        image=data_url,
+        in_words=in_words,
         reason=_reason,
+        worst=_worst,
+        decides=lambda claim: deciding(claim, results),
+        words=_searched,
+        margin=_margin,
+        files=by_file,
         style=_file_of_package("style.css"),
+        script=script,
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    return environment.get_template("template.html").render(results=results).lstrip()
+    page = environment.get_template("template.html").render(results=results).lstrip()
+    return re.sub(r"^[ \t]+(?=<)|^\s+$", "", page, flags=re.MULTILINE)  # the indentation of the template
+
+
+def by_file(claims: Sequence[ClaimResult]) -> dict[str, list[ClaimResult]]:
+    """Return claims by their files, in the order of their first claims.
+
+    Args:
+        claims: The claims.
+    """
+    found: dict[str, list[ClaimResult]] = {}
+    for item in claims:
+        found.setdefault(item.file, []).append(item)
+    return found
 
 
 def write(results: Results, out: str | os.PathLike[str]) -> Path:
@@ -113,100 +147,21 @@ def interval_bar(item: MeasurementResult) -> Any:
         """Return the horizontal coordinate of the number `v` in the SVG; infinite numbers lie at its left and right edges."""
         if math.isinf(v):
             return 0.0 if v < 0 else width
-        return pad + (width - 2 * pad) * (v - left) / (right - left)
+        return round(pad + (width - 2 * pad) * (v - left) / (right - left), 1)
 
     a, b, low, high = (at(v) for v in (item.accept_low, item.accept_high, item.low, item.high))
-    parts = [
-        f'<line class="axis" x1="0" x2="{width:g}" y1="13" y2="13"/>',
-        f'<rect class="accept" x="{a:.1f}" y="4" width="{max(b - a, 1.5):.1f}" height="18" rx="2"/>',
-    ]
+    parts = [f'<path class="a" d="M{a:g} 4H{max(b, a + 1.5):g}V22H{a:g}z"/>']
     if item.expected is not None and math.isfinite(item.expected):
-        parts.append(f'<line class="expected" x1="{at(item.expected):.1f}" x2="{at(item.expected):.1f}" y1="4" y2="22"/>')
-    parts.append(f'<line class="interval" x1="{low:.1f}" x2="{max(high, low + 0.1):.1f}" y1="13" y2="13"/>')
-    for end, value in ((low, item.low), (high, item.high)):
-        if math.isfinite(value) and item.low != item.high:
-            parts.append(f'<line class="end" x1="{end:.1f}" x2="{end:.1f}" y1="9" y2="17"/>')
+        parts.append(f'<path class="e" d="M{at(item.expected):g} 4V22"/>')
+    finite = [end for end, value in ((low, item.low), (high, item.high)) if math.isfinite(value) and item.low != item.high]
+    ends = "".join(f"M{end:g} 9V17" for end in finite)
+    if item.low != item.high:
+        parts.append(f'<path class="i" d="M{low:g} 13H{max(high, low + 0.1):g}{ends}"/>')
     if math.isfinite(item.value):
-        parts.append(f'<circle class="dot" cx="{at(item.value):.1f}" cy="13" r="3.6"/>')
+        parts.append(f'<circle cx="{at(item.value):g}" cy="13" r="3.6"/>')
     where = {"inside": "inside", "disjoint": "outside", "across": "across an edge of"}[item.state]
     svg = f'<svg class="bar {item.state}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{{}}">{"".join(parts)}</svg>'
-    return Markup(svg).format(f"the interval lies {where} the tolerance")
-
-
-def quoted_value(item: MeasurementResult) -> str:
-    """Return the value of a measurement as text, rounded to two digits of its interval's width, "0.333"; six digits if that is 0 or infinite."""
-    return _number(item.value, item.interval.width)
-
-
-def quoted_interval(item: MeasurementResult) -> str:
-    """Return the confidence interval of a measurement as text, "[0.310, 0.350]", rounded to two digits of its width.
-
-    It is "exact" if both ends are equal, and "no finite interval" if one is infinite or NaN.
-    """
-    if item.low == item.high:
-        return "exact"
-    if not item.interval.finite:
-        return "no finite interval"
-    spread = item.interval.width
-    return f"[{_number(item.low, spread)}, {_number(item.high, spread)}]"
-
-
-def quoted_tolerance(item: MeasurementResult) -> str:
-    """Return the accepted range of a measurement as text: "≤ 0.5" or "≥ 0.5" if one end is infinite, else "1 ± 0.1".
-
-    The number before ± is the expected value, or the middle of the range if there is none; the number after it is half of the range's width.
-    """
-    if math.isinf(item.accept_low):
-        return f"≤ {_number(item.accept_high)}"
-    if math.isinf(item.accept_high):
-        return f"≥ {_number(item.accept_low)}"
-    expected = 0.5 * (item.accept_low + item.accept_high) if item.expected is None else item.expected
-    return f"{_number(expected)} ± {_number(0.5 * (item.accept_high - item.accept_low))}"
-
-
-def cell(value: Any) -> str:
-    """Return the text of a cell of a table: a float with six digits, "1.5" or "2.5·10⁻⁷", any other value by `str`."""
-    return _number(float(value)) if isinstance(value, float) else str(value)
-
-
-def seconds(value: float) -> str:
-    """Return a duration `value` in seconds as text: seconds below a minute, minutes and seconds below an hour, else hours and minutes.
-
-    Example:
-        >>> seconds(0.4), seconds(75.0)
-        ('0.4 s', '1 min 15 s')
-    """
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _number(value: float, spread: float = 0.0) -> str:
-    """Return a number as text with a minus sign and powers of ten, rounded to two digits of its spread, or to six digits without a spread.
-
-    >>> _number(-0.0123456, 0.0002), _number(1.5), _number(2.5e-7), _number(0.0, 1e-13)
-    ('−0.01235', '1.5', '2.5·10⁻⁷', '0')
-    """
-    if math.isnan(value):
-        return "not a number"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if value == 0:
-        return "0"
-    digits = 6
-    if 0 < spread < math.inf:
-        digits = min(12, max(2, math.floor(math.log10(abs(value))) - math.floor(math.log10(spread / 2)) + 2))
-    if not 1e-4 <= abs(value) < 1e6:
-        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-        if not 0 < spread < math.inf:
-            mantissa = mantissa.rstrip("0").rstrip(".")
-        text = f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    elif 0 < spread < math.inf:
-        text = f"{value:.{max(0, min(12, 1 - math.floor(math.log10(spread / 2))))}f}"
-    else:
-        text = f"{value:.{digits}g}"
-    return text.replace("-", "−")
+    return Markup(svg).format(f"{where} the tolerance")
 
 
 def _reason(item: ClaimResult) -> Any:
@@ -214,9 +169,21 @@ def _reason(item: ClaimResult) -> Any:
     return item.reason if item.verdict in ("error", "not run") else typeset(item.reason)
 
 
-def _data_url(svg: str) -> str:
-    """Return a data URL of an SVG image: ids of several images cannot clash, and no code in them is executed."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+def _worst(item: ClaimResult) -> tuple[MeasurementResult, str] | None:
+    """Return the measurement that stands most against a claim and the name of its control, empty for none; None if all are as they must be."""
+    if (found := item.worst) is None:
+        return None
+    return found, next((control.name for control in item.controls if any(one is found for one in control.measurements)), "")
+
+
+def _searched(item: ClaimResult) -> str:
+    """Return the text in which the filter of the page searches: the claim's id, source, statement and file in lower case."""
+    return " ".join(f"{item.id} {plain(item.source)} {plain(item.statement)} {item.file}".lower().split())
+
+
+def _margin(item: ClaimResult) -> float:
+    """Return the largest excess of a claim's measurements over their tolerances, by which claims are sorted: 1e9 for infinity, -1e9 for none."""
+    return min(1e9, max((one.excess for one in item.measurements), default=-1e9))
 
 
 def _file_of_package(name: str) -> str:

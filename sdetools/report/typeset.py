@@ -73,3 +73,34 @@ def _formula(latex: str, display: bool) -> Any:
     # The source as a label, for screen readers without MathML support.
     tree.set("aria-label", latex)
     return Markup(ElementTree.tostring(tree, encoding="unicode", short_empty_elements=False))
+
+
+_SYMBOLS = {"times": "x", "cdot": " ", "approx": "about", "le": "<=", "ge": ">=", "to": "to", "infty": "infinity", "pm": "+-"}
+
+
+def plain(text: str) -> str:
+    r"""Return a text with LaTeX formulas as plain text, for places that have no formulas, such as the texts of images and of tables in Markdown.
+
+    Args:
+        text: The text, such as r"order $\eta^{1/2}$". Commands become their names, and braces are removed.
+
+    Example:
+        >>> plain(r"a gap of $\eta^{1/2}$ at $T = 1$, \emph{sharp}")
+        'a gap of eta^1/2 at T = 1, sharp'
+    """
+    return re.sub(r"\s+", " ", _PARTS.sub(lambda m: _spelled(m.group(1) or m.group(2)), _COMMAND.sub(r"\2", text))).replace(
+        r"\$", "$"
+    )
+
+
+def _spelled(latex: str) -> str:
+    """Return a formula in plain characters: its commands by their names, without braces."""
+    latex = re.sub(
+        r"\\(?:mathrm|mathbf|mathbb|mathcal|operatorname|text|left|right|bar|hat|widehat|,|;|!|quad|displaystyle)(?![a-z])",
+        " ",
+        latex,
+    )
+    latex = re.sub(r"\\[td]?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", latex)
+    latex = re.sub(r"\\([A-Za-z]+)\s*", lambda m: f"{_SYMBOLS.get(m[1], m[1])} ", latex)
+    latex = re.sub(r"[{}\\]", "", latex).strip()
+    return re.sub(r"\s+(?=[\^_,.;)/])|(?<=[(])\s+", "", latex)

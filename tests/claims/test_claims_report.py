@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import hashlib
+import html
 import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from sdetools import Estimate
 from sdetools.claims import Claim, ClaimContext, Results
+from sdetools.claims.deciding import deciding
 from sdetools.claims.record import svg_text
 from sdetools.claims.verdict import Outcome, flagged, judge
 from sdetools.estimates import ConfidenceInterval
 from sdetools.plots import gap_curve, loglog_orders
 from sdetools.report import render, typeset, write
+from sdetools.report.images import compact_svg, data_url
 from sdetools.report.page import interval_bar
 
 HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(1)> & '{{ 7*7 }}' %s \\"""
@@ -99,19 +108,136 @@ def test_the_page_contains_all_results_and_tags_nest():
     for words in ("1.000", "[0.950, 1.050]", "1 ± 0.2", "≤ 0.05", "≥ 0.1", "not a number", "1.5 s"):
         assert words in page.text
     assert sum(tag == "math" for tag, _ in page.tags) >= 4
-    assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == ["gaps"]
+    (alt,) = (attributes["alt"] for tag, attributes in page.tags if tag == "img")
+    assert re.match(
+        r"gaps\. Horizontal: eta, from [\d.]+ to [\d.]+, logarithmic\. Vertical: weak gap, from .*, logarithmic\. ", alt
+    )
 
 
 def test_the_page_has_no_external_resources():
-    text = render(results(full))
-    assert not re.search(r"https?:|//\w|@import|url\(", re.sub(r"base64,[\w+/=]+", "", text))
+    text = render(results(full, full))
+    assert not re.search(r"https?:|//\w|@import|url\(", re.sub(r'src="data:[^"]*"', "", text))
     page = Page(text)
-    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base", "form"} == set()
+    tags = [tag for tag, _ in page.tags]
+    assert {"link", "iframe", "object", "base"} & set(tags) == set() and tags.count("script") == 1
+    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    # The browser runs only the script with this hash.
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL).group(1)
+    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
     for tag, attributes in page.tags:
         for name in ("src", "href"):
             value = attributes.get(name)
-            assert value is None or value.startswith("#" if tag == "a" else "data:image/svg+xml;base64,")
+            assert value is None or value.startswith("#" if tag == "a" else "data:image/svg+xml,")
         assert not any(name.startswith("on") for name in attributes)
+
+
+def test_failures_come_first_and_are_open():
+    """The order of the verdicts is that of the page, whatever the order of the claims, and counts link to their sections."""
+    wanted = [lambda run: run.measure("q", 1.0, at_most=2.0), lambda run: run.measure("q", math.nan, at_most=2.0)]
+    found = results(*wanted, lambda run: run.measure("q", 3.0, at_most=2.0), wanted[0])
+    page = Page(render(found))
+    claims = [a for tag, a in page.tags if tag == "details" and "claim" in (a["class"] or "").split()]
+    assert [(a["id"], a["data-verdict"], "open" in a) for a in claims] == [
+        ("claim-2", "contradicted", True),
+        ("claim-1", "inconclusive", True),
+        ("claim-0", "supported", False),
+        ("claim-3", "supported", False),
+    ]
+    links = [a["href"] for tag, a in page.tags if tag == "a"]
+    assert links == ["#_contradicted", "#_inconclusive", "#_supported"]
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(set(ids)) == len(ids) and {link[1:] for link in links} <= set(ids)
+    # The filter is of use only with JavaScript, which removes the attribute.
+    assert [("hidden" in a) for tag, a in page.tags if tag == "form"] == [True]
+    assert page.text.index("Worst interval") < page.text.index("What would decide") < page.text.index("How to read")
+
+
+def test_supported_claims_are_listed_by_file():
+    found = results(*[lambda run: run.measure("q", 1.0, at_most=2.0)] * 3)
+    places = ["b.py", "a.py", "b.py"]
+    claims = tuple(dataclasses.replace(item, file=file) for item, file in zip(found.claims, places, strict=True))
+    text = render(dataclasses.replace(found, claims=claims))
+    order = re.findall(r'<h2 id="_file_\d+">([^ ]+)|<details class="claim supported" id="([^"]+)"', text)
+    assert [file or claim for file, claim in order] == ["b.py", "claim-0", "claim-2", "a.py", "claim-1"]
+
+
+def test_the_worst_interval_is_the_farthest_outside():
+    def wide(run):
+        run.measure("near", estimate(1.3, 0.05), expected=1.0, tolerance=0.2)
+        run.measure("far", estimate(2.0, 0.05), expected=1.0, tolerance=0.2)
+        run.measure("open", estimate(1.0, 5.0), expected=1.0, tolerance=0.2)
+
+    def powerless(run):
+        run.measure("q", 1.0, at_most=2.0)
+        with run.control("the same"):
+            run.measure("q in it", 1.5, at_most=2.0)
+
+    contradicted, open_, fine = results(wide, powerless, lambda run: run.measure("q", 1.0, at_most=2.0)).claims
+    assert (contradicted.verdict, contradicted.worst.name) == ("contradicted", "far")
+    # far: [1.95, 2.05] lies at [4.75, 5.25] where the tolerance is [-1, 1].
+    assert contradicted.worst.excess == pytest.approx(4.25)
+    assert (open_.verdict, open_.worst.name) == ("inconclusive", "q in it")
+    assert fine.worst is None and fine.measurements[0].excess == pytest.approx(-0.5)
+
+
+def _deciding(*writers) -> list[tuple[str, ...]]:
+    found = results(*writers)
+    return [deciding(dataclasses.replace(item, file="c.py"), found) for item in found.claims]
+
+
+def test_what_would_decide():
+    def diverged(run):
+        run.measure("q", estimate(1.0, 0.01, diverged=3), expected=1.0, tolerance=0.2)
+
+    def powerless(run):
+        run.measure("q", 1.0, at_most=2.0)
+        with run.control("same"):
+            run.measure("q", 1.5, at_most=2.0)
+
+    few, seeds, loose, control, edge, number, outside = _deciding(
+        # Half of the interval is 3 times the tolerance, so 9 times the paths are needed: those of the budget standard.
+        lambda run: run.measure("q", estimate(1.0, 0.6), expected=1.0, tolerance=0.2),
+        lambda run: run.measure("q", Estimate(1.0, 0.01, 5), expected=1.0, tolerance=0.2),
+        diverged,
+        powerless,
+        lambda run: run.measure("q", estimate(1.2, 0.1), expected=1.0, tolerance=0.2),
+        lambda run: run.measure("q", math.nan, at_most=1.0),
+        lambda run: run.measure("q", 3.0, at_most=1.0),
+    )
+    assert few == (
+        "q: about 9,000 paths would decide, and it has 1,000. The budget standard has enough.",
+        "sdetools verify c.py --only claim-0 --budget standard",
+    )
+    assert seeds[0].startswith("q: 12 values, such as seeds")
+    assert loose[0].startswith("The diverged paths would have to stay finite")
+    assert control[0].startswith("The control same has no power")
+    assert edge[0].startswith("q: no number of paths, since it lies on the edge")
+    assert number[0].startswith("q: no number of paths, since it is not a finite number")
+    assert outside[0].startswith("The number has no sampling error") and outside[1] == "sdetools verify c.py --only claim-6"
+    assert _deciding(lambda run: run.measure("q", 1.0, at_most=2.0)) == [()]
+
+
+def test_a_contradiction_by_draws_asks_for_another_seed():
+    (found,) = _deciding(lambda run: run.measure("q", Estimate(3.0, 0.01, 1000), at_most=1.0))
+    assert found[0].startswith("Fresh draws agree") and found[1] == "sdetools verify c.py --only claim-0 --seed 1"
+
+
+def test_an_image_is_smaller_and_has_the_same_marks():
+    svg = svg_text(loglog_orders([0.1, 0.05], {"$x^2$": [0.2, 0.1], "y": [0.3, 0.2]}))
+    small = compact_svg(svg)
+    assert len(small) < 2 / 3 * len(svg)
+    old, new = (ElementTree.fromstring(text) for text in (svg, small))
+    for tag in ("path", "use"):
+        assert sum(node.tag.endswith(f"}}{tag}") for node in old.iter()) == sum(
+            node.tag.endswith(f"}}{tag}") for node in new.iter()
+        )
+    ids = {node.get("id") for node in new.iter()}
+    assert {node.get("href")[1:] for node in new.iter() if node.get("href")} <= ids
+    assert set(re.findall(r"url\(#(.+?)\)", small)) <= ids
+    assert {node.get("class") for node in new.iter()} - {None} == set(re.findall(r"\.(c\d+)\{", small))
+    # As a URL it is the same text again.
+    assert unquote(html.unescape(data_url(svg)).partition(",")[2]).replace("'", '"') == small
 
 
 def test_hostile_text_is_escaped():
@@ -125,13 +251,13 @@ def test_hostile_text_is_escaped():
 
     found = results(hostile, statement=HOSTILE + r" $\href{javascript:alert(1)}{x}$ $<script>$", source=HOSTILE)
     page = Page(render(found))
-    assert all(tag not in ("script", "iframe") for tag, _ in page.tags)
+    assert [tag for tag, _ in page.tags if tag in ("script", "iframe")] == ["script"]
     assert sum(tag == "img" for tag, _ in page.tags) == 1
     assert not any(
         name.startswith("on") or "javascript" in (value or "")
         for _, a in page.tags
         for name, value in a.items()
-        if name != "aria-label"
+        if name not in ("aria-label", "alt", "data-words")
     )
     assert "49" not in page.text.split("How to read")[0].replace(str(found.claims[0].seed), "")
     broken = Outcome(
@@ -156,7 +282,7 @@ def test_every_verdict_has_a_label_a_symbol_and_a_class():
     )
     for sign, word in (("✓", "supported"), ("✗", "contradicted"), ("?", "inconclusive")):
         assert f'<span class="badge {word}"><span aria-hidden="true">{sign}</span> {word}</span>' in text
-        assert f"<b>1</b> {word}" in text
+        assert f'href="#_{word}"><b>1</b> {word}</a>' in text
 
 
 def test_formulas_are_typeset_in_reasons_but_not_in_errors():
@@ -236,7 +362,8 @@ def test_interval_bars_stay_within_the_figure():
         svg = str(interval_bar(item))
         Page(svg)
         assert "nan" not in svg
-        assert all(-0.1 <= float(x) <= 220.2 for x in re.findall(r'\b(?:x1|x2|x|cx)="([^"]*)"', svg))
+        marks = re.findall(r'\bcx="([^"]*)"', svg) + re.findall(r"[MH]([-\d.]+)", "".join(re.findall(r' d="([^"]*)"', svg)))
+        assert marks and all(-0.1 <= float(x) <= 220.2 for x in marks)
 
 
 def test_plots_are_reproducible():

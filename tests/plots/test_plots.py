@@ -104,12 +104,14 @@ def test_every_plot_has_a_case():
     drawing = set(plots.__all__) - {
         "COLOURS",
         "DASHED",
+        "FigureText",
         "FAINT",
         "INK",
         "MARKERS",
         "PANELS",
         "axes_for",
         "canvas",
+        "describe",
         "figure_of",
         "finish",
         "style",
@@ -217,3 +219,31 @@ def test_a_phase_diagram_separates_the_level():
     ]
     assert any(np.allclose(path.vertices[:, 0], 0.1) for path in boundary)
     assert (axes.get_xlim(), axes.get_ylim()) == ((pytest.approx(0.01), 1.0), (1.0, 16.0))
+
+
+def test_a_figure_in_words_names_axes_curves_and_their_ends():
+    axes = plots.canvas()[1]
+    axes.plot([3.0, 1.0, 2.0], [0.5, np.nan, 4.0], label="SGD")
+    axes.plot([1.0, 10.0], [2.0, 2.0], label="SGDM")
+    axes.set(xscale="log", xlim=(1.0, 10.0), ylim=(0.0, 5.0), xlabel=r"$\eta$", ylabel="gap")
+    text = plots.describe(axes)
+    assert text.axes == r"Horizontal: $\eta$, from 1 to 10, logarithmic. Vertical: gap, from 0 to 5."
+    assert text.seen == "SGD: from 4 at 2 to 0.5 at 3; SGDM: from 2 at 1 to 2 at 10."
+
+
+def test_a_figure_in_words_lists_panels_and_names_of_rows():
+    figure, (left, right) = plots.axes_for(2)
+    for axes, title, rows in ((left, "near", ["a", "below the edge"]), (right, "far", ["1", "2"])):
+        axes.barh([0, 1], [1.0, 2.0])
+        axes.set(title=title, xlabel="seconds", xlim=(0.0, 2.0), ylim=(0.0, 1.0), yticks=[0, 1], yticklabels=rows)
+    text = plots.describe(figure)
+    first, second = "Vertical: a, below the edge.", "Vertical: from 0 to 1."
+    assert text.axes == f"near: Horizontal: seconds, from 0 to 2. {first} far: Horizontal: seconds, from 0 to 2. {second}"
+    assert text.seen == "2 panels (near, far), each: 2 bars."
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_figure_has_words(case):
+    drawn = CASES[case][1](None)
+    text = plots.describe(np.atleast_1d(np.asarray(drawn, dtype=object)).ravel()[0])
+    assert text.axes.count("Horizontal:") >= 1 and text.seen
