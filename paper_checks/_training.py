@@ -29,8 +29,7 @@ def training(run: Any, identity: str) -> Iterator[Any]:
         try:
             yield Trainer(folder, identity, workers=workers, progress=progress, keep=False)
         except MissingData as error:
-            what, _, remedy = str(error).partition(" is missing: ")
-            run.missing(what, remedy)
+            run.missing(str(error))
         finally:
             torch.set_num_threads(threads)
 

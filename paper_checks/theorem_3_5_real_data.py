@@ -19,12 +19,10 @@ ETAS = [2.0**-k for k in (4, 5, 6, 7)]
 TIMES = [0.0, 0.125, 0.25, 0.5, 1.0]  # a loss evaluation uses every patient, so few times are recorded
 
 
-def losses(run):
+def losses():
     """Return training and test loss on standardised features, and the data."""
-    try:
-        from sklearn.datasets import load_breast_cancer
-    except ModuleNotFoundError:
-        run.missing("the data sets of scikit-learn", "pip install 'sdetools[data]'")
+    from sklearn.datasets import load_breast_cancer
+
     features, labels = load_breast_cancer(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
     train, test = order[:400], order[400:]
@@ -136,7 +134,7 @@ def measure_noise(run, train, part):
 )
 def theorem_3_5_real_data(run):
     """Check the order of the gaps of training and test loss."""
-    train, test, parts = losses(run)
+    train, test, parts = losses()
     noise = st.noise.minibatch(train, BATCH)
     batch = st.NoisyOracle(train, noise)
     observe = {"train loss": train, "test loss": test}

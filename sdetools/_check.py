@@ -10,6 +10,7 @@ import math
 import numbers
 import operator
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,51 @@ def shown(value: Any) -> str:
     except ValueError:  # Python refuses to write out an integer of thousands of digits
         text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 4] + " ..."
+
+
+def suggestion(given: Any, known: Iterable[Any], otherwise: str = "") -> str:
+    """Return "Did you mean `x`?" for the known name that is nearest to a given one, and `otherwise` if none is near.
+
+    Args:
+        given: The name that is not known; capitals count as small letters.
+        known: The known names.
+        otherwise: The text if no known name resembles it.
+
+    Example:
+        >>> suggestion("quik", ["quick", "standard"]), suggestion("x", ["quick"], "See the list.")
+        ('Did you mean `quick`?', 'See the list.')
+    """
+    from difflib import get_close_matches
+
+    names = {str(name).lower(): str(name) for name in known}
+    near = get_close_matches(str(given).lower(), names, 1)
+    return f"Did you mean `{names[near[0]]}`?" if near else otherwise
+
+
+def choice(name: str, value: Any, known: Iterable[str], hint: str = "") -> Any:
+    """Return a value that is one of the known ones, or raise a ValueError that lists them and suggests the nearest.
+
+    Args:
+        name: Name of the checked argument, for the message.
+        value: The value.
+        known: The known values.
+        hint: Last sentence of the message if no known value is near; empty for none.
+
+    Raises:
+        ValueError: If the value is none of them.
+
+    Example:
+        >>> choice("budget", "quik", ["quick", "standard"])
+        Traceback (most recent call last):
+        ...
+        ValueError: `budget` must be one of quick, standard; got 'quik'. Did you mean `quick`?
+    """
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(names)}; got {shown(value)}.{_tail(suggestion(value, names, hint))}"
+        )
+    return value
 
 
 def number(name: str, value: Any, rule: str = "be a finite number", hint: str = "") -> float:

@@ -9,6 +9,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from sdetools._lazy import unknown
+
 
 def forward(old: str, *homes: str, renamed: Mapping[str, str] | None = None, depth: int = 2) -> Callable[[str], Any]:
     """Return a `__getattr__` for a deprecated module, which finds each name in the modules that replace it, and warns.
@@ -31,7 +33,8 @@ def forward(old: str, *homes: str, renamed: Mapping[str, str] | None = None, dep
             if found is not None:
                 warnings.warn(f"`{old}.{name}` is now `sdetools.{home}.{new}`.", DeprecationWarning, stacklevel=depth)
                 return found
-        raise AttributeError(f"module {old!r} has no attribute {name!r}")
+        names = vars(sys.modules[old]).get("__all__", ()) if old in sys.modules else ()
+        raise unknown(old, name, names)
 
     return find
 

@@ -9,9 +9,8 @@ A `Plan` stores finitely many pairs; beyond the last pair the schedule is consta
     c_k      = sum_{s>=k} eta_s prod_{t=k..s} beta_t                    (memory: y_k = x_k - c_k m_k)
     etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t     (averaged schedule, Theorem 3.5)
 
-are infinite sums with a geometric tail. Both follow exactly from the backward recursion c_k = beta_k (eta_k + c_{k+1}),
-etabar_k = (1 - beta_k) (eta_k + c_{k+1}). The auxiliary process obeys y_{k+1} = y_k - etabar_k g_k path by path, for every schedule.
-Arguments outside their stated range raise ValueError.
+are infinite sums with a geometric tail. Both follow exactly from the backward recursion c_k = beta_k (eta_k + c_{k+1}), etabar_k =
+(1 - beta_k) (eta_k + c_{k+1}). The auxiliary process obeys y_{k+1} = y_k - etabar_k g_k path by path. Invalid arguments raise ValueError.
 """
 
 from __future__ import annotations
@@ -26,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from sdetools import _check
+from sdetools import _check, _lazy
 
+_lazy.list_public_names(globals())
 Numbers = float | Sequence[float] | np.ndarray
 
 

@@ -4,9 +4,8 @@
     x0=points                                      path p starts at column p mod n of an array (dim, n)
     x0=st.starts.gaussian(mean, covariance)        every path starts at its own random point
 
-The random numbers of a start are a function of (seed, stream, path), like all draws. The members of a coupled pair share them and
-therefore start at the same point on every path; independent members use different ones. An array is a finite population, not a sample:
-an expectation is the mean over its columns, weighted by the number of paths that start there.
+The random numbers of a start are a function of (seed, stream, path). The members of a coupled pair share them and start at the same point
+on every path; independent members do not. An array is a finite population: an expectation is the mean over columns weighted by their paths.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from sdetools import _check
+from sdetools import _check, _lazy
 from sdetools._arrays import components, few_paths, on_rows, spread, with_outliers
 from sdetools._identity import function_identity
 from sdetools.noise.base import Draws, Normal, Sign, Uniform, sample_draws
 from sdetools.noise.roots import symmetric_root
 
 __all__ = ["Law", "from_function", "gaussian", "mixture", "uniform"]
+_lazy.list_public_names(globals())
 
 FEW_DRAWS, CHECK_DRAWS, CHECK_NUMBERS, CHECK_ERRORS = 1000, 200_000, 20_000_000, 6.0
 """Draws in a trial evaluation; limits on draws and on array entries in the check of stated moments, and its tolerance in standard errors."""

@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 import sdetools
+from sdetools._install import install_command
 from sdetools.cli import main
 
 CLAIMS = """
@@ -114,6 +115,81 @@ def test_invalid_input_gives_one_line_and_exit_code_2_and_writes_nothing(claims,
     if words.startswith("sdetools: "):
         assert result.stderr.count("\n") == 1
     assert [item for item in sorted(tmp_path.iterdir()) if item.name != "__pycache__"] == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["verify", "CLAIMS", "--budget", "quik"], "Did you mean `quick`?"),
+        (["verify", "CLAIMS", "--only", "god"], "Did you mean `good`?"),
+        (["verify", "CLAIMS", "--only", "zzz"], "`sdetools verify --list` lists them."),
+        (["verify", "claim.py"], "Did you mean `claims.py`?"),
+        (["verify", "elsewhere"], "Check its spelling, and the current folder."),
+        (["verify", "notes.txt"], "must be a Python file named *.py; got 'notes.txt'. Name such a file, or a folder of them."),
+        (["verify", "empty"], "the folder empty must contain at least one file with claims; got none."),
+        (["verify", "unclosed.py"], "line 3: SyntaxError: '(' was never closed. Correct it, or name the other files."),
+        (["verify", "import.py"], "No module named 'not_there'. Check the name, or install it: pip install not_there"),
+        (["verify", "CLAIMS", "--summary", "empty"], "`summary` must be a file; got 'empty', which is a folder."),
+        (["verify", "CLAIMS", "--executor", "procesess"], "Did you mean `processes`?"),
+        (["gap", "--noise", "gausian"], "Did you mean `gaussian`?"),
+        (["verfy"], "Did you mean 'verify'?"),
+    ],
+)
+def test_a_wrong_word_or_place_has_a_remedy(claims, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no claims\n")
+    (tmp_path / "unclosed.py").write_text(
+        "from sdetools.claims import claim\n\n@claim('a', statement='s'\ndef a(run):\n    pass\n"
+    )
+    (tmp_path / "import.py").write_text("import not_there\n")
+    before = sorted(tmp_path.iterdir())
+    result = call(*(str(claims) if word == "CLAIMS" else word for word in arguments))
+    assert result.exit_code == 2
+    assert words in result.stderr and result.stderr.count("\n") == 1 and result.stdout == ""
+    assert [item for item in sorted(tmp_path.iterdir()) if item.name != "__pycache__"] == before
+
+
+def test_several_claims_show_progress_and_failures_come_last_in_the_table(claims, tmp_path):
+    result = call("verify", claims, "--only", "good or bad or crash", "--out", tmp_path / "out", "--failed-first")
+    assert result.exit_code == 1
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [
+        ["verdict", "claim"],
+        ["supported", "good"],
+        ["error", "crash"],
+        ["contradicted", "bad"],
+    ]
+    lines = result.stderr.splitlines()
+    assert lines[0] == f"no earlier results in {tmp_path / 'out'}: the claims run in their own order"
+    assert [re.sub(r"^\[[\d.]+ s\] ", "", line) for line in lines if line.startswith("[")] == [
+        "1 of 3: good",
+        "2 of 3: bad",
+        "3 of 3: crash",
+    ]
+    assert re.fullmatch(r"1 supported, 1 contradicted, 1 error in [\d.]+ s", lines[-2])
+    again = call("verify", claims, "--only", "good or bad or crash", "--out", tmp_path / "out", "--failed-first")
+    assert re.findall(r"of 3: (\w+)", again.stderr) == ["bad", "crash", "good"] and "no earlier" not in again.stderr
+
+
+def test_a_summary_in_markdown_is_written_and_appended_only_to_the_page_of_a_job(claims, tmp_path, monkeypatch):
+    shared, own = tmp_path / "step.md", tmp_path / "own.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(shared))
+    for file in (own, own, shared, shared):
+        result = call("verify", claims, "--only", "good or bad or crash", "--out", tmp_path / "out", "--summary", file)
+        assert result.exit_code == 1 and f"summary: {file}" in result.stderr
+    assert own.read_text().count("# Claims: ") == 1 and shared.read_text().count("# Claims: ") == 2
+    text = own.read_text()
+    order = [
+        "# Claims: 1 contradicted, 1 error, 1 supported",
+        "## Contradicted",
+        "`bad`",
+        "## Errors",
+        "`crash`",
+        "## The rest",
+        "| ✓ supported | `good` |",
+    ]
+    assert sorted(order, key=text.index) == order
+    assert "ZeroDivisionError" in text and "`sdetools verify " in text and r"Arithmetic \[1\]" in text
 
 
 def test_a_store_error_is_invalid_input(claims, tmp_path):
@@ -455,7 +531,7 @@ def test_a_missing_package_is_reported_with_its_install_command(fakes, monkeypat
     monkeypatch.setattr(sdetools, "order_study", absent)
     result = call(*GAP)
     assert result.exit_code == 2
-    assert "sdetools: torch is not installed; install it with pip install 'sdetools[torch]'" in result.stderr
+    assert f"sdetools: torch is not installed; install it with {install_command('torch')}" in result.stderr
 
 
 def run_python(*arguments, cwd):

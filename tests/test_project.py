@@ -46,13 +46,26 @@ ALLOWED_IMPORTS = {
     "_arrays": {"graph"},
     "_check": set(),
     "_identity": set(),
+    "_install": set(),
+    "_lazy": set(),
     "_compiled": set(),
     "_machine_code": set(),
     "_moved": set(),
     "_version": set(),
 }
 """The packages from which each package may import; packages that are not listed (the report, the commands) may import from all."""
-UNRESTRICTED = {"plots", "_arrays", "_check", "_compiled", "_identity", "_machine_code", "_moved", "_version"}
+UNRESTRICTED = {
+    "plots",
+    "_arrays",
+    "_check",
+    "_compiled",
+    "_identity",
+    "_install",
+    "_lazy",
+    "_machine_code",
+    "_moved",
+    "_version",
+}
 HEAVY_DEPENDENCIES = {"sympy", "numba", "xarray", "pandas", "matplotlib", "torch", "scipy.stats"}
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".html", ".css", ".json", ""}
 TORCH_PACKAGES = {"torch", "torchsde", "torchvision", "transformers"}

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sdetools._install import install_command
+
 ETA, BETA, SIGMA, START = 0.01, 0.9, 1.0, (2.0, 0.5)
 STEPS = 200
 BLOCKS = (512, 1024, 2048, 4096, 8192, 16384)
 BATCHES = (4096, 16384, 65536)
 REFERENCE = "sdetools"
-PEERS = "pip install 'sdetools[bench]'"
+PEERS = install_command("bench")
 
 
 @dataclass

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import lazy_loader
-
+from sdetools._install import install_command
+from sdetools._lazy import attach
 from sdetools._moved import forward_modules
 
 MOVED = {
@@ -39,7 +39,7 @@ _RENAMED = {
 forward_modules(__name__, MOVED, _RENAMED)
 
 
-_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = attach(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
@@ -48,6 +48,4 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise ImportError(
-            "`sdetools.bridge` needs torch; install it: pip install -c constraints.txt 'sdetools[torch]'", name="torch"
-        ) from error
+        raise ImportError(f"`sdetools.bridge` needs torch; install it: {install_command('torch')}", name="torch") from error

@@ -184,8 +184,7 @@ def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> di
         {'lr': 1.0, 'momentum': 0.9, 'nu': 0.9}
     """
     for name, value, known in (("source", source, _NAMED), ("target", target, {*_NAMED, "qhm"})):
-        if value not in known:
-            raise ValueError(f"`{name}` must be one of {', '.join(sorted(known))}; got {value!r}.")
+        _check.choice(name, value, sorted(known))
     lr, mu = _check.number("lr", lr), _check.momentum("momentum", momentum)
     if source == "sgd" and mu != 0:
         raise ValueError(f"`momentum` of sgd must be 0; got momentum={momentum!r}. Name the form: sgdm, heavy-ball or nesterov.")

@@ -336,9 +336,7 @@ def buffer_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 def named(name: str) -> Callable[..., Optimizer]:
     """Return the optimiser class with the name `name`, such as "heavy-ball" (a key of `FAMILY`); ValueError for an unknown name."""
-    if name not in FAMILY:
-        raise ValueError(f"`optimizer` must be one of {', '.join(FAMILY)}; got {name!r}.")
-    return FAMILY[name]
+    return FAMILY[_check.choice("optimizer", name, FAMILY)]
 
 
 __all__ = [cls.__name__ for cls in FAMILY.values()] + ["Optimizer", "buffer_bytes", "convert", "named"]

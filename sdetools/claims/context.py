@@ -46,11 +46,24 @@ BUDGETS = {
 
 
 class Missing(Exception):
-    """An error by which a claim says that it cannot run: `what` (a data set or an extra) is missing; `remedy` is the command that installs it."""
+    """An error by which a claim says that it cannot run, because something is missing.
+
+    Args:
+        what: What is missing, such as a data set, or a whole sentence with its full stop, such as the message of another error.
+        remedy: The command that installs it.
+    """
 
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)
         self.remedy = remedy
+
+    @property
+    def reason(self) -> str:
+        """The sentence on what is missing, with the remedy behind it."""
+        what = str(self).strip()
+        if what.endswith("."):
+            return f"{what} {self.remedy}".strip()
+        return f"{what} is missing: {self.remedy}" if self.remedy else f"{what} is missing."
 
 
 def claim_seed(seed: int, id: str) -> int:
@@ -300,7 +313,12 @@ class ClaimContext:
         self.record.notes.append(str(text))
 
     def missing(self, what: str, remedy: str = "") -> None:
-        """Raise `Missing`: the claim ends with the verdict `not run`, because `what` is missing; `remedy` is the command that installs it."""
+        """Raise `Missing`: the claim ends with the verdict `not run`.
+
+        Args:
+            what: What is missing, or a whole sentence with its full stop that says so.
+            remedy: The command that installs it.
+        """
         raise Missing(what, remedy)
 
     def _free(self, name: str) -> list[Measurement]:

@@ -58,7 +58,7 @@ def deciding(item: ClaimResult, results: Results) -> tuple[str, ...]:
         worst = max(control.measurements, key=lambda one: one.excess, default=None)
         if control.state == INSIDE and worst is not None:
             found.append(
-                f"The control {control.name} has no power: it must fail, and {worst.name} is {accepted(worst)} in it too. "
+                f"The control {control.name} has no power: it must fail, and {worst.name} is {_where(worst)} there too. "
                 "Make the variant more wrong, or narrow the tolerance."
             )
         elif control.state == ACROSS:
@@ -87,6 +87,11 @@ def command(item: ClaimResult, results: Results, seed: int | None = None, budget
     words = ["sdetools", "verify", *([item.file] if item.file else []), "--only", item.id]
     budget, seed = budget or results.budget, results.seed if seed is None else seed
     return shlex.join([*words, *(["--budget", budget] if budget != "quick" else []), *(["--seed", str(seed)] if seed else [])])
+
+
+def _where(item: MeasurementResult) -> str:
+    """Return the accepted range of a measurement after "is": "in [0.9, 1.1]", or "at most 0.5"."""
+    return f"in {accepted(item)}" if math.isfinite(item.accept_low) and math.isfinite(item.accept_high) else accepted(item)
 
 
 def _measurement(item: MeasurementResult, results: Results) -> Iterator[str]:

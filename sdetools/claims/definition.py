@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdetools._check import suggestion
+from sdetools._install import EXTRAS, install_line
+
 if TYPE_CHECKING:
     from sdetools.claims.context import ClaimContext
 
@@ -24,22 +27,8 @@ _ID = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*")
 _CREATED: list[Claim] = []
 """Claims in order of creation while files are collected, so that a second function of the same name does not hide the first."""
 
+_OPERATORS = {"and", "or", "not", "(", ")"}
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages"}
-
-# The extra that installs a module.
-_EXTRAS = {
-    "torch": "torch",
-    "torchsde": "torchsde",
-    "mlxtend": "vision",
-    "transformers": "text",
-    "datasets": "text",
-    "dask": "cluster",
-    "distributed": "cluster",
-    "mpi4py": "mpi",
-    "submitit": "slurm",
-    "diffrax": "bench",
-    "jax": "bench",
-}
 
 
 @dataclass(frozen=True)
@@ -205,15 +194,16 @@ def select(claims: Sequence[Claim], pattern: str | None) -> list[Claim]:
     found = [item for item in claims if _matches(item.id, words, pattern)]
     if not found:
         known = ", ".join(item.id for item in claims[:5]) + (", ..." if len(claims) > 5 else "")
-        raise ValueError(f"`only` must match the id of a claim; got {pattern!r}, and the claims are {known}.")
+        near = [suggestion(word, [item.id for item in claims]) for word in words if word not in _OPERATORS]
+        meant = next(filter(None, near), "`sdetools verify --list` lists them.")
+        raise ValueError(f"`only` must match the id of a claim; got {pattern!r}, and the claims are {known}. {meant}")
     return found
 
 
 def _matches(id: str, words: Sequence[str], pattern: str) -> bool:
     """Return whether an id satisfies an expression, which is evaluated with each word replaced by whether it matches."""
-    kept = {"and", "or", "not", "(", ")"}
     text = " ".join(
-        w if w in kept else str(fnmatch.fnmatchcase(id, w if any(s in w for s in "*?[") else f"*{w}*")) for w in words
+        w if w in _OPERATORS else str(fnmatch.fnmatchcase(id, w if any(s in w for s in "*?[") else f"*{w}*")) for w in words
     )
     try:
         return _truth(ast.parse(text, mode="eval").body)
@@ -233,21 +223,6 @@ def _truth(node: ast.expr) -> bool:
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return not _truth(operand)
     raise SyntaxError("no expression")
-
-
-def install_line(error: ModuleNotFoundError) -> str:
-    """Return the shell command that installs a missing module: the `pip install` of the error's message, else the one of the module's extra.
-
-    An example is "pip install 'sdetools[torch]'". A module that belongs to no extra of sdetools is installed by its own name.
-
-    Args:
-        error: The error of the import, with the module's name in `error.name`.
-    """
-    named = re.search(r"pip install [^\s`]+", str(error))
-    if named:
-        return named.group(0).rstrip(".")
-    module = (error.name or "").split(".")[0]
-    return f"pip install 'sdetools[{_EXTRAS[module]}]'" if module in _EXTRAS else f"pip install {module or 'the missing package'}"
 
 
 @contextlib.contextmanager
@@ -271,9 +246,13 @@ def _files(path: Path) -> list[Path]:
                 f"the folder {path} must contain at least one file with claims; got none. Mark a function in it with `@st.claim(...)`."
             )
     elif not path.exists():
-        raise ValueError(f"the path of a claim file or folder must exist; got {str(path)!r}, which does not. Check its spelling.")
+        beside = [str(path.with_name(one.name)) for one in path.parent.iterdir()] if path.parent.is_dir() else []
+        meant = suggestion(path, beside, "Check its spelling, and the current folder.")
+        raise ValueError(f"the path of a claim file or folder must exist; got {str(path)!r}, which does not. {meant}")
     elif path.suffix != ".py":
-        raise ValueError(f"a claim file must be a Python file named *.py; got {str(path)!r}.")
+        raise ValueError(
+            f"a claim file must be a Python file named *.py; got {str(path)!r}. Name such a file, or a folder of them."
+        )
     else:
         found = [path]
     return [file.resolve() for file in found]
@@ -299,7 +278,7 @@ def _load(file: Path) -> list[Claim]:
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in EXTRAS:
             return [_claim_of_missing_extra(file, error)]
         raise ValueError(_import_error(file, error)) from error
     finally:
@@ -321,11 +300,14 @@ def _claim_of_missing_extra(file: Path, error: ModuleNotFoundError) -> Claim:
 
 def _import_error(file: Path, error: BaseException) -> str:
     """Return the message for a file that cannot be imported, with the line of the error."""
-    what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    what, advice = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}", ""
     if isinstance(error, SyntaxError):
         where, line, what = error.filename or str(file), error.lineno, f"{type(error).__name__}: {error.msg}"
+        advice = ". Correct it, or name the other files."
     else:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         where, line = str(file), frames[-1].lineno if frames else None
+    if isinstance(error, ModuleNotFoundError):
+        advice = f". Check the name, or install it: {install_line(error)}"
     what = " ".join(what.split())
-    return f"the file {where} could not be imported{f': line {line}' if line else ''}: {what}"
+    return f"the file {where} could not be imported{f': line {line}' if line else ''}: {what}{advice}"

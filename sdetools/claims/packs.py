@@ -8,10 +8,11 @@ A package whose claims are in the folder `theorems/claims` declares them in its 
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
+
+from sdetools._check import suggestion
 
 GROUP = "sdetools.claims"
 """The group of the entry points."""
@@ -40,10 +41,11 @@ def pack(name: str) -> Path:
     """
     known = installed()
     if name not in known:
-        near = get_close_matches(str(name), known, 1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
+        hint = suggestion(name, known)
         listed = f"Installed: {', '.join(known)}." if known else "None is installed; pip installs one like any package."
-        raise ValueError(f"`pack` must be the name of an installed pack of claims; got {name!r}. {hint}{listed}")
+        raise ValueError(
+            f"`pack` must be the name of an installed pack of claims; got {name!r}. {f'{hint} ' if hint else ''}{listed}"
+        )
     module = known[name].value.split(":")[0].strip()
     try:
         spec = find_spec(module)

@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdetools._check import count, number
+from sdetools._check import choice, count, number
+from sdetools._install import install_line
 from sdetools._version import __version__
 from sdetools.claims.ahead import compiling_ahead
 from sdetools.claims.context import BUDGETS, ClaimContext, Missing, claim_seed
-from sdetools.claims.definition import Claim, collect, importing_from_folder_of, install_line, select
+from sdetools.claims.definition import Claim, collect, importing_from_folder_of, select
 from sdetools.claims.folder import check_folder, disk_full_error, end_run_if_disk_full, open_store
 from sdetools.claims.record import ClaimRecord
 from sdetools.claims.results import ERROR, NOT_RUN, SUPPORTED, ClaimResult, Results
@@ -81,8 +82,7 @@ def verify(
             raised a `ValueError`; no results and no new store are written then.
         OSError: If the disk is full, one of several processes was killed, or workers failed more often than `retries` allows. The run ends, since the claim is not at fault, and can be resumed.
     """
-    if budget not in BUDGETS:
-        raise ValueError(f"`budget` must be one of {', '.join(BUDGETS)}; got {budget!r}.")
+    choice("budget", budget, BUDGETS)
     seed = count("seed", seed, least=0)
     threads = None if threads is None else count("threads", threads)
     jobs = count("jobs", jobs)
@@ -191,7 +191,7 @@ def _run(item: Claim, run: ClaimContext) -> Outcome:
             item(run)
     except Missing as error:
         outcome.verdict = NOT_RUN
-        outcome.reason = f"{error} is missing{f': {error.remedy}' if error.remedy else '.'}"
+        outcome.reason = error.reason
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "sdetools":
             _set_error(outcome, error)

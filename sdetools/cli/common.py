@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +41,19 @@ def _usage_errors_on_one_line() -> Iterator[None]:
         raise
     except click.UsageError as error:
         command = f" See `{error.ctx.command_path} --help`." if error.ctx is not None else ""
-        raise InvalidArguments(error.format_message() + command) from error
+        raise InvalidArguments(error.format_message() + _meant(error) + command) from error
+
+
+def _meant(error: click.UsageError) -> str:
+    """Return a suggestion for a wrong value of an option that takes one of several words; empty for other errors."""
+    kind = error.param.type if isinstance(error, click.BadParameter) and error.param is not None else None
+    given = re.match(r"'(.*)' is not one of", error.message)
+    if not isinstance(kind, click.Choice) or given is None:
+        return ""
+    from sdetools._check import suggestion
+
+    meant = suggestion(given[1], kind.choices)
+    return f" {meant}" if meant else ""
 
 
 class Commands(click.Group):
@@ -84,7 +97,7 @@ class Commands(click.Group):
             click.echo(f"\nsdetools: interrupted.{advice}", err=True)
             ctx.exit(130)
         except ModuleNotFoundError as error:
-            from sdetools.claims.definition import install_line
+            from sdetools._install import install_line
 
             if (error.name or "sdetools").split(".")[0] == "sdetools":
                 raise
@@ -152,9 +165,11 @@ def bar(wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[
         return
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+    # What is printed meanwhile appears above the bar.
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("paths", total=None)
         yield (
             lambda name: bar.update(task, description=escape(name), completed=0, total=None),

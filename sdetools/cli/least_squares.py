@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdetools._check import suggestion
 from sdetools.cli.options import numbers
 
 SPECTRA = "numbers '1,0.5,0.1', power:A,MODES, bulks:N1,N2,RATIO, features:A,FEATURES,INPUTS, or a file .npy, .csv or .txt"
@@ -99,9 +100,8 @@ def methods_of(text: str, problem: Any, oracle: Any, eta: float) -> list[Method]
         if part in parts[:i]:
             raise ValueError(f"`methods` must differ; got {part!r} twice.")
         if part.partition(":")[0] not in entries:
-            raise ValueError(
-                f"a method must be one of {', '.join(entries)}; got {part!r}. Others are not linear: the exact risk is that of linear rules."
-            )
+            meant = suggestion(part.partition(":")[0], entries, "Others are not linear: the exact risk is that of linear rules.")
+            raise ValueError(f"a method must be one of {', '.join(entries)}; got {part!r}. {meant}")
     return [_method(part, entries[part.partition(":")[0]], problem, oracle, eta) for part in parts]
 
 

@@ -58,9 +58,8 @@ class Moments:
             ValueError: If the state has no part of this name.
         """
         if name not in self.parts:
-            raise ValueError(
-                f"`name` must be one of {', '.join(self.parts)}; got name={name!r}. These are the parts of the state."
-            )
+            meant = _check.suggestion(name, self.parts, "These are the parts of the state.")
+            raise ValueError(f"`name` must be one of {', '.join(self.parts)}; got name={name!r}. {meant}")
         end = np.cumsum(list(self.parts.values()))[list(self.parts).index(name)]
         inside = slice(end - self.parts[name], end)
         return self.state_mean[:, inside], self.state_covariance[:, inside, inside]

@@ -14,6 +14,8 @@ from typing import Any
 
 import sympy as sp
 
+from sdetools._check import suggestion
+
 LONGEST, DEEPEST, MOST_FACTORS, LARGEST_EXPONENT = 10_000, 50, 100, 1000
 REAL_ONLY = (sp.I, sp.zoo, sp.nan, sp.oo, -sp.oo)
 
@@ -256,9 +258,7 @@ class _Parser:
     def visit(self, node: ast.expr, depth: int) -> Parsed:
         """Return the pair (SymPy expression, float or None) of a node at nesting `depth`; ValueError outside the grammar or deeper than 50."""
         if depth > DEEPEST:
-            raise ValueError(
-                f"`text` must be nested at most {DEEPEST} deep; got {_quote(self.text)}. Multiply it out or split it."
-            )
+            raise ValueError(f"`text` must be nested at most {DEEPEST} deep; got {_quote(self.text)}. Expand it, or split it.")
         match node:
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
                 return self.checked(node, lambda: number(value), lambda: float(value))
@@ -267,10 +267,10 @@ class _Parser:
             case ast.Name(id=name) if name in CONSTANTS:
                 return CONSTANTS[name], float(CONSTANTS[name])
             case ast.Name(id=name):
-                hint = f"Call it, as in {name}(x)." if name in FUNCTIONS else "Give a constant by parameters={...}."
-                raise ValueError(
-                    f"`text` must use only the names {', '.join(map(str, self.known)) or '(none given)'}; got `{name}`. {hint}"
-                )
+                meant = suggestion(name, self.known, "Give a constant by parameters={...}.")
+                hint = f"Call it, as in {name}(x)." if name in FUNCTIONS else meant
+                names = ", ".join(map(str, self.known)) or "(none given)"
+                raise ValueError(f"`text` must use only the names {names}; got `{name}`. {hint}")
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
                 expr, value = self.visit(operand, depth + 1)
                 minus = isinstance(sign, ast.USub)
@@ -291,9 +291,10 @@ class _Parser:
                 if name in DOMAINS:
                     self.within(DOMAINS[name], exprs[0])
                 return self.checked(node, lambda: function(*exprs), lambda: of_float(*values), *values)
-        raise ValueError(
-            f"`text` must be a formula of numbers, names, + - * / ** and calls such as exp(x); got the piece {self.piece(node)}."
-        )
+        word = getattr(getattr(node, "func", None), "id", "")
+        meant = "" if word in FUNCTIONS else suggestion(word, FUNCTIONS)
+        what = f"numbers, names, + - * / ** and calls such as exp(x); got the piece {self.piece(node)}. {meant}"
+        raise ValueError(f"`text` must be a formula of {what}".rstrip())
 
     def spine(self, node: ast.expr, kinds: tuple[type, ...]) -> list[tuple[ast.expr, type]]:
         """Return a chain of operators of `kinds` as a list (operand, operator): `a - b + c` as [(a, Add), (b, Sub), (c, Add)].

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
+from sdetools._install import install_command
 from sdetools.losses.expression import ExpressionLoss
 from sdetools.losses.samples import FunctionSamples
 
@@ -256,7 +257,7 @@ def diabetes_network(samples: int = 5, features: int = 2, width: int = 3) -> Mod
         from sklearn.datasets import load_diabetes
     except ModuleNotFoundError:
         raise ValueError(
-            "The diabetes data are part of scikit-learn, which is not installed; install it with pip install 'sdetools[data]'."
+            f"The diabetes data are part of scikit-learn, which is not installed; install it with {install_command('data')}."
         ) from None
     X, y = load_diabetes(return_X_y=True)
     X, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 
 import numpy as np
 
+from sdetools import _check
 from sdetools._version import __version__
 from sdetools.estimates import Estimate
 
@@ -70,7 +71,8 @@ class RecipeOutcome:
 def recipe(name: str) -> Any:
     """Return the imported module of the recipe `name`, a key of `RECIPES` such as "resnet32-cifar10"; ValueError for an unknown name."""
     if name not in RECIPES:
-        raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}; got {name!r}.")
+        meant = _check.suggestion(name, RECIPES)
+        raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}; got {name!r}.{f' {meant}' if meant else ''}")
     return import_module(f"{__name__}.{RECIPES[name]}")
 
 
@@ -149,8 +151,7 @@ def check_choice(settings: Any, name: str, known: Sequence[str] | Mapping[str, A
     """Raise a ValueError if the attribute `name` of `settings`, a word or a tuple of words, contains a word that is not in `known`."""
     value = getattr(settings, name)
     for word in value if isinstance(value, tuple) else (value,):
-        if word not in known:
-            raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {word!r}.")
+        _check.choice(name, word, known)
 
 
 def optimiser(method: str, params: Any, lr: float, settings: Any, **options: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from sdetools._install import install_command
 from sdetools.recipes import checkpoint
 
 
@@ -27,7 +28,7 @@ def export(run: str | Path, to: str | Path) -> Path:
         from safetensors.torch import save_file
     except ImportError as error:
         raise ImportError(
-            "exporting weights needs safetensors; install it: pip install safetensors", name="safetensors"
+            f"exporting weights needs safetensors; install it: {install_command('text')}", name="safetensors"
         ) from error
     run, to = Path(run), Path(to)
     newest = max(run.glob("step-*.checkpoint"), default=None)

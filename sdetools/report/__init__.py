@@ -1,17 +1,18 @@
-"""The report: one HTML page with the verdicts, measurements and figures of a run of claims."""
+"""The report: one HTML page with the verdicts, measurements and figures of a run of claims, and a summary in Markdown."""
 
 from __future__ import annotations
 
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from sdetools.report.markdown import markdown, write_summary
 from sdetools.report.page import render, write
 from sdetools.report.typeset import typeset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["render", "typeset", "write"]
+__all__ = ["markdown", "render", "typeset", "write", "write_summary"]
 
 
 def _figure(name: str, given: tuple[Any, ...], options: dict[str, Any]) -> Figure:

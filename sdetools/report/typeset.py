@@ -85,8 +85,8 @@ def plain(text: str) -> str:
         text: The text, such as r"order $\eta^{1/2}$". Commands become their names, and braces are removed.
 
     Example:
-        >>> plain(r"a gap of $\eta^{1/2}$ at $T = 1$, \emph{sharp}")
-        'a gap of eta^1/2 at T = 1, sharp'
+        >>> plain(r"a gap of $\eta^{1/2}$ at $t = k\eta$, \emph{sharp}")
+        'a gap of eta^1/2 at t = k eta, sharp'
     """
     return re.sub(r"\s+", " ", _PARTS.sub(lambda m: _spelled(m.group(1) or m.group(2)), _COMMAND.sub(r"\2", text))).replace(
         r"\$", "$"
@@ -101,6 +101,6 @@ def _spelled(latex: str) -> str:
         latex,
     )
     latex = re.sub(r"\\[td]?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", latex)
-    latex = re.sub(r"\\([A-Za-z]+)\s*", lambda m: f"{_SYMBOLS.get(m[1], m[1])} ", latex)
+    latex = re.sub(r"\\([A-Za-z]+)\s*", lambda m: f" {_SYMBOLS.get(m[1], m[1])} ", latex)
     latex = re.sub(r"[{}\\]", "", latex).strip()
-    return re.sub(r"\s+(?=[\^_,.;)/])|(?<=[(])\s+", "", latex)
+    return re.sub(r"\s+(?=[\^_,.;)/])|(?<=[(^_])\s+", "", latex)

@@ -8,6 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Protocol
 
+from sdetools._check import shown, suggestion
+from sdetools._install import install_command
+
 
 class Runner(Protocol):
     """The type of the classes in `RUNNERS`: subclasses of `chunk_batches.ChunkBatches` whose only argument is a task.
@@ -56,9 +59,10 @@ def check_backend(backend: Any) -> None:
     Whether its device exists is not checked here.
     """
     if not isinstance(backend, str) or not (backend in ("auto", "numba") or known(backend)):
+        meant = suggestion(str(backend).partition(":")[0], ("auto", "numba", *RUNNERS))
         raise ValueError(
             f"`backend` must be {', '.join(map(repr, ('auto', 'numba', *RUNNERS)))}, 'torch' with or without a device and ':compile'; "
-            f"got {backend!r}."
+            f"got {shown(backend)}.{f' {meant}' if meant else ''}"
         )
 
 
@@ -81,6 +85,6 @@ def runner_of(backend: str) -> Runner:
         found: Runner = getattr(import_module(f"sdetools.simulation.{file}"), cls)
     except ImportError as error:
         raise ValueError(
-            f"the {name} backend requires {error.name}; got {error}. Install it: pip install -c constraints.txt 'sdetools[torch]'."
+            f"the {name} backend requires {error.name}; got {error}. Install it: {install_command('torch')}."
         ) from error
     return found

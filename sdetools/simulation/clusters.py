@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from typing import Any
 
 from sdetools import _check
@@ -242,13 +241,12 @@ def check_executor(executor: Any) -> None:
         >>> check_executor("dusk")
         Traceback (most recent call last):
         ...
-        ValueError: `executor` must be one of processes, dask, mpi, slurm; got 'dusk'. Did you mean 'dask'?
+        ValueError: `executor` must be one of processes, dask, mpi, slurm; got 'dusk'. Did you mean `dask`?
     """
     if isinstance(executor, str):
         name = executor.partition(":")[0]
         if name not in ENGINES:
-            near = get_close_matches(name, ENGINES, 1)
-            meant = f"Did you mean {near[0]!r}?" if near else "For threads of this process pass threads=."
+            meant = _check.suggestion(name, ENGINES, "For threads of this process pass threads=.")
             raise ValueError(f"`executor` must be one of {', '.join(ENGINES)}; got {executor!r}. {meant}")
     elif not (executor is None or isinstance(executor, Executor) or callable(getattr(executor, "get_executor", None))):
         raise ValueError(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import config, cuda
 
+from sdetools._install import install_command
 from sdetools.graph.cuda_loops import Product
 from sdetools.graph.reals import real_of
 from sdetools.simulation import cuda_draws
@@ -52,7 +53,7 @@ def arrays() -> Arrays:
         import torch
     except ImportError as error:
         raise ValueError(
-            f"backend 'cuda' requires torch for the operations between kernels; got {error}. Install it: pip install 'sdetools[torch]'."
+            f"backend 'cuda' requires torch for the operations between kernels; got {error}. Install it: {install_command('torch')}."
         ) from error
     if not torch.cuda.is_available():
         raise ValueError(

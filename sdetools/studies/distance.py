@@ -238,8 +238,7 @@ def distance(
         0.5
     """
     call = call_text(distance, locals())
-    if kind not in KINDS:
-        raise ValueError(f"`kind` must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
+    _check.choice("kind", kind, KINDS)
     x, y = _points("first", first), _points("second", second)
     if len(x) != len(y):
         raise ValueError(

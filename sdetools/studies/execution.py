@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypedDict
 
-from sdetools._check import count
+from sdetools._check import count, suggestion
 from sdetools.graph.reals import real_of
 from sdetools.simulation.backends import check_backend
 from sdetools.simulation.clusters import check_executor
@@ -102,16 +102,14 @@ class Execution(Mapping[str, Any]):
             given: Values by the names of options, such as {"threads": 2}.
 
         Raises:
-            TypeError: If a name is not an option; the message suggests the nearest option.
+            TypeError: If a name is not an option; the message suggests the nearest option or parameter of the calling function.
             ValueError: If a value is not one that `Execution` allows.
         """
         known = [f.name for f in fields(cls)]
         for name in given:
             if name not in known:
-                near = get_close_matches(name, known, 1)
-                meant = (
-                    f"Did you mean `{near[0]}`?" if near else f"Options of execution are {', '.join(known)}; see st.Execution."
-                )
+                own = _parameters_of_caller()
+                meant = suggestion(name, [*own, *known], f"Options of execution are {', '.join(known)}; see st.Execution.")
                 raise TypeError(f"unexpected keyword argument `{name}`. {meant}")
         return cls(**given)
 
@@ -135,3 +133,13 @@ class Execution(Mapping[str, Any]):
         These are `backend`, which affects the last digits, and `dtype`, which determines the precision.
         """
         return {f.name: self[f.name] for f in fields(self) if f.name not in SILENT and self[f.name] != f.default}
+
+
+def _parameters_of_caller() -> list[str]:
+    """Return the names of the parameters of the function that called `Execution.of`, for a message."""
+    frame = inspect.currentframe()
+    caller = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
+    if caller is None:
+        return []
+    code = caller.f_code
+    return [*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]]

@@ -225,7 +225,8 @@ def column(names: tuple[str, ...], observable: str | int) -> int:
     """
     if isinstance(observable, str):
         if observable not in names:
-            raise ValueError(f"`observable` must be one of {', '.join(map(repr, names))}; got {observable!r}.")
+            meant = _check.suggestion(observable, names, "Name it in `observe`.")
+            raise ValueError(f"`observable` must be one of {', '.join(map(repr, names))}; got {observable!r}. {meant}")
         return names.index(observable)
     if observable not in range(-len(names), len(names)):
         raise ValueError(f"`observable` must be a name or an index below {len(names)}; got {observable!r}.")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sdetools._install import install_command, install_line
 from sdetools.claims import Claim, claim, collect, select
-from sdetools.claims.definition import install_line
 
 HEAD = "from sdetools.claims import claim\n"
 ONE = '@claim("{id}", statement="A statement.")\ndef {name}(run):\n    run.measure("q", 1.0, at_most=2.0)\n'
@@ -163,9 +163,9 @@ def test_a_file_that_needs_a_missing_extra_yields_one_claim(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ModuleNotFoundError("No module named 'torch'", name="torch"), "pip install 'sdetools[torch]'"),
-        (ModuleNotFoundError("No module named 'torchsde'", name="torchsde"), "pip install 'sdetools[torchsde]'"),
-        (ModuleNotFoundError("No module named 'mlxtend.x'", name="mlxtend.x"), "pip install 'sdetools[vision]'"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), install_command("torch")),
+        (ModuleNotFoundError("No module named 'torchsde'", name="torchsde"), install_command("torchsde")),
+        (ModuleNotFoundError("No module named 'mlxtend.x'", name="mlxtend.x"), install_command("vision")),
         (ModuleNotFoundError("No module named 'foo'", name="foo"), "pip install foo"),
         (ModuleNotFoundError("this needs torch: pip install 'sdetools[text]'."), "pip install 'sdetools[text]'"),
     ],

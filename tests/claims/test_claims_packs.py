@@ -54,7 +54,7 @@ def test_a_pack_is_the_folder_or_file_of_its_module(packed):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("quark", "got 'quark'. Did you mean 'quarks'? Installed: absent, gone, quark-file, quarks."),
+        ("quark", "got 'quark'. Did you mean `quarks`? Installed: absent, gone, quark-file, quarks."),
         ("gone", "the pack 'gone' must name a module that can be found; got 'quarks.gone'. Install the pack again."),
         ("absent", "the pack 'absent' must name a module that can be found; got 'no_such.mod'. Install the pack again."),
     ],

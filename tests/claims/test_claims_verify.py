@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import sdetools.studies.sampler  # noqa: F401  it imports the Store before a fixture below replaces it
+from sdetools._install import install_command
 from sdetools.claims import BUDGETS, ClaimContext, verify
 from sdetools.claims.context import Missing, claim_seed
 from sdetools.simulation.store import Store, StoreError
@@ -109,7 +110,7 @@ def test_all_verdicts(claims):
         "no-data": "not run",
     }
     reasons = {item.id: item.reason for item in results.claims}
-    assert reasons["absent"] == "torch is not installed: pip install 'sdetools[torch]'"
+    assert reasons["absent"] == f"torch is not installed: {install_command('torch')}"
     assert reasons["no-data"] == "the data set CIFAR-10 is missing: python fetch.py"
     line = CLAIMS[: CLAIMS.index("1 / 0")].count("\n") + 1
     assert reasons["broken"] == f"ZeroDivisionError: division by zero (claims.py, line {line})"

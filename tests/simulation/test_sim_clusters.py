@@ -425,7 +425,7 @@ def test_names_of_engines_are_checked_before_anything_starts(tmp_path):
 
 
 def test_an_engine_of_the_package_that_is_missing_names_the_line_that_installs_it(monkeypatch):
-    from sdetools.claims.definition import install_line
+    from sdetools._install import install_command, install_line
 
     for module, engine_name, extra in (
         ("distributed", "dask", "cluster"),
@@ -435,4 +435,4 @@ def test_an_engine_of_the_package_that_is_missing_names_the_line_that_installs_i
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ModuleNotFoundError) as caught, open_executor(engine_name):
             pass
-        assert install_line(caught.value) == f"pip install 'sdetools[{extra}]'"
+        assert install_line(caught.value) == install_command(extra)

@@ -162,7 +162,8 @@ class Integrator(Moving):
                 f"Add {'-' if self.calculus == 'stratonovich' else ''}(1/2) sum_j (b_j . grad) b_j to the drift and declare the calculus."
             )
         if law not in self.laws:
-            raise ValueError(f"`law` of {name} must be one of {', '.join(self.laws)}; got {law!r}.")
+            meant = _check.suggestion(law, self.laws)
+            raise ValueError(f"`law` of {name} must be one of {', '.join(self.laws)}; got {law!r}.{f' {meant}' if meant else ''}")
         self.sde, self.law = sde, law
         self.weak_order, self.strong_order = self.orders(sde.noise_class)
         self.step_time = _check.positive("dt", dt)

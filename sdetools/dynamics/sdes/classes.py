@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from sdetools import _check
 from sdetools.graph.derivatives import vjp
 from sdetools.graph.errors import TooLong, TracingError
 from sdetools.graph.identities import Examination
@@ -47,8 +48,8 @@ def classify(sde: Any, declared: str | None, at: Any = None) -> str:
     Raises:
         ValueError: If `declared` is unknown, or the diffusion does not have this class.
     """
-    if declared is not None and declared not in CLASSES:
-        raise ValueError(f"`noise` must be one of {', '.join(CLASSES)}; got {declared!r}.")
+    if declared is not None:
+        _check.choice("noise", declared, CLASSES)
     rows = sde.dim * len(sde.parts)
     found, open_to = _proven(sde, rows, at)
     sde.presumed = False

@@ -104,9 +104,7 @@ class SDE:
         noise: str | None = None,
         at: Any = None,
     ) -> None:
-        if calculus not in CALCULI:
-            raise ValueError(f"`calculus` must be one of {', '.join(CALCULI)}; got {calculus!r}.")
-        self.calculus = calculus
+        self.calculus = _check.choice("calculus", calculus, CALCULI)
         self._drift = _field("drift", drift, dim, variables, parameters, at, vector=True)
         self.dim = self._drift.root.dim
         variables = self._drift.root.names if variables is None else variables
