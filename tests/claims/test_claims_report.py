@@ -413,3 +413,22 @@ def test_a_logarithmic_axis_needs_positive_step_sizes():
 
 def test_a_plot_without_resolved_points():
     svg_text(loglog_orders([0.1, 0.05], [-0.1, 0.0]))
+
+
+def test_a_run_of_all_claims_has_a_page_below_two_and_a_half_megabytes():
+    """With the numbers of this project's own claims: 90, with 25 measurements each, and 40 figures of two curves with bands."""
+
+    def large(run):
+        for i in range(25):
+            run.measure(
+                f"gap of x**2 at eta=1/{2**i}, beside Definitions 2.2 and 2.3", estimate(1.0, 0.05), expected=1.0, tolerance=0.2
+            )
+        curves = {"$x^2$": np.linspace(0.2, 0.1, 5), "$|x|$": np.linspace(0.3, 0.1, 5)}
+        low, high = ({name: factor * v for name, v in curves.items()} for factor in (0.9, 1.1))
+        run.figure("gaps", loglog_orders(0.1 / 2.0 ** np.arange(5), curves, low, high), r"Gaps against $\eta$.")
+
+    (one,) = results(large).claims
+    claims = [dataclasses.replace(one, id=f"claim-{i}", figures=one.figures if i < 40 else ()) for i in range(90)]
+    page = render(Results("1.0", 0, "quick", tuple(claims)))
+    assert page.count("<img ") == 40 and page.count('<th scope="row">') == 90 * 25
+    assert len(page.encode()) < 2_500_000
