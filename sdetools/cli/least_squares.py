@@ -99,8 +99,10 @@ def methods_of(text: str, problem: Any, oracle: Any, eta: float) -> list[Method]
     for i, part in enumerate(parts):
         if part in parts[:i]:
             raise ValueError(f"`methods` must differ; got {part!r} twice.")
-        if part.partition(":")[0] not in entries:
-            meant = suggestion(part.partition(":")[0], entries, "Others are not linear: the exact risk is that of linear rules.")
+        if (name := part.partition(":")[0]) not in entries:
+            others = [_hyphenated(entry.name) for entry in optimisers()]
+            linear = "Others are not linear: the exact risk is that of linear rules."
+            meant = linear if name in others else suggestion(name, entries, linear)
             raise ValueError(f"a method must be one of {', '.join(entries)}; got {part!r}. {meant}")
     return [_method(part, entries[part.partition(":")[0]], problem, oracle, eta) for part in parts]
 

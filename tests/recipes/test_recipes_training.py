@@ -206,7 +206,7 @@ def test_svag_in_the_loop_and_divergence(tmp_path):
     [
         (
             {"precision": "float8"},
-            "`precision` must be one of float32, float64, bfloat16, float16; got 'float8'. Did you mean `float64`?$",
+            "`precision` must be one of float32, float64, bfloat16, float16; got 'float8'. Did you mean `float64`.$",
         ),
         ({"steps": -1}, "`steps` must be at least 0"),
     ],

@@ -411,7 +411,7 @@ def test_memory_is_bounded():
 GOOD = normals(20, 0)
 PLANE = normals((2, 20), 0)
 BAD = {
-    "kind": (lambda: distance(GOOD, GOOD, "hellinger"), "one of 'wasserstein', 'kolmogorov', 'energy'"),
+    "kind": (lambda: distance(GOOD, GOOD, "hellinger"), "one of wasserstein, kolmogorov, energy"),
     "words": (lambda: distance(["fast"], GOOD), "`first`"),
     "no points": (lambda: distance(GOOD, None), "`second`"),
     "empty": (lambda: distance(GOOD, []), "at least 2 paths"),
