@@ -86,6 +86,8 @@ def _names(axis: Any) -> list[str]:
 def _things(axes: Any) -> Iterator[str]:
     """Yield descriptions of what is drawn on a panel: its labelled curves first, then the number of other curves, points and bands."""
     handles, labels = axes.get_legend_handles_labels()
+    # The handle of points with error bars is a group whose first part is their line.
+    handles = [handle[0] if isinstance(handle, tuple) and handle and handle[0] is not None else handle for handle in handles]
     named = {id(handle): label for handle, label in zip(handles, labels, strict=True)}
     curves = [line for line in axes.lines if len(line.get_xdata())]
     labelled = [line for line in curves if id(line) in named]

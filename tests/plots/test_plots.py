@@ -224,11 +224,11 @@ def test_a_phase_diagram_separates_the_level():
 def test_a_figure_in_words_names_axes_curves_and_their_ends():
     axes = plots.canvas()[1]
     axes.plot([3.0, 1.0, 2.0], [0.5, np.nan, 4.0], label="SGD")
-    axes.plot([1.0, 10.0], [2.0, 2.0], label="SGDM")
+    axes.errorbar([1.0, 10.0], [2.0, 2.0], yerr=0.1, label="SGDM")
     axes.set(xscale="log", xlim=(1.0, 10.0), ylim=(0.0, 5.0), xlabel=r"$\eta$", ylabel="gap")
     text = plots.describe(axes)
     assert text.axes == r"Horizontal: $\eta$, from 1 to 10, logarithmic. Vertical: gap, from 0 to 5."
-    assert text.seen == "SGD: from 4 at 2 to 0.5 at 3; SGDM: from 2 at 1 to 2 at 10."
+    assert text.seen == "SGD: from 4 at 2 to 0.5 at 3; SGDM: from 2 at 1 to 2 at 10; 1 band or group of points."
 
 
 def test_a_figure_in_words_lists_panels_and_names_of_rows():
