@@ -6,11 +6,13 @@ argument, and `hint` the last sentence of the message, a remedy (empty for none)
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,8 +183,72 @@ def count(name: str, value: Any, least: int = 1, hint: str = "", most: int = LAR
     if out < least:
         raise ValueError(f"`{name}` must be at least {least}; {received()}")
     if out > most:
-        raise ValueError(f"`{name}` must be at most {_power(most)}; {received()}")
+        raise ValueError(
+            f"`{name}` must be at most {_power(most)}; got {name}={shown(value)}.{_tail(hint) if most != LARGEST else ''}"
+        )
     return out
+
+
+def named_numbers(parameters: Mapping[str, float] | None) -> dict[str, float]:
+    """Return the named numbers as a new dict of finite floats, in the order given; empty for None, ValueError for other values."""
+    if not isinstance(parameters, (Mapping, type(None))):
+        raise ValueError(f"`parameters` must be a dict of numbers by name; got {shown(parameters)}. Write {{'a': 1.0}}.")
+    return {name: number(f"parameters[{name!r}]", value) for name, value in dict(parameters or {}).items()}
+
+
+def several(name: str, value: Any, hint: str = "") -> list[Any]:
+    """Return the entries of a list, tuple or one-dimensional array as a list; ValueError for one number, text, None or more axes.
+
+    `name` is the name of the checked argument, and `hint` the last sentence of the error message.
+    """
+    if isinstance(value, (str, bytes, dict, set)) or np.ndim(value) != 1:
+        raise ValueError(f"`{name}` must be a list; got {name}={shown(value)}.{_tail(hint)}")
+    return list(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return True or False as it is; ValueError for everything else, such as "yes", 1 and None. `name` is its name in the message."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"`{name}` must be True or False; got {name}={shown(value)}.")
+    return bool(value)
+
+
+def function(name: str, value: Any, arguments: Sequence[str] = ("x",), hint: str = "") -> Callable[..., Any]:
+    """Return a function that can be called with given arguments as it is, or raise a ValueError; it is not called.
+
+    Args:
+        name: Name of the checked argument, for the message.
+        value: A function, or any other object that can be called. One whose signature is unknown is accepted.
+        arguments: The names of its positional arguments.
+        hint: Last sentence of the message, a remedy; empty for none.
+
+    Raises:
+        ValueError: If the value cannot be called, or takes other arguments.
+
+    Example:
+        >>> function("make", lambda dt: dt, ["dt"])(0.5)
+        0.5
+    """
+    if not callable(value):
+        raise ValueError(f"`{name}` must be a function of {', '.join(arguments)}; got {shown(value)}.{_tail(hint)}")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):
+        return value
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise ValueError(
+            f"`{name}` must be a function of {', '.join(arguments)}; got one with the arguments {signature}.{_tail(hint)}"
+        ) from None
+    return value
+
+
+def path(name: str, value: Any) -> Path:
+    """Return the path of a file or folder, given as text or as a `Path`; ValueError for anything else. `name` is its name in the message."""
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise ValueError(f"`{name}` must be the path of a file, a text or a pathlib.Path; got {shown(value)}.")
+    return Path(value)
 
 
 def _power(n: int) -> str:
@@ -215,7 +281,7 @@ def finite(name: str, value: Any, hint: str = "") -> np.ndarray:
 
     try:
         raw = np.asarray(value)
-        has_text = raw.dtype == object and any(isinstance(v, (str, bytes)) for v in raw.ravel().tolist())
+        has_text = raw.dtype == object and any(v is None or isinstance(v, (str, bytes)) for v in raw.ravel().tolist())
         if has_text or raw.dtype.kind not in "biufO":
             raise ValueError(message() + _tail(hint))
         with np.errstate(over="ignore"):

@@ -201,7 +201,7 @@ def constant(eta: float, beta: float = 0.0) -> Plan:
         >>> constant(eta=0.01, beta=0.9)
         Plan(eta=0.01, eta_k=0.01, beta_k=0.9, 1 pair)
     """
-    return Plan(np.array([_check.positive("eta", eta, _SIGN)]), np.array([_check.momentum("beta", beta)]))
+    return Plan(np.array([_rate(eta)]), np.array([_check.momentum("beta", beta)]))
 
 
 def warmup(eta: float, steps: int, start: float = 0.0, beta: float | Sequence[float] = 0.0) -> Plan:
@@ -217,8 +217,8 @@ def warmup(eta: float, steps: int, start: float = 0.0, beta: float | Sequence[fl
         >>> warmup(0.4, steps=4).etas(6)
         array([0. , 0.1, 0.2, 0.3, 0.4, 0.4])
     """
-    eta, steps = _check.positive("eta", eta, _SIGN), _check.count("steps", steps)
-    start = _nonnegative("start", start)
+    eta, steps = _rate(eta), _check.count("steps", steps)
+    start = _check.non_negative("start", start)
     etas = start + (eta - start) * (np.arange(steps + 1) / steps)
     etas[-1] = eta
     return Plan(etas, beta, eta)
@@ -237,8 +237,8 @@ def step_decay(eta: float, at: Sequence[int], factor: float = 0.1, beta: float |
         >>> step_decay(1.0, at=[2, 4], factor=0.5).etas(6)
         array([1.  , 1.  , 0.5 , 0.5 , 0.25, 0.25])
     """
-    eta, factor = _check.positive("eta", eta, _SIGN), _check.positive("factor", factor)
-    marks = [_check.count("at", k) for k in at]
+    eta, factor = _rate(eta), _check.positive("factor", factor)
+    marks = [_check.count("at", k) for k in _check.several("at", at, "For one milestone write at=[100].")]
     if any(b <= a for a, b in pairwise(marks)):
         raise ValueError(f"`at` must hold increasing steps; got at={marks!r}. Sort it and remove repeated entries.")
     drops = np.searchsorted(marks, np.arange(marks[-1] + 1), side="right") if marks else np.zeros(1, dtype=int)
@@ -258,8 +258,8 @@ def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[fl
         >>> cosine(0.2, steps=2).etas(4)
         array([0.2, 0.1, 0. , 0. ])
     """
-    eta, steps = _check.positive("eta", eta, _SIGN), _check.count("steps", steps)
-    final = _nonnegative("final", final)
+    eta, steps = _rate(eta), _check.count("steps", steps)
+    final = _check.non_negative("final", final)
     etas = final + (eta - final) * (1 + np.cos(np.pi * np.arange(steps + 1) / steps)) / 2
     etas[-1] = final
     return Plan(etas, beta, eta)
@@ -284,7 +284,7 @@ def from_functions(
         >>> from_functions(lambda k: 1 / (k + 1), beta=0.5, steps=2).etas(3)
         array([1. , 0.5, 0.5])
     """
-    steps = _check.count("steps", steps)
+    steps, eta = _check.count("steps", steps), _check.function("eta", eta, ["k"], "For a constant rate write lambda k: 0.1.")
     etas = [eta(k) for k in range(steps)]
     return Plan(etas, [beta(k) for k in range(steps)] if callable(beta) else beta, base)
 
@@ -299,8 +299,9 @@ def chain(first: Plan, steps: int, then: Plan, base: float | None = None) -> Pla
         array([0. , 0.1, 0.2, 0.2, 0.1, 0.1])
     """
     steps = _check.count("steps", steps, least=0)
-    etas = np.concatenate([first.etas(steps), then.eta_values])
-    betas = np.concatenate([first.betas(steps), then.beta_values])
+    if not (isinstance(first, Plan) and isinstance(then, Plan)):
+        raise ValueError(f"`first` and `then` must be schedules; got {_check.shown(first)} and {_check.shown(then)}.")
+    etas, betas = map(np.concatenate, ((first.etas(steps), then.eta_values), (first.betas(steps), then.beta_values)))
     return Plan(etas, betas, max(first.eta, then.eta) if base is None else base)
 
 
@@ -331,7 +332,7 @@ def scaled(
         >>> scaled(0.25, alpha=1, rate=lambda t: 1 / (1 + t), horizon=0.5).etas(3).round(4)
         array([0.25  , 0.2   , 0.1667])
     """
-    eta, alpha = _check.positive("eta", eta, _SIGN), _nonnegative("alpha", alpha)
+    eta, alpha = _rate(eta), _check.non_negative("alpha", alpha)
     clock = eta if step_time is None else _check.positive("step_time", step_time)
     steps = 1
     if callable(rate) or callable(damping):
@@ -364,6 +365,15 @@ def scaled(
     return Plan(eta * rates, 1 - dampings * eta**alpha, eta, alpha)
 
 
+def _rate(eta: Any) -> float:
+    """Return a constant learning rate as a positive float; ValueError otherwise, with a remedy for what came."""
+    if np.ndim(eta):
+        raise ValueError(
+            f"`eta` must be a positive number; got {_check.shown(eta)}. For a rate a step use schedules.from_arrays."
+        )
+    return _check.positive("eta", eta, _SIGN if isinstance(eta, (int, float)) and eta < 0 else "")
+
+
 _SIGN = "A negative rate climbs the loss; for ascent change the sign of the loss."
 
 
@@ -376,18 +386,8 @@ def _series(name: str, values: Numbers) -> np.ndarray:
     return out
 
 
-def _nonnegative(name: str, value: float) -> float:
-    out = _check.number(name, value, "be a number >= 0")
-    if out < 0:
-        raise ValueError(f"`{name}` must be a number >= 0; got {name}={value!r}. Zero is allowed.")
-    return out
-
-
 def _extend(values: np.ndarray, length: int) -> np.ndarray:
-    out = np.full(length, values[-1])
-    stored = min(length, len(values))
-    out[:stored] = values[:stored]
-    return out
+    return np.concatenate([values[:length], np.full(max(0, length - len(values)), values[-1])])
 
 
 def _frozen(values: Sequence[float] | np.ndarray) -> np.ndarray:

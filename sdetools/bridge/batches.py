@@ -63,13 +63,13 @@ class Batches:
                 raise ValueError(f"`data` must have one row per sample in each of its arrays; got lengths {sorted(lengths)}.")
             self.samples = lengths.pop()
             self._fetch: Callable[[list[int]], Any] = lambda index: map_tensors(lambda part: part[index], columns)
-        elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        elif hasattr(data, "__len__") and hasattr(data, "__getitem__") and (collate or not isinstance(data, (str, tuple, dict))):
             own = collate or (lambda rows: map_tensors(lambda part: _cast(part, dtype), default(rows)))
             self.samples = len(data)
             self._fetch = lambda index: own([data[i] for i in index])
         else:
             raise ValueError(
-                f"`data` must be arrays (inputs, targets), a data set with a length, or a loader over one; got {type(data).__name__}. "
+                f"`data` must be arrays (inputs, targets), a data set with a length, or a loader over one; got {_described(data)}. "
                 "A stream cannot be replayed: collect a part of it in a list."
             )
         self.size = _check.count("batch_size", size, hint="Pass it, or pass a loader that has one.")
@@ -197,6 +197,12 @@ def batch_rows(batch: Any) -> int:
     if not lengths:
         raise ValueError(f"`data` must give batches of arrays; got a {type(batch).__name__} without any.")
     return lengths[0]
+
+
+def _described(data: Any) -> str:
+    """Return the type of data for a message, of a tuple or dict with the types of its parts."""
+    parts = data.values() if isinstance(data, dict) else data if isinstance(data, tuple) else ()
+    return type(data).__name__ + (f" of {', '.join(type(part).__name__ for part in parts)}" if parts else "")
 
 
 def _columns(data: Any, dtype: torch.dtype | None) -> Any:

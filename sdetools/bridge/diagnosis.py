@@ -108,6 +108,7 @@ def diagnose(
     if not _check.number("lr", lr) > 0:
         raise ValueError(f"`lr` must be positive; got lr={lr!r}.")
     plain_lr = convert(lr, momentum, source=form, target="sgd")["lr"]
+    seed = _check.count("seed", seed, least=0)
     batches = _check.count("batches", batches, least=2 * GROUPS)
     seeds = _check.count("seeds", seeds, least=0)
     if seeds == 1:

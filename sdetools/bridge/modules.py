@@ -177,7 +177,11 @@ def checked_copy(model: torch.nn.Module, device: Any = None) -> torch.nn.Module:
     """
     net = plain_copy(model)
     if device is not None:
-        net = net.to(device)
+        try:
+            net = net.to(device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).splitlines()[0][:80]
+            raise ValueError(f"`device` must name an available device, such as 'cpu'; got {device!r} ({reason}).") from error
     own = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
     if not own:
         raise ValueError("`model` must have parameters that require a gradient; got none.")

@@ -7,7 +7,7 @@ update rule. With `foreach=True`, the default on a GPU, torch's multi-tensor ker
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -62,6 +62,10 @@ class Optimizer(torch.optim.Optimizer):
         maximize: bool = False,
     ) -> None:
         common = {"weight_decay": weight_decay, "decoupled": decoupled, "foreach": foreach, "maximize": maximize}
+        if isinstance(params, str) or not isinstance(params, Iterable):
+            raise ValueError(
+                f"`params` must be the parameters of a network; got {_check.shown(params)}. Pass model.parameters()."
+            )
         super().__init__(params, {"method": self.method} | defaults | common)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

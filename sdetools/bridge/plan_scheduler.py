@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 
+from sdetools import _check
+from sdetools.dynamics.base import check_plan
+
 
 class PlanScheduler:
     """Scheduler that sets every group to a plan of `sdetools.schedules`: `lr` to eta_k and `momentum` to beta_k for step k = 0, 1, ...
@@ -30,12 +33,15 @@ class PlanScheduler:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, plan: Any) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ValueError(f"`optimizer` must be an optimiser of torch; got {_check.shown(optimizer)}.")
+        check_plan(plan)
         groups = optimizer.param_groups
         if plan.has_momentum and not all("momentum" in group for group in groups):
             raise ValueError(
                 f"`plan` must be without momentum for {type(optimizer).__name__}; got one with beta > 0. Pass plan.averaged()."
             )
-        rates = list(dict.fromkeys(f"{float(group['lr']):g}" for group in groups))
+        rates = list(dict.fromkeys(f"{float(group['lr'])!r}" for group in groups))
         if len(rates) > 1:
             raise ValueError(
                 f"`optimizer` must have one lr in all groups, because a plan sets it; got {', '.join(rates)}. Set each group's from "

@@ -330,6 +330,8 @@ def buffer_bytes(optimizer: torch.optim.Optimizer) -> int:
         >>> optimizer.step(); buffer_bytes(optimizer)
         400
     """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"`optimizer` must be an optimiser of torch; got {optimizer!r}.")
     tensors: Iterable[Any] = (value for state in optimizer.state.values() for value in state.values())
     return sum(value.numel() * value.element_size() for value in tensors if isinstance(value, torch.Tensor) and value.ndim > 0)
 

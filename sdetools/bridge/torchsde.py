@@ -164,6 +164,8 @@ class FromTorchsde(SDE):
             raise ValueError(f"`model` must have `g` or `g_prod`; got {model!r}, which has neither.")
         if model.noise_type not in NOISE_TYPES:
             raise ValueError(f"`noise_type` must be one of {', '.join(NOISE_TYPES)}; got {model.noise_type!r}.")
+        if model.sde_type not in ("ito", "stratonovich"):
+            raise ValueError(f"`sde_type` must be 'ito' or 'stratonovich'; got {model.sde_type!r}.")
         self.model, self.dim = model, _check.count("dim", dim)
         self.calculus = str(model.sde_type)
         self.names = coordinate_names(names, self.dim)

@@ -137,6 +137,8 @@ def _text(item: Mapping[str, Any] | None) -> str:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """Return the claims in a file `results.json` by id."""
+    if not Path(path).is_file():
+        raise ValueError(f"`path` must be a file results.json of `sdetools verify`; got {str(path)!r}, which does not exist.")
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         claims = {item["id"]: item for item in found["claims"]}

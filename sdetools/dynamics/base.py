@@ -350,14 +350,15 @@ class Dynamics(Moving):
 def check_oracle(oracle: Any) -> NoisyOracle:
     """Return `oracle` unchanged if it is a `NoisyOracle`; raise ValueError otherwise."""
     if not isinstance(oracle, NoisyOracle):
-        raise ValueError(f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...).")
+        raise ValueError(f"`oracle` must be a NoisyOracle; got {_check.shown(oracle)}. Make one: st.NoisyOracle(loss, noise).")
     return oracle
 
 
 def check_plan(plan: Any) -> Plan:
     """Return `plan` unchanged if it is a `Plan`; raise ValueError otherwise."""
     if not isinstance(plan, Plan):
-        raise ValueError(f"`plan` must be a schedule; got {plan!r}. Make one with st.schedules.constant(eta=..., beta=...).")
+        way = "from_arrays(eta=[...])" if isinstance(plan, (list, tuple, np.ndarray)) else "constant(eta=..., beta=...)"
+        raise ValueError(f"`plan` must be a schedule; got {_check.shown(plan)}. Make one with st.schedules.{way}.")
     return plan
 
 

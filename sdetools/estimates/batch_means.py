@@ -58,7 +58,7 @@ class StationaryEstimate(Estimate):
     def __repr__(self) -> str:
         text = super().__repr__()
         if not math.isfinite(self.half_width):
-            return text.replace("paths", "batch means")
+            return text.replace(f"({self.n} paths", f"({self.n} batch means")
         name = f"{self.name} = " if self.name else ""
         digits = max(0, 1 - math.floor(math.log10(self.half_width))) if self.half_width > 0 else 6
         value = (

@@ -14,6 +14,12 @@ RESOLVED = 4.0
 """A value counts as resolved if it is at least this many standard errors."""
 
 
+OVERFLOW = "the squares of its values overflow; observe a smaller multiple, or the logarithm"
+"""Why the standard error of a finite mean is not finite, with a remedy, as text."""
+WHY_NOT_FINITE = "not a finite number on each of them, though the paths are; the observable overflows there or leaves its domain"
+"""Why a mean is not finite although no path diverged, as text."""
+
+
 @dataclass(frozen=True)
 class Estimate(HasInterval):
     """A Monte Carlo value with its standard error from `n` paths, and the confidence interval `[low, high]` at the level `confidence`.
@@ -92,6 +98,15 @@ class Estimate(HasInterval):
         return self.random and self.stderr == 0
 
     @property
+    def why_not_finite(self) -> str:
+        """The reason why the value is not finite, with a remedy, as text: the diverged paths, or the observable. Empty if it is finite."""
+        if math.isfinite(self.value):
+            return ""
+        if not self.diverged:
+            return WHY_NOT_FINITE
+        return f"{self.diverged} paths left the finite range, first at step {self.first_divergence}; take smaller steps or an earlier time"
+
+    @property
     def why_open(self) -> str:
         """The reason why the interval is infinite although the value is finite, with a remedy, as text; empty if the interval is finite.
 
@@ -104,7 +119,14 @@ class Estimate(HasInterval):
                 f"its {self.n:,} paths show no spread, which proves nothing where draws enter and no bounds are known; "
                 "state bounds with st.Bounded or st.Indicator"
             )
+        if self._overflows:
+            return OVERFLOW
         return f"{self.n:,} path{'s are' if self.n != 1 else ' is'} too few for an error; take more"
+
+    @property
+    def _overflows(self) -> bool:
+        """Whether the standard error is not finite although there are paths enough: the squares of their values overflow."""
+        return self.n > 1 and not math.isfinite(self.stderr)
 
     @property
     def kind(self) -> Kind:
@@ -196,17 +218,12 @@ class Estimate(HasInterval):
     def __repr__(self) -> str:
         name = f"{self.name} = " if self.name else ""
         if not math.isfinite(self.value):
-            reason = (
-                f", {self.diverged} paths left the finite range, first at step {self.first_divergence}"
-                if self.diverged
-                else ": not finite on all of them, though the paths are"
-            )
-            return f"{name}{self.value} ({self.n} paths{reason})"
+            return f"{name}{self.value} ({self.n} paths{', ' if self.diverged else ': '}{self.why_not_finite})"
         if not self.random:
             return f"{name}{self.value:.10g} (exact)"
         half = self.half_width
         if not math.isfinite(half):
-            why = "no spread, and no bounds known" if self.unseen else "too few for an error"
+            why = "no spread, and no bounds known" if self.unseen else OVERFLOW if self._overflows else "too few for an error"
             return f"{name}{self.value:.4g} +- inf ({self.n} paths: {why})"
         if self.bounded and (self.unseen or self.two_valued):
             return f"{name}{self.value:.4g} in [{self.low:.4g}, {self.high:.4g}] ({100 * self.confidence:g} %, {self.n} paths)"

@@ -1,7 +1,7 @@
 """Observables h whose expectation E h(x) is known exactly, from the mean and covariance of x.
 
 Polynomials of degree <= 2 need only the mean and covariance, whatever the law. For a Gaussian law, an expression may also contain terms
-c f(w . x + b), where f is |.|^p, (.)^n, exp, sin, cos, sign, or the indicator of `Below`.
+c f(w . x + b), where f is |.|^p, (.)^n, exp, sin, cos, sign, or the indicator of a half-line: a comparison, a Heaviside function, or `Below`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from sdetools import _check
 from sdetools._arrays import select
 from sdetools.exact.covariance import sizes
 from sdetools.exact.gaussian import absolute_moment, probability_below, raw_moment
+from sdetools.graph.value import Trace
+from sdetools.losses.graphs import NONSMOOTH
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Close
         return Closed(0.0, np.zeros(dim), np.zeros((dim, dim)), (Term(1.0, weights, -observable.a, mean),))
     text = _text(observable)
     found = None if text is None else _from_text(text, names)
-    if found is None and hasattr(observable, "value"):
+    if found is None and hasattr(observable, "value") and not _nonsmooth(observable.value, dim):
         found = _from_values(observable.value, origin)
     return found
 
@@ -175,16 +177,21 @@ def value_of(observable: Any, names: tuple[str, ...]) -> Callable[[np.ndarray], 
         from sdetools.losses.compiled_expression import compile as compile_expressions
         from sdetools.losses.parser import parse
 
-        function = compile_expressions([parse(observable, names)], names, ())
+        function = compile_expressions([parse(observable, names, (), "observable", _names_hint(names))], names, ())
         return lambda x: function(x)[0]
     if hasattr(observable, "value"):
         return observable.value
     if callable(observable):
         return observable
     raise ValueError(
-        f"an observable must be an expression or have a `value(x)` method; got {observable!r}. "
+        f"`observable` must be an expression or have a `value(x)` method; got {_check.shown(observable)}. "
         "Write an expression such as 'x**2', or use `exact.Absolute`."
     )
+
+
+def _names_hint(names: tuple[str, ...]) -> str:
+    """Return the remedy for an unknown name in an observable."""
+    return f"The loss has the variables {' '.join(names)}; write these, and constants as numbers."
 
 
 def _text(observable: Any) -> str | None:
@@ -193,6 +200,17 @@ def _text(observable: Any) -> str | None:
         return observable
     text = getattr(observable, "text", None)
     return text if isinstance(text, str) else None
+
+
+def _nonsmooth(value: Callable, dim: int) -> bool:
+    """Return whether the formula of an observable has a jump or a kink, which points nearby need not show; False if it cannot be traced."""
+    trace = Trace()
+    try:
+        with np.errstate(all="ignore"):
+            value(trace.input("x", (dim,)))
+    except Exception:  # a function that cannot be traced, for any reason
+        return False
+    return any(node.name in NONSMOOTH for node in trace.known.values())
 
 
 def _from_values(value: Callable, origin: np.ndarray) -> Closed | None:
@@ -221,10 +239,13 @@ def _from_text(text: str, names: tuple[str, ...]) -> Closed | None:
     """Return the quadratic polynomial and the closed terms of an expression; None if some term is neither."""
     import sympy
 
-    from sdetools.losses.parser import Larger, Magnitude, parse, symbol
+    from sdetools.losses.kinks import Larger, Magnitude
+    from sdetools.losses.parser import parse, symbol
 
     symbols = [symbol(name) for name in names]
-    expression = parse(text, names).replace(Larger, lambda u, v: (u + v + Magnitude(u - v)) / 2)
+    expression = parse(text, names, (), "observable", _names_hint(names)).replace(
+        Larger, lambda u, v: (u + v + Magnitude(u - v)) / 2
+    )
     return _from_sum(expression, symbols) or _from_sum(sympy.expand(expression), symbols)
 
 
@@ -257,7 +278,7 @@ def _term(part: Any, symbols: list) -> Term | None:
     """Return the closed form of one term, or None."""
     import sympy
 
-    from sdetools.losses.parser import Magnitude, SignFunction
+    from sdetools.losses.kinks import Above, AtLeast, Magnitude, SameNumber, SignFunction, UnitStep
 
     scale, kernel = part.as_independent(*symbols, as_Add=False)
     base, power = kernel.as_base_exp()
@@ -267,6 +288,12 @@ def _term(part: Any, symbols: list) -> Term | None:
         inner, mean = base.args[0], partial(absolute_moment, a=0.0, p=float(power))
     elif isinstance(kernel, SignFunction):
         inner, mean = kernel.args[0], _mean_sign
+    elif isinstance(kernel, (Above, AtLeast)):
+        inner, mean = kernel.args[0] - kernel.args[1], partial(_mean_step, at_zero=float(isinstance(kernel, AtLeast)))
+    elif isinstance(kernel, UnitStep) and kernel.args[1].is_number:
+        inner, mean = kernel.args[0], partial(_mean_step, at_zero=float(kernel.args[1]))
+    elif isinstance(kernel, SameNumber):
+        inner, mean = kernel.args[0] - kernel.args[1], _mean_zero
     elif isinstance(kernel, sympy.cos):
         inner, mean = kernel.args[0], _mean_cos
     elif isinstance(kernel, sympy.sin):
@@ -298,3 +325,11 @@ def _mean_sin(m: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _mean_sign(m: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.where(v == 0, np.sign(m), 1 - 2 * probability_below(m, v, 0.0))
+
+
+def _mean_step(m: np.ndarray, v: np.ndarray, at_zero: float) -> np.ndarray:
+    return np.where(v == 0, np.heaviside(m, at_zero), 1 - probability_below(m, v, 0.0))
+
+
+def _mean_zero(m: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return ((m == 0) & (v == 0)).astype(float)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from sdetools import _check
+from sdetools.dynamics.arguments import check_dynamics
 from sdetools.exact.closed_observables import closed
 from sdetools.exact.moments import moments
 from sdetools.exact.recorded import Moments, recorded
@@ -16,7 +18,7 @@ def expectation(moments: Moments, observable: Any) -> np.ndarray:
     """Return E h(x_k) of an observable h at the recorded steps of `moments`.
 
     Polynomials of degree <= 2 are possible for any law. For a Gaussian law, sums of terms c f(w . x + b) with numbers c, b, a vector w and
-    f = |.|^p, (.)^n, exp, sin, cos or sign, and the indicator `Below`, are possible as well.
+    f = |.|^p, (.)^n, exp, sin, cos, sign, comparisons and Heaviside, and the indicator `Below`, are possible as well.
 
     Args:
         moments: The mean and covariance of a dynamics, as returned by `exact.moments` or `exact.solution`.
@@ -35,15 +37,17 @@ def expectation(moments: Moments, observable: Any) -> np.ndarray:
         >>> expectation(m, "x0**2"), expectation(m, "abs(x0)").round(6)
         (array([0., 1.]), array([0.      , 0.797885]))
     """
+    if not isinstance(moments, Moments):
+        raise ValueError(f"`moments` must be a result of st.exact.moments or solution; got {_check.shown(moments)}.")
     form = closed(observable, moments.names, moments.mean[0])
     if form is None:
         raise ValueError(
-            "an exact expectation must be of a polynomial of degree <= 2 or of sums of |w.x + b|^p, exp, sin, cos of linear "
-            f"forms; got {observable!r}. Simulate it, or in one dimension use `exact.transfer`."
+            "`observable` must be a polynomial of degree <= 2 or a sum of |w.x + b|^p, exp, sin, cos and comparisons of linear forms; "
+            f"got {_check.shown(observable)}. Simulate it, or in one dimension use `exact.transfer`."
         )
     if form.terms and not moments.gaussian:
         raise ValueError(
-            f"an exact expectation under a law that is not Gaussian must be of a polynomial of degree <= 2; got {observable!r}. "
+            f"`observable` must be a polynomial of degree <= 2, for the law is not Gaussian; got {_check.shown(observable)}. "
             "Use Gaussian noise, or simulate it."
         )
     return form.expectation(moments.mean, moments.covariance)
@@ -75,7 +79,9 @@ def gap(first: Any, second: Any, x0: Sequence[float], steps: int, h: Any, record
         >>> gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), x0=[1.0], steps=2, h="x0")
         array([0.    , 0.25  , 0.1875])
     """
-    kept = recorded(record, steps)
+    check_dynamics(first, "first")
+    check_dynamics(second, "second")
+    kept = recorded(record, _check.count("steps", steps, least=0))
     exact = kept * (first.step_time / second.step_time)
     other = np.rint(exact).astype(int)
     if np.any(np.abs(exact - other) > 1e-9 * np.maximum(exact, 1)):

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from sdetools.dynamics.arguments import check_dynamics
+
 _PROBES = 6
 _TOLERANCE = 1e-9
 
@@ -78,8 +80,9 @@ def check_linear(dynamics: Any, what: str, one_draw: bool = True) -> None:
         one_draw: Whether to refuse also those with several independent copies of the noise in one step.
 
     Raises:
-        ValueError: If `linear` is False, if there are `extra_draws`, or if `copies` is not 1.
+        ValueError: If it is no dynamics, if `linear` is False, if there are `extra_draws`, or if `copies` is not 1.
     """
+    check_dynamics(dynamics)
     if not getattr(dynamics, "linear", True):
         raise ValueError(
             f"{what} must have a rule that is linear in its state and its gradients; {dynamics.name} is not. Simulate it instead."

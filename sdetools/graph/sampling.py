@@ -17,8 +17,10 @@ def gather(data: np.ndarray, index: Any) -> Any:
 
     Args:
         data: The samples, `(n, *row)`, along the first axis.
-        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`. An array with an index from n on raises
-            IndexError; a traced index is not checked.
+        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`, which is not checked.
+
+    Raises:
+        IndexError: If an index of an array is no whole number from 0 to n - 1.
 
     Returns:
         Array `(size, *row, *paths)`, or a traced value `(size, *row)`.
@@ -29,7 +31,7 @@ def gather(data: np.ndarray, index: Any) -> Any:
     """
     if isinstance(index, Value):
         return value(data)[index]
-    rows = data[np.asarray(index, dtype=np.int64)]
+    rows = data[_whole(index, len(data))]
     return np.moveaxis(rows, range(1, np.ndim(index)), range(1 - np.ndim(index), 0))
 
 
@@ -37,10 +39,12 @@ def tally(index: Any, n: int, weights: Any = None) -> Any:
     """Return how often each of n samples was drawn, or the sum of the weights of its draws.
 
     Args:
-        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`. An array with an index from n on raises
-            IndexError; a traced index is not checked.
+        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`, which is not checked.
         n: Number of samples.
         weights: A weight of each draw, of the shape of `index`; 1 by default.
+
+    Raises:
+        IndexError: If an index of an array is no whole number from 0 to n - 1.
 
     Returns:
         Array `(n, *paths)`, or a traced value `(n,)`; 0 for a sample that was not drawn.
@@ -53,6 +57,15 @@ def tally(index: Any, n: int, weights: Any = None) -> Any:
         args = (index,) if weights is None else (index, value(weights))
         return trace_of(args).node("tally", "", args, (n,))  # type: ignore[union-attr]
     out, path = np.zeros((n, *index.shape[1:])), np.indices(index.shape[1:])
-    for b, own in enumerate(np.asarray(index, dtype=np.int64)):
+    for b, own in enumerate(_whole(index, n)):
         out[(own, *path)] += 1.0 if weights is None else weights[b]
     return out
+
+
+def _whole(index: Any, n: int) -> np.ndarray:
+    """Return indices as integers; IndexError unless they are whole numbers from 0 to n - 1."""
+    index = np.asarray(index)
+    wrong = ~((index >= 0) & (index < n) & (index == np.floor(index)))
+    if wrong.any():
+        raise IndexError(f"`index` must contain whole numbers from 0 to {n - 1}; got {index[wrong][0]!s}.")
+    return index.astype(np.int64)

@@ -71,6 +71,11 @@ class Loss(ABC):
     def identity(self) -> str:
         """A short text, equal for equal losses in every process; stored results of a simulation are recognised by a hash of it."""
 
+    @property
+    def jump(self) -> str:
+        """A piece of the formula at which L jumps, as text; its derivatives leave the jump out. Empty if there is none, or none is known."""
+        return ""
+
     @abstractmethod
     def value(self, x: Any, p: Any = None) -> Any:
         """Return the loss L(x) at one point or at many.

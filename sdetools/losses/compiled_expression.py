@@ -18,7 +18,20 @@ import sympy as sp
 
 from sdetools._arrays import select
 from sdetools.graph.error_function import erf
-from sdetools.losses.parser import Larger, Magnitude, NotNegative, Positive, SignFunction, symbol, to_float
+from sdetools.losses.kinks import (
+    Above,
+    AtLeast,
+    Choice,
+    Floor,
+    Larger,
+    Magnitude,
+    NotNegative,
+    Positive,
+    SameNumber,
+    SignFunction,
+    UnitStep,
+)
+from sdetools.losses.parser import symbol, to_float
 
 LARGEST_PRODUCT = 32  # up to this exponent x**n is computed by repeated squaring
 
@@ -31,6 +44,11 @@ def _sign(u: Any) -> Any:
 def _larger(u: Any, v: Any) -> Any:
     """Return max(u, v), NaN if one of them is NaN."""
     return select(u > v, u, select(u <= v, v, u + v))
+
+
+def _unit_step(u: Any, h: Any) -> Any:
+    """Return 0 for u < 0, h at 0, 1 for u > 0 and NaN at NaN."""
+    return select(u > 0, 1.0, select(u < 0, 0.0, select(u >= 0, h, u)))
 
 
 # SymPy function -> function of numbers, rows and traced values
@@ -48,6 +66,12 @@ NUMERIC: dict[Any, Callable] = {
     Magnitude: abs,
     SignFunction: _sign,
     Larger: _larger,
+    Floor: np.floor,
+    UnitStep: _unit_step,
+    Above: lambda u, v: select(u > v, 1.0, 0.0),
+    AtLeast: lambda u, v: select(u >= v, 1.0, 0.0),
+    SameNumber: lambda u, v: select(u >= v, select(u <= v, 1.0, 0.0), 0.0),
+    Choice: lambda c, u, v: select(c > 0.5, u, v),
     Positive: lambda u: select(u > 0, 0.0, math.nan),
     NotNegative: lambda u: select(u >= 0, 0.0, math.nan),
 }

@@ -14,7 +14,8 @@ from sdetools import _check
 from sdetools._arrays import components
 from sdetools.losses.base import Loss, scalar
 from sdetools.losses.compiled_expression import CompiledExpression, compile
-from sdetools.losses.parser import Domain, Larger, Magnitude, SignFunction, free_names, identifiers, parse, symbol, tidy
+from sdetools.losses.kinks import Choice, Domain, Jumping, NotAnalytic, tidy
+from sdetools.losses.parser import free_names, identifiers, parse, symbol
 
 __all__ = ["CompiledExpression", "ExpressionLoss", "compile", "derivatives", "from_expression", "latex", "parse", "variables_of"]
 
@@ -142,12 +143,18 @@ class ExpressionLoss(Loss):
         """
         return self._tensor(3, x, p)
 
+    @property
+    def jump(self) -> str:
+        """A comparison, a step function or a floor in the formula, as text; empty if there is none. Branches of a choice are not compared."""
+        pieces = self.expr.replace(Choice, lambda c, u, v: u + v).atoms(Jumping)
+        return str(min(pieces, key=str)) if pieces else ""
+
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
         """Return `(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0 if the formula is such a polynomial on all of space, else None.
 
         H is an array `(dim, dim)`, c is `(dim,)` and L0 is a float, at the current `parameters`.
         """
-        if self.expr.has(Magnitude, SignFunction, Larger, Domain):
+        if self.expr.has(NotAnalytic):
             return None
         probes = np.random.default_rng(0).uniform(0.5, 2.0, (self.dim, PROBES))
         sampled = self.hessian(probes)
@@ -230,8 +237,10 @@ def from_expression(
         >>> loss.gradient([2.0, 1.0], p=[10.0])
         array([10., 20.])
     """
-    constants = {name: _check.number(f"parameters[{name!r}]", value) for name, value in dict(parameters or {}).items()}
+    constants = _check.named_numbers(parameters)
     names = variables_of(text, constants) if variables is None else identifiers("variables", variables)
+    if both := constants.keys() & set(names):
+        raise ValueError(f"`parameters` must not have the name of a coordinate; got {min(both)}. Rename one of the two.")
     if not names:
         raise ValueError("`variables` must name at least one coordinate; got none. Pass variables='x'.")
     unused = constants.keys() - free_names(text)

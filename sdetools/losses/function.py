@@ -60,12 +60,12 @@ class FunctionLoss(Loss):
             raise ValueError(
                 "`gradient` or `value` must be given, a function of x; got neither. Pass for example value=lambda x: x[0]**2 / 2."
             )
-        self.dim = _check.count("dim", dim)
+        for name, given in (("gradient", gradient), ("value", value), ("hessian", hessian)):
+            if given is not None:
+                _check.function(name, given, ["x"], "For a formula in quotes use losses.from_expression.")
+        self.dim = _check.count("dim", dim, hint="It is the number of coordinates, which cannot be inferred from a function.")
         self.names = coordinate_names(names, self.dim)
         self.parameters = np.empty(0)
-        for name, given in (("gradient", gradient), ("value", value), ("hessian", hessian)):
-            if given is not None and not callable(given):
-                raise ValueError(f"`{name}` must be a function of x; got {given!r}.")
         self.function, self.value_function, self.hessian_function = gradient, value, hessian
         self.compiled = hasattr(gradient, "py_func")
         main = gradient if gradient is not None else value
@@ -310,7 +310,7 @@ def _shaped(result: Any, order: int, x: Any) -> Any:
         return _number(result, x)
     if np.ndim(result) == 0 or len(result) != len(x):
         raise ValueError(
-            f"The {ORDERS[order]} must return {len(x)} components, one for each coordinate; "
+            f"The {ORDERS[order]} must return {len(x)} component{'s' * (len(x) != 1)}, one for each coordinate; "
             f"got {'one number' if np.ndim(result) == 0 else len(result)}. Return a sequence such as [x[1], x[0]]."
         )
     if order == 2 and not isinstance(result, Value):

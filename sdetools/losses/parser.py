@@ -15,117 +15,11 @@ from typing import Any
 import sympy as sp
 
 from sdetools._check import suggestion
+from sdetools.losses.grammar import CONSTANTS, DOMAINS, ELSEWHERE, FUNCTIONS, MOST_FACTORS, NAMED, RELATIONS, RESERVED
+from sdetools.losses.kinks import Choice, Domain, NotNegative, Positive, tidy
 
-LONGEST, DEEPEST, MOST_FACTORS, LARGEST_EXPONENT = 10_000, 50, 100, 1000
+LONGEST, DEEPEST, LARGEST_EXPONENT = 10_000, 50, 1000
 REAL_ONLY = (sp.I, sp.zoo, sp.nan, sp.oo, -sp.oo)
-
-
-class Magnitude(sp.Function):
-    """The SymPy function |u| of a real u: its derivative is sign(u), 0 at 0, and higher derivatives have no delta functions."""
-
-    is_real = is_nonnegative = True
-
-    @classmethod
-    def eval(cls, u: sp.Expr) -> sp.Expr | None:
-        if u.is_nonnegative:
-            return u
-        return sp.Abs(u) if u.is_number else None
-
-    def _eval_power(self, exponent: sp.Expr) -> sp.Expr | None:
-        return self.args[0] ** exponent if exponent.is_even else None
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return SignFunction(self.args[0])
-
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        return rf"\left|{{{printer._print(self.args[0])}}}\right|" + (f"^{{{exp}}}" if exp else "")
-
-
-class SignFunction(sp.Function):
-    """The SymPy function sign(u) of a real u, 0 at 0, with derivative 0."""
-
-    is_real = True
-
-    @classmethod
-    def eval(cls, u: sp.Expr) -> sp.Expr | None:
-        return sp.sign(u) if u.is_number else None
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return sp.S.Zero
-
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        return rf"\operatorname{{sign}}{f'^{{{exp}}}' if exp else ''}\left({printer._print(self.args[0])}\right)"
-
-
-class Larger(sp.Function):
-    """The SymPy function max(u, v) of real u and v; at u = v its derivative is the mean of the one-sided derivatives."""
-
-    is_real = True
-
-    @classmethod
-    def eval(cls, u: sp.Expr, v: sp.Expr) -> sp.Expr | None:
-        return sp.Max(u, v) if u.is_number and v.is_number else None
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        side = SignFunction(self.args[0] - self.args[1])
-        return (1 + side) / 2 if argindex == 1 else (1 - side) / 2
-
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        inner = ", ".join(printer._print(a) for a in self.args)
-        return rf"\max{f'^{{{exp}}}' if exp else ''}\left({inner}\right)"
-
-
-class Domain(sp.Function):
-    """A SymPy function of u that is 0 if u lies in a domain, else NaN, as are its derivatives along coordinates that u depends on.
-
-    A formula is the sum of its expression and of one such term for each root, logarithm and power whose base may leave its domain. These
-    terms preserve a domain that SymPy simplifies away: sqrt(x)**2 is x only for x >= 0, exp(log(x)) is x only for x > 0, and the derivative
-    of log x is 1/x only for x > 0.
-    """
-
-    is_real = True
-
-    def _eval_derivative(self, s: sp.Symbol) -> sp.Expr:
-        return self if s in self.args[0].free_symbols else sp.S.Zero
-
-
-class Positive(Domain):
-    """The SymPy function that is 0 for u > 0, else NaN: the domain condition of logarithms and of negative non-integer powers."""
-
-    @classmethod
-    def eval(cls, u: sp.Expr) -> sp.Expr | None:
-        return sp.S.Zero if u.is_positive else None
-
-
-class NotNegative(Domain):
-    """The SymPy function that is 0 for u >= 0, else NaN: the domain condition of roots and of other non-integer powers."""
-
-    @classmethod
-    def eval(cls, u: sp.Expr) -> sp.Expr | None:
-        return sp.S.Zero if u.is_nonnegative else None
-
-
-# text -> (number of arguments, SymPy function, function of floats)
-FUNCTIONS: dict[str, tuple[int, Callable, Callable]] = {
-    "exp": (1, sp.exp, math.exp),
-    "log": (1, sp.log, math.log),
-    "sqrt": (1, sp.sqrt, math.sqrt),
-    "sin": (1, sp.sin, math.sin),
-    "cos": (1, sp.cos, math.cos),
-    "tan": (1, sp.tan, math.tan),
-    "sinh": (1, sp.sinh, math.sinh),
-    "cosh": (1, sp.cosh, math.cosh),
-    "tanh": (1, sp.tanh, math.tanh),
-    "atan": (1, sp.atan, math.atan),
-    "erf": (1, sp.erf, math.erf),
-    "abs": (1, Magnitude, abs),
-    "sign": (1, SignFunction, lambda u: float((u > 0) - (u < 0))),
-    "max": (2, Larger, max),
-    "min": (2, lambda u, v: -Larger(-u, -v), min),
-}
-DOMAINS: dict[str, type[Domain]] = {"log": Positive, "sqrt": NotNegative}
-CONSTANTS: dict[str, sp.Expr] = {"pi": sp.pi, "e": sp.E}
-RESERVED = frozenset(FUNCTIONS) | frozenset(CONSTANTS)
 
 
 def symbol(name: str) -> sp.Symbol:
@@ -133,18 +27,30 @@ def symbol(name: str) -> sp.Symbol:
     return sp.Symbol(name, real=True)
 
 
-def parse(text: str, names: Iterable[str] | str, parameters: Mapping[str, float] | Iterable[str] = ()) -> sp.Expr:
+def parse(
+    text: str,
+    names: Iterable[str] | str,
+    parameters: Mapping[str, float] | Iterable[str] = (),
+    argument: str = "text",
+    hint: str = "Give a constant by parameters={...}.",
+) -> sp.Expr:
     """Parse the text of a formula to a SymPy expression.
 
-    The grammar has numbers, names, `+ - * / **`, the functions exp log sqrt sin cos tan sinh cosh tanh atan erf abs sign min max, and the
-    constants `pi` and `e`. Where a root, a logarithm or a power with a non-integer exponent is not real, the formula and its derivatives
-    are NaN, even if terms cancel (see `Domain`).
+    The grammar has numbers, names, `+ - * / **`, the functions exp log sqrt sin cos tan sinh cosh tanh atan erf abs sign floor ceiling min max,
+    and the constants `pi` and `e`. Where a root, a logarithm or a power with a non-integer exponent is not real, the formula and its
+    derivatives are NaN, even if terms cancel (see `Domain`).
+
+    A condition is a comparison (`x > 1`, `0 < x <= 1`, `x == y`), or several joined by `and`, `or`, `not` (or `&`, `|`, `~`). As a number it
+    is 1 where it holds and 0 elsewhere, also at NaN, as in NumPy. `Piecewise((x, x > 0), (0, True))` and `x if x > 0 else 0` choose between
+    formulas, and `Heaviside(x)` is 0, 1/2 or 1, as in SymPy; `Heaviside(x, 1)` is 1 at 0. Derivatives leave out jumps.
 
     Args:
         text: The formula, at most 10,000 characters.
         names: Names of the coordinates, "x y" or a list.
         parameters: Names of the constants, or a mapping of names to values. With values, a constant in an exponent becomes a number (the
             derivatives of x**a depend on a); all others remain symbols.
+        argument: The name of the argument that the text came by, for messages.
+        hint: The remedy for a name that is unknown, for messages.
 
     Returns:
         The expression, with real symbols for the names.
@@ -155,21 +61,28 @@ def parse(text: str, names: Iterable[str] | str, parameters: Mapping[str, float]
     Example:
         >>> parse("(x*y - 1)**2 / 2", "x y")
         (x*y - 1)**2/2
+        >>> parse("2*(x > 1) + (x > 1)", "x")
+        3*(x > 1)
         >>> parse("x.real", "x")
         Traceback (most recent call last):
         ...
         ValueError: `text` must be a formula of numbers, names, + - * / ** and calls such as exp(x); got the piece `x.real`.
     """
     values = tuple(parameters.items()) if isinstance(parameters, Mapping) else tuple((name, None) for name in parameters)
-    return _parse(_text(text), identifiers("names", names), values)
+    try:
+        return _parse(_text(text), identifiers("names", names), values, hint)
+    except ValueError as error:
+        if argument == "text" or not str(error).startswith("`text`"):
+            raise
+        raise ValueError(f"`{argument}`{str(error).removeprefix('`text`')}") from None
 
 
 @lru_cache(maxsize=4096)
-def _parse(text: str, names: tuple[str, ...], parameters: tuple[tuple[str, float | None], ...]) -> sp.Expr:
-    """Parse validated text, once for each formula."""
+def _parse(text: str, names: tuple[str, ...], parameters: tuple[tuple[str, float | None], ...], hint: str) -> sp.Expr:
+    """Parse validated text, once for each formula; `hint` is the remedy for an unknown name."""
     identifiers("names", (*names, *(name for name, _ in parameters)))
     try:
-        return _Parser(text, names, dict(parameters)).parse()
+        return _Parser(text, names, dict(parameters), hint).parse()
     except RecursionError:
         raise ValueError(f"`text` must not be nested so deeply; got {_quote(text)}. Split it into a sum.") from None
 
@@ -179,6 +92,8 @@ def identifiers(what: str, names: Iterable[str] | str) -> tuple[str, ...]:
 
     Python's keywords and the functions and constants of formulas (exp, pi) are not allowed. `what` names the argument in the message.
     """
+    if not isinstance(names, Iterable):
+        raise ValueError(f"`{what}` must be names, 'x y' or a list; got {names!r}.")
     out = tuple(names.replace(",", " ").split() if isinstance(names, str) else names)
     for name in out:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in RESERVED:
@@ -235,16 +150,22 @@ class _Parser:
     entry of a pair is None for a node that is not a number.
     """
 
-    def __init__(self, text: str, names: tuple[str, ...], parameters: dict[str, float | None]) -> None:
-        self.text, self.names = text, names
+    def __init__(self, text: str, names: tuple[str, ...], parameters: dict[str, float | None], hint: str) -> None:
+        self.text, self.names, self.hint = text, names, hint
         self.known = {name: symbol(name) for name in (*names, *parameters)}
         self.domains: dict[Domain, None] = {}
         self.folded = {symbol(name): number(value) for name, value in parameters.items() if value is not None}
 
     def parse(self) -> sp.Expr:
         """Return the SymPy expression of the whole formula, plus its domain conditions, terms that are 0 or NaN."""
-        expr = self.visit(_tree(self.text), 0)[0]
-        return sp.Add(expr, *(d for d in self.domains if d != 0))
+        return self.whole(_tree(self.text), 0)[0]
+
+    def whole(self, node: ast.expr, depth: int) -> Parsed:
+        """Return the pair of a node as `visit` does, with the domain conditions of the node itself added, which hold nowhere else."""
+        outside, self.domains = self.domains, {}
+        expr, value = self.visit(node, depth)
+        domains, self.domains = self.domains, outside
+        return sp.Add(expr, *(d for d in domains if d != 0)), value
 
     def within(self, domain: type[Domain], u: sp.Expr) -> None:
         """Record the condition that the expression `u` lies in `domain` (`Positive` or `NotNegative`); a number u has been checked already."""
@@ -267,10 +188,12 @@ class _Parser:
             case ast.Name(id=name) if name in CONSTANTS:
                 return CONSTANTS[name], float(CONSTANTS[name])
             case ast.Name(id=name):
-                meant = suggestion(name, self.known, "Give a constant by parameters={...}.")
-                hint = f"Call it, as in {name}(x)." if name in FUNCTIONS else meant
-                names = ", ".join(map(str, self.known)) or "(none given)"
-                raise ValueError(f"`text` must use only the names {names}; got `{name}`. {hint}")
+                hint = f"Call it, as in {name}(x)." if name in FUNCTIONS else suggestion(name, self.known, self.hint)
+                names, whole = (
+                    ", ".join(map(str, self.known)) or "(none given)",
+                    "" if name == self.text else f" in {_quote(self.text)}",
+                )
+                raise ValueError(f"`text` must use only the names {names}; got `{name}`{whole}. {hint}")
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
                 expr, value = self.visit(operand, depth + 1)
                 minus = isinstance(sign, ast.USub)
@@ -283,18 +206,86 @@ class _Parser:
                 return self.product(node, depth)
             case ast.BinOp(left=left, op=ast.Pow(), right=right):
                 return self.power(node, self.visit(left, depth + 1), self.visit(right, depth + 1))
-            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
-                count, function, of_float = FUNCTIONS[name]
-                if len(args) != count or any(isinstance(a, ast.Starred) for a in args):
-                    raise ValueError(f"`{name}` must be called with {count} argument{'s' * (count > 1)}; got {self.piece(node)}.")
+            case ast.Compare() | ast.BoolOp() | ast.UnaryOp() | ast.BinOp(op=ast.BitAnd() | ast.BitOr()):
+                return self.condition(node, depth)
+            case ast.IfExp(test=test, body=body, orelse=other):
+                return self.choice(
+                    node, self.condition(test, depth + 1), self.whole(body, depth + 1), self.whole(other, depth + 1)
+                )
+            case ast.Call(func=ast.Name(id="Piecewise"), args=args, keywords=[]):
+                return self.piecewise(node, args, depth)
+            case ast.Call(func=ast.Attribute(attr=name)):
+                raise ValueError(
+                    f"`text` must name functions alone, without a module; got {self.piece(node)}. Write {name}(...)."
+                )
+            case ast.Call(func=ast.Name(id=name)) if name not in FUNCTIONS:
+                listed = suggestion(name, NAMED, f"The functions are {', '.join(NAMED)}.")
+                near = f"Write {ELSEWHERE[name]}." if name in ELSEWHERE else listed
+                raise ValueError(f"`text` must call only functions of formulas; got {self.piece(node)}. {near}")
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
+                least, most, function, of_float = FUNCTIONS[name]
+                if not least <= len(args) <= most or any(isinstance(a, ast.Starred) for a in args):
+                    count = f"{least}" if least == most else f"{least} to {most}"
+                    raise ValueError(
+                        f"`text` must call `{name}` with {count} argument{'s' * (most > 1)}; got {self.piece(node)}."
+                    )
                 exprs, values = zip(*(self.visit(a, depth + 1) for a in args), strict=True)
                 if name in DOMAINS:
                     self.within(DOMAINS[name], exprs[0])
                 return self.checked(node, lambda: function(*exprs), lambda: of_float(*values), *values)
-        word = getattr(getattr(node, "func", None), "id", "")
-        meant = "" if word in FUNCTIONS else suggestion(word, FUNCTIONS)
-        what = f"numbers, names, + - * / ** and calls such as exp(x); got the piece {self.piece(node)}. {meant}"
-        raise ValueError(f"`text` must be a formula of {what}".rstrip())
+        raise ValueError(
+            f"`text` must be a formula of numbers, names, + - * / ** and calls such as exp(x); got the piece {self.piece(node)}."
+        )
+
+    def condition(self, node: ast.expr, depth: int) -> Parsed:
+        """Return the pair of a condition at nesting `depth`, its expression and float 1 where it holds and 0 elsewhere; ValueError for a number."""
+        if depth > DEEPEST:
+            raise ValueError(f"`text` must be nested at most {DEEPEST} deep; got {_quote(self.text)}. Expand it, or split it.")
+        match node:
+            case ast.Constant(value=bool() as value):
+                return sp.Integer(value), float(value)
+            case ast.Compare(left=left, ops=ops, comparators=rights) if all(type(op) in RELATIONS for op in ops):
+                sides = [self.whole(side, depth + 1) for side in (left, *rights)]
+                parts = []
+                for op, (u, a), (v, b) in zip(ops, sides, sides[1:], strict=False):
+                    relation, of_float = RELATIONS[type(op)]
+                    values = () if a is None or b is None else (a, b)
+                    parts.append((relation(u, v), float(of_float(a, b)) if values else None))
+                return _all(parts)
+            case ast.BoolOp(op=op, values=nodes):
+                return self.joined(isinstance(op, ast.Or), nodes, depth)
+            case ast.BinOp(left=left, op=ast.BitAnd() | ast.BitOr() as op, right=right):
+                return self.joined(isinstance(op, ast.BitOr), [left, right], depth)
+            case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
+                return _negated(self.condition(operand, depth + 1))
+        raise ValueError(
+            f"`text` must have conditions of comparisons, such as (x > 0) & (x < 1) in parentheses; got the piece {self.piece(node)}."
+        )
+
+    def joined(self, either: bool, nodes: list[ast.expr], depth: int) -> Parsed:
+        """Return the pair of the condition that all conditions `nodes` hold, or `either` one of them."""
+        parts = [self.condition(node, depth + 1) for node in nodes]
+        return _negated(_all(_negated(part) for part in parts)) if either else _all(parts)
+
+    def choice(self, node: ast.expr, condition: Parsed, yes: Parsed, no: Parsed) -> Parsed:
+        """Return the pair of a choice: `yes` where the condition holds, else `no`; `node` is the piece of the formula."""
+        chosen = None if condition[1] is None else yes if condition[1] else no
+        expr = Choice(condition[0], yes[0], no[0])
+        return chosen if chosen is not None else self.checked(node, lambda: expr, lambda: None, None)
+
+    def piecewise(self, node: ast.expr, args: list[ast.expr], depth: int) -> Parsed:
+        """Return the pair of `Piecewise((value, condition), ..., (value, True))`: the value of the first condition that holds."""
+        cases = [a.elts for a in args if isinstance(a, ast.Tuple) and len(a.elts) == 2]
+        if len(cases) < len(args) or not cases or not (isinstance(cases[-1][1], ast.Constant) and cases[-1][1].value is True):
+            raise ValueError(
+                f"`text` must write pieces as Piecewise((x, x > 0), (0, True)), the last with True; got {self.piece(node)}."
+            )
+        if len(cases) > DEEPEST:
+            raise ValueError(f"`text` must have at most {DEEPEST} pieces in a Piecewise; got {len(cases)}.")
+        out = self.whole(cases[-1][0], depth + 1)
+        for value, condition in reversed(cases[:-1]):
+            out = self.choice(node, self.condition(condition, depth + 1), self.whole(value, depth + 1), out)
+        return out
 
     def spine(self, node: ast.expr, kinds: tuple[type, ...]) -> list[tuple[ast.expr, type]]:
         """Return a chain of operators of `kinds` as a list (operand, operator): `a - b + c` as [(a, Add), (b, Sub), (c, Add)].
@@ -372,17 +363,24 @@ class _Parser:
             raise ValueError(f"`text` must have finite real numbers; got {self.piece(node)}, which is not one.")
 
 
+def _all(conditions: Iterable[Parsed]) -> Parsed:
+    """Return the pair of the condition that all of several pairs hold."""
+    exprs, values = zip(*conditions, strict=True)
+    return sp.Mul(*exprs), None if None in values else math.prod(values)
+
+
+def _negated(condition: Parsed) -> Parsed:
+    """Return the pair of the condition that another one, a pair, does not hold."""
+    expr, value = condition
+    return 1 - expr, None if value is None else 1 - value
+
+
 def number(value: float) -> sp.Expr:
     """Return a float as a SymPy number: exact for an integer below 2**53 and for a multiple of 1/64 below 2**40, else a SymPy float."""
     value = value if isinstance(value, int) else float(value)
     if isinstance(value, int) or (value.is_integer() and abs(value) < 2**53):
         return sp.Integer(int(value))
     return sp.Rational(value) if (64 * value).is_integer() and abs(value) < 2**40 else sp.Float(value)
-
-
-def tidy(expr: sp.Expr) -> sp.Expr:
-    """Return `expr` with SymPy's Abs and sign (from sqrt(x**2), say) replaced by `Magnitude` and `SignFunction`, whose derivatives are functions."""
-    return expr.replace(sp.Abs, Magnitude).replace(sp.sign, SignFunction) if expr.has(sp.Abs, sp.sign) else expr
 
 
 def _real(expr: sp.Expr) -> bool:

@@ -61,6 +61,8 @@ def from_models(models: str | Sequence[str], targets: Any, variables: str | Sequ
     from sdetools.losses.parser import identifiers
 
     models = [models] if isinstance(models, str) else list(models)
+    if not models:
+        raise ValueError("`models` must contain at least one expression; got none. Pass for example ['x*y'].")
     return ModelLoss(models, np.atleast_1d(targets), identifiers("variables", variables), f"{len(models)} residuals")
 
 

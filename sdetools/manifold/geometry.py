@@ -394,7 +394,7 @@ def distance(loss: Loss, x: Any, tolerance: float = 1e-10) -> np.ndarray:
         >>> float(distance(st.losses.sphere(2), [3.0, 0.0]).round(9))
         2.0
     """
-    return np.linalg.norm(np.asarray(x, dtype=float) - project(loss, x, tolerance), axis=0)
+    return np.linalg.norm(_check.finite("x", x) - project(loss, x, tolerance), axis=0)
 
 
 __all__ = ["Geometry", "at", "differential", "distance", "project", "second_derivative", "tangent_projection"]

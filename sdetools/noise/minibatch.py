@@ -15,7 +15,7 @@ from sdetools.graph.value import Value
 from sdetools.noise.base import Draws, Noise, Normal, Sign, check_draws, over_paths
 from sdetools.noise.batch_sampling import SampledNoise, batch_indices
 from sdetools.noise.laws import NORMAL, SIGN, RootedNoise, gaussian
-from sdetools.noise.roots import LabelRoot, check_root, named_numbers, variable_names
+from sdetools.noise.roots import LabelRoot, check_root, variable_names
 
 if TYPE_CHECKING:
     from sdetools.losses.data import LinearModel
@@ -342,9 +342,12 @@ def _of_model(
     models = (model,) if isinstance(model, str) else tuple(model)
     if not models or not all(isinstance(m, str) for m in models):
         raise ValueError(f"`model` must be an expression or a list of expressions, one for each sample; got {model!r}.")
-    constants = named_numbers(parameters)
+    constants = _check.named_numbers(parameters)
     names = variable_names(models, variables, constants)
-    root = LabelRoot(models, names, tuple(constants.items()), -std / math.sqrt(len(models) * size))
+    try:
+        root = LabelRoot(models, names, tuple(constants.items()), -std / math.sqrt(len(models) * size))
+    except ValueError as error:
+        raise ValueError(str(error).replace("`root`", "`model`", 1)) from None
     return RootedNoise(SIGN if kind == "rademacher" else NORMAL, check_root(root, at))
 
 

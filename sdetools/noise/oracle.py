@@ -27,8 +27,8 @@ class NoisyOracle:
         sigma: Scale of the noise, 0 or above.
 
     Raises:
-        ValueError: If the dimensions or the orders of the coordinates differ, `sigma` is negative or not finite, or the noise was made from
-            the data of another loss.
+        ValueError: If the dimensions or the orders of the coordinates differ, `sigma` is negative or not finite, the formula of the loss
+            jumps, or the noise was made from the data of another loss.
 
     Attributes:
         loss: The loss L.
@@ -50,6 +50,11 @@ class NoisyOracle:
     def __init__(self, loss: Loss, noise: Noise, sigma: float = 1.0) -> None:
         if not isinstance(loss, Loss):
             raise ValueError(f"`loss` must be a loss of `sdetools.losses`; got {loss!r}. Try losses.from_expression('x**2 / 2').")
+        if loss.jump:
+            raise ValueError(
+                f"`loss` must be continuous, for its gradient leaves jumps out; got {loss.jump} in the loss {_check.shown(loss.label)}. "
+                "Write max, abs or a continuous Piecewise, or pass it as observe=."
+            )
         if not isinstance(noise, Noise):
             raise ValueError(f"`noise` must be a noise of `sdetools.noise`; got {noise!r}. Try `noise.gaussian(dim={loss.dim})`.")
         if loss.dim != noise.dim:

@@ -14,7 +14,7 @@ from sdetools._arrays import spread
 from sdetools._identity import function_identity
 from sdetools.graph.tracing import error_summary
 from sdetools.graph.value import Value
-from sdetools.noise.texts import Constants, compiled, holds_text, named_numbers, parsed, structure, used_numbers, variable_names
+from sdetools.noise.texts import Constants, compiled, holds_text, parsed, structure, used_numbers, variable_names
 
 LARGEST_PARAMETER = 64
 """Largest number of entries of a dense root whose entries are parameters, so that other values need no compilation."""
@@ -316,7 +316,7 @@ def _expressions(
         want = f"{dim} rows" if dim is not None else "rows"
         raise ValueError(f"`root` must be {want} of equal length; got rows of {[len(r) for r in rows]} expressions.")
     texts = [entry for row in rows for entry in row]
-    constants = named_numbers(parameters)
+    constants = _check.named_numbers(parameters)
     names = variable_names(texts, variables, constants)
     if len(names) != len(rows):
         raise ValueError(

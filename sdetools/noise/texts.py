@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from sdetools import _check
-
 Constants = tuple[tuple[str, float], ...]
 
 
@@ -43,11 +41,6 @@ def variable_names(
     return identifiers("variables", variables)
 
 
-def named_numbers(parameters: Mapping[str, float] | None) -> dict[str, float]:
-    """Return the named numbers as a new dict of finite floats, in the order given; empty for None, ValueError for other values."""
-    return {name: _check.number(f"parameters[{name!r}]", value) for name, value in dict(parameters or {}).items()}
-
-
 def holds_text(root: Any) -> bool:
     """Return whether `root` is a string, or a list or tuple that contains one at any depth; False for an array."""
     if isinstance(root, str):
@@ -71,7 +64,7 @@ def parsed(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants)
     """
     from sdetools.losses.expression import parse
 
-    return tuple(parse(text, names, dict(constants)) for text in texts)
+    return tuple(parse(text, names, dict(constants), "root") for text in texts)
 
 
 def used_numbers(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[tuple[str, ...], np.ndarray]:

@@ -139,14 +139,18 @@ class Result(Saved, ABC):
 def estimates_table(what: str, level: float, rows: Iterable[tuple[str, str, Any]]) -> str:
     """Return a text table with a header and a line for each estimate: observable, label, value, standard error and interval.
 
+    Below it stands why values are NaN and intervals infinite, each reason once.
+
     Args:
         what: The header of the column of values.
         level: The confidence level, for the header.
         rows: Tuples of the observable's name, a text for the column "time" such as "0.5" or "supremum", and the Estimate.
     """
+    rows = list(rows)
     lines = [f"{'observable':<18} {'time':>10} {what:>14} {'stderr':>10} {f'{100 * level:g} % interval':>28}"]
     lines += [f"{h:<18.18} {t:>10} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}" for h, t, e in rows]
-    return "\n".join(lines)
+    reasons = [("nan", e.why_not_finite) for _, _, e in rows] + [("inf", e.why_open) for _, _, e in rows]
+    return "\n".join([*lines, *dict.fromkeys(f"{kind}: {reason}" for kind, reason in reasons if reason)])
 
 
 def plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sdetools._check import shown
+from sdetools._check import path as checked_path, shown
 from sdetools._identity import of_package
 from sdetools._version import __version__
 from sdetools.results.checksum import checksum
@@ -124,7 +124,7 @@ class Saved:
         Raises:
             OSError: If the file cannot be written. An existing file is then unchanged.
         """
-        return save(self, Path(path))
+        return save(self, checked_path("path", path))
 
     def stored(self) -> dict[str, Any]:
         """Return the fields as a file contains them, by name. A class with formulas returns their texts here, and takes these texts too."""
@@ -184,7 +184,7 @@ def load(path: str | Path) -> Any:
         >>> again.at("x0") == run.at("x0"), again.dynamics
         (True, SGD)
     """
-    if not Path(path).is_file():
+    if not checked_path("path", path).is_file():
         raise FileNotFoundError(f"`path` must be a file that exists; got {str(path)!r}.")
     try:
         groups = _read(path)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from sdetools._compiled import COMPILING
 from sdetools.graph.reals import real_of
 from sdetools.graph.tracing import NotTraceable
 from sdetools.simulation.backends import check_backend
@@ -170,7 +171,8 @@ def make_task(
             long to compile (`TooLong`; "auto" does not choose another backend then).
 
     Warns:
-        RuntimeWarning: "auto" chose NumPy because a function of the user cannot be traced.
+        RuntimeWarning: "auto" chose NumPy because a function of the user cannot be traced. (With NUMBA_DISABLE_JIT=1, which turns the
+            compiler off, "auto" is never the compiled backend, and "numba" is a ValueError.)
     """
     real = real_of(dtype)
     for n in [getattr(m.loss, "samples", 0) for m in program.members if m.sampled]:
@@ -184,7 +186,12 @@ def make_task(
     common = (shape, program.statistics, len(program.members), Layout(paths, leaves), points, program.steps, kept)
     keys = np.array([stream_key(seed, stream, role) for role in (*range(len(program.noise.sets)), None)], np.uint64)
     check_backend(backend)
-    if backend in ("auto", "numba"):
+    if not COMPILING and backend == "numba":
+        raise ValueError(
+            "`backend` must be 'numpy' or 'torch' while NUMBA_DISABLE_JIT=1 turns the compiler off; got 'numba'. "
+            "Unset that variable, or pass backend='numpy'."
+        )
+    if COMPILING and backend in ("auto", "numba"):
         try:
             kernel = write(program, real)
         except NotTraceable as error:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools._compiled import by_address, jit
+from sdetools._compiled import COMPILING, by_address, jit
 from sdetools._machine_code import once
 from sdetools.graph.lanes import call, u64, word_pointer
 from sdetools.noise.base import Normal, Sign
@@ -42,7 +42,7 @@ from sdetools.simulation.draw_decoders import (
     stack_rows,
     stack_words,
 )
-from sdetools.simulation.draws import GROUP, DrawPlan
+from sdetools.simulation.draws import GROUP, DrawPlan, fill
 from sdetools.simulation.lane_moments import philox_words
 from sdetools.simulation.launch import address
 
@@ -176,6 +176,8 @@ def fill_block(plan: DrawPlan, key: int, first: int, paths: int, step: int, dtyp
         An array `(plan.rows, paths)` of this type, the rows in the order of `plan.draws`.
     """
     dtype = np.dtype(dtype)
+    if not COMPILING:
+        return fill(plan, key, np.arange(first, first + paths), step, dtype)
     names = {Normal: "normals", Sign: "signs"}
     table = []
     for s in plan.segments:

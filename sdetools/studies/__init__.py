@@ -15,9 +15,10 @@ Words of this package:
 - The *origin* of a result is the call, seed, stream, backend, floating-point type and version that produced it.
 """
 
+from sdetools.studies.functionals import Accumulate, LossVariation, PathLength, SquaredIncrements
 from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.means import Simulation, simulate
-from sdetools.studies.observables import Accumulate, Bounded, Indicator, LossVariation, Observable, PathLength, SquaredIncrements
+from sdetools.studies.observables import Bounded, Indicator, Observable
 from sdetools.studies.order import OrderEstimate, OrderStudy, order_study
 
 __all__ = [

@@ -43,10 +43,19 @@ def steps_to(horizon: float, step_time: float, name: str = "horizon") -> int:
     if whole < 1 or not math.isclose(steps, whole, rel_tol=1e-9):
         near = float(f"{max(1, whole) * step_time:.12g}")
         raise ValueError(
-            f"`{name}` must be a whole number of steps; got {name}={horizon!r}, which is {steps:.6g} steps of {step_time:.6g}. "
-            f"Take {name}={near!r} ({max(1, whole)} steps), or another step_time."
+            f"`{name}` must be a whole number of steps; got {name}={horizon!r}, which is {fraction(steps)} steps of {step_time:.12g}. "
+            f"Take {name}={near!r} ({max(1, whole)} step{'s' if whole > 1 else ''}), or another step_time."
         )
     return whole
+
+
+def fraction(steps: float) -> str:
+    """Return a number of steps as text, with as many digits as show that it is not whole.
+
+    >>> fraction(2.5), fraction(3.0000001)
+    ('2.5', '3.0000001')
+    """
+    return next((text for digits in (6, 9, 12) if not float(text := f"{steps:.{digits}g}").is_integer()), repr(steps))
 
 
 def asked_steps(name: str, times: Any, steps: int, step_time: float) -> np.ndarray:
@@ -104,6 +113,7 @@ def moment(times: np.ndarray, time: float | None) -> int:
     """
     if time is None:
         return len(times) - 1
+    time = _check.number("time", time, "be a recorded time", "Leave it out for the last.")
     found = int(np.argmin(np.abs(times - time)))
     if not abs(times[found] - time) <= 1e-9 * min(max(1.0, abs(time)), np.abs(times).max()):
         raise ValueError(

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from sdetools import _check
+from sdetools.dynamics.arguments import check_dynamics
 from sdetools.dynamics.base import Moving
 from sdetools.estimates import Estimate
 from sdetools.results.protocol import BY_HAND, Origin, Result, call_text
@@ -273,8 +274,7 @@ def exit_time(
     """
     how = Execution.of(execution)
     call = call_text(exit_time, locals(), **how.changed())
-    if not isinstance(dynamics, Moving):
-        raise ValueError(f"a dynamics was expected, such as st.SGD(oracle, plan); got {dynamics!r}.")
+    check_dynamics(dynamics)
     if times is None:
         steps = steps_to(horizon, dynamics.step_time)
         times = np.unique(np.linspace(0, steps, min(FRAMES, steps) + 1).astype(int)) * dynamics.step_time
@@ -289,7 +289,7 @@ def exit_time(
         (dynamics,), x0, horizon, test_functions, times, inside, control=False, coupled=True
     )
     program = replace(program, stop=0)
-    paths = _check.count("paths", paths, hint="Every estimate needs at least one path.")
+    paths = _check.count("paths", paths, hint="It is the number of simulated paths, at least one.")
     _check.confidence(confidence)
     with sampling(how, seed, stream, lambda: program.fingerprint(seed, stream, paths)) as sampler:
         sums = sampler.run(program, paths)

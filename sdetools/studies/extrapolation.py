@@ -186,7 +186,12 @@ class Extrapolation(Result):
         how = "on one Brownian path" if pair.coupled else "on independent draws"
         head = f"{pair.first.name}: steps {pair.first.step_time:g} and {pair.second.step_time:g} {how}, {pair.paths:,} paths, order {p:g}"
         rows = [
-            f"{self.at(o)!r}; the shorter step alone is {self.bias(o).value:.2g} +- {self.bias(o).half_width:.1g} away"
+            f"{self.at(o)!r}"
+            + (
+                f"; the shorter step alone is {b.value:.2g} +- {b.half_width:.1g} away"
+                if math.isfinite((b := self.bias(o)).value)
+                else ""
+            )
             for o in range(len(self.names))
         ]
         return "\n  ".join([head, *rows])

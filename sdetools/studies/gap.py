@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from sdetools import _check
 from sdetools.dynamics.base import Moving
 from sdetools.estimates import Estimate, SupEstimate
 from sdetools.estimates.band import multiplier_maxima
@@ -294,6 +295,7 @@ def weak_gap(
     """
     how = Execution.of(execution)
     call = call_text(weak_gap, locals(), **how.changed())
+    _check.flag("keep_final", keep_final)
     program, record, step_time = make_program((first, second), x0, horizon, observe, times, functionals, control, coupled)
     request = PathRequest.of(program, step_time, trajectories, slices)
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs

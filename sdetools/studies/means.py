@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from sdetools import _check, starts
+from sdetools.dynamics.arguments import check_dynamics
 from sdetools.dynamics.base import Moving
 from sdetools.estimates import Estimate
 from sdetools.results.protocol import call_text, estimates_table
@@ -215,6 +216,7 @@ def simulate(
     """
     how = Execution.of(execution)
     call = call_text(simulate, locals(), **how.changed())
+    _check.flag("keep_final", keep_final)
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
     request = PathRequest.of(program, step_time, trajectories, slices)
     with sampling(how, seed, stream, lambda: program.fingerprint(seed, stream, paths, precision)) as sampler:
@@ -266,9 +268,8 @@ def make_program(
     """
     from sdetools.studies.clock import plan_control
 
-    for member in members:
-        if not isinstance(member, Moving):
-            raise ValueError(f"a dynamics was expected, such as st.SGD(oracle, plan); got {member!r}.")
+    for member, name in zip(members, ("dynamics",) if len(members) == 1 else ("first", "second"), strict=True):
+        check_dynamics(member, name)
     first = members[0]
     if len(members) == 2:
         if members[0].dim != members[1].dim:
@@ -279,6 +280,7 @@ def make_program(
                 f"the two losses must name their coordinates in one order; got {' '.join(names[0])} and {' '.join(names[1])}. "
                 "Pass the same variables= to both."
             )
+    coupled, control = _check.flag("coupled", coupled), _check.flag("control", control)
     every = nested(members)
     longest = max(every)
     step_time = max(m.step_time for m in members)  # results are recorded on the clock of the longer step
@@ -294,9 +296,11 @@ def make_program(
     test_functions = observables(observe, first)
     functionals = tuple(functionals) if isinstance(functionals, (list, tuple)) else (functionals,)
     for functional in functionals:
-        if not callable(getattr(functional, "increment", None)):
-            raise ValueError(f"`functionals` must have `increment(before, after)`; got {functional!r}. Try st.PathLength().")
-        if not 0 <= getattr(functional, "coordinate", 0) < first.dim:
+        if isinstance(functional, type) or not callable(getattr(functional, "increment", None)):
+            raise ValueError(
+                f"`functionals` must have `increment(before, after)`; got {_check.shown(functional)}. Try st.PathLength()."
+            )
+        if not 0 <= _check.count("coordinate", getattr(functional, "coordinate", 0), least=-first.dim) < first.dim:
             raise ValueError(f"`coordinate` of {functional.name} must lie in 0..{first.dim - 1}; got {functional.coordinate}.")
     if not test_functions and not functionals:
         raise ValueError("`observe` must name at least one observable; got none. Pass for example observe=['x**2'].")
@@ -348,5 +352,5 @@ def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float
     if (paths is None) == (precision is None):
         raise ValueError("give either `paths` or `precision`, one of them; for example paths=100_000.")
     if paths is not None:
-        return _check.count("paths", paths, hint="Every estimate needs at least one path.")
+        return _check.count("paths", paths, hint="It is the number of simulated paths, at least one, such as 10_000.")
     return paths_for_precision(program, precision, confidence, sampler)

@@ -1,4 +1,4 @@
-"""Observables (test functions h) from expressions, functions and losses, and additive functionals of the whole path.
+"""Observables (test functions h) from expressions, functions and losses.
 
 A point is an array `(dim,)`, many points are an array `(dim, paths)`. Functions of a point also accept the traced values of `sdetools.graph`.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from sdetools import _check
 from sdetools._arrays import components, few_paths, on_rows, select, with_outliers
 from sdetools.graph.derivatives import gradient
-from sdetools.graph.tracing import trace
+from sdetools.graph.tracing import place_of, trace
 from sdetools.graph.value import Trace, Value
 from sdetools.losses.base import Loss
 from sdetools.losses.graphs import Formula
@@ -136,12 +136,21 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
         return replace(observable(spec.h, space, name), range=spec.range)
     if isinstance(spec, str):
         from sdetools.losses.expression import from_expression
+        from sdetools.losses.parser import parse
 
+        names = " ".join(space.names)
+        if not spec.strip():
+            raise ValueError(
+                f"`observe` must contain formulas in the coordinates {names}; got an empty one. Write '{space.names[0]}**2'."
+            )
+        parse(spec, space.names, (), "observe", f"The loss has the variables {names}; write these, and constants as numbers.")
         found: Any = from_expression(spec, variables=space.names)
         made = Observable(name or found.label, found.value, found.gradient, found.identity, found.parameters, latex=found.latex)
     elif isinstance(spec, Loss):
         if spec.dim != space.dim:
-            raise ValueError(f"an observable must take {space.dim} coordinates; got the loss {spec.label} with {spec.dim}.")
+            raise ValueError(
+                f"`observe` must contain functions of {space.dim} coordinates; got the loss {spec.label} with {spec.dim}."
+            )
         made = Observable(
             name or spec.label,
             spec.value,
@@ -158,23 +167,29 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
     elif callable(spec):
         from sdetools._identity import function_identity
 
+        _check.function("observe", spec, ["x"], "Write for example lambda x: x[0]**2.")
         made = Observable(name or getattr(spec, "__name__", "h"), spec, _Gradient(spec), function_identity(spec))
     else:
-        raise ValueError(f"an observable must be an expression, a function of x, or a loss; got {spec!r}. Write it like 'x**2'.")
+        raise ValueError(
+            f"`observe` must contain expressions, functions of x, or losses; got {_check.shown(spec)}. Write it like '{space.names[0]}**2'."
+        )
     if callable(spec) and not isinstance(spec, Loss):
         points = np.random.default_rng(0).uniform(0.2, 0.8, (space.dim, few_paths(space.dim)))
         made = replace(made, value=on_rows(made.value, *([x] for x in with_outliers(points))))
-    with np.errstate(all="ignore"):
-        probe = np.asarray(made.value(np.full((space.dim, 2), 0.5)))
+    try:
+        with np.errstate(all="ignore"):
+            probe = np.asarray(made.value(np.full((space.dim, 2), 0.5)))
+    except Exception as error:
+        if (place := place_of(error)) and not getattr(error, "__notes__", None):
+            error.add_note(f"It was raised by the observable {made.name} at a point of {space.dim} coordinates, {place}.")
+        raise
     shape = probe.shape
     if probe.dtype == bool:
         indicator = _IndicatorOf(made.value)
         made = replace(made, value=indicator, gradient=_Gradient(indicator), range=Range.of((0, 1)))
     if shape not in ((2,), ()) or probe.dtype.kind not in "fiub":
         result = f"shape {shape}" if shape not in ((2,), ()) else f"{probe.flat[0]!r:.40}"
-        raise ValueError(
-            f"the observable {made.name} must give one real number a path, shape (paths,); for 2 paths it gave {result}."
-        )
+        raise ValueError(f"`observe` must give one real number a path, shape (paths,); {made.name} gave {result} for 2 paths.")
     return made
 
 
@@ -195,7 +210,9 @@ def observables(specs: Any, space: Any) -> tuple[Observable, ...]:
     elif isinstance(specs, Sequence):
         made = tuple(observable(spec, space) for spec in specs)
     else:
-        raise ValueError(f"`observe` must be an expression, a list of them, or a dict name -> observable; got {specs!r}.")
+        raise ValueError(
+            f"`observe` must be an expression, a list of them, or a dict name -> observable; got {_check.shown(specs)}."
+        )
     names = [o.name for o in made]
     for name in (*(specs if isinstance(specs, Mapping) else ()), *names):
         if not isinstance(name, str) or "\0" in name or not _encodable(name):
@@ -228,7 +245,7 @@ def column(names: tuple[str, ...], observable: str | int) -> int:
             meant = _check.suggestion(observable, names, "Name it in `observe`.")
             raise ValueError(f"`observable` must be one of {', '.join(map(repr, names))}; got {observable!r}. {meant}")
         return names.index(observable)
-    if observable not in range(-len(names), len(names)):
+    if isinstance(observable, (bool, float)) or observable not in range(-len(names), len(names)):
         raise ValueError(f"`observable` must be a name or an index below {len(names)}; got {observable!r}.")
     return range(len(names))[observable]
 
@@ -291,94 +308,3 @@ class _IndicatorOf:
 
     def __call__(self, x: Any) -> Any:
         return select(self.condition(x), 1.0, 0.0)
-
-
-class PathLength:
-    """The length of the path up to each recorded step, sum_k |x_{k+1} - x_k|_2, for `functionals=`.
-
-    Example:
-        >>> PathLength().increment(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
-        np.float64(5.0)
-    """
-
-    name = "path length"
-
-    def increment(self, before: Any, after: Any) -> Any:
-        """Return the length of one step, |after - before|_2: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
-        step = after - before
-        return np.sqrt(np.sum(step * step, axis=0))
-
-
-@dataclass(frozen=True)
-class LossVariation:
-    """The total variation of a loss along the path up to each recorded step, sum_k |L(x_{k+1}) - L(x_k)|, for `functionals=`.
-
-    Args:
-        loss: The loss L.
-    """
-
-    loss: Loss
-
-    @property
-    def name(self) -> str:
-        """The name of the functional in results, "loss variation"."""
-        return "loss variation"
-
-    @property
-    def identity(self) -> str:
-        """A text that identifies the functional and its loss; an interrupted run is resumed from its file only if this text is the same."""
-        return f"loss variation of {self.loss.identity} {self.loss.parameters.tolist()}"
-
-    def increment(self, before: Any, after: Any) -> Any:
-        """Return |L(after) - L(before)| of one step, L = `loss`: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
-        return abs(self.loss.value(after) - self.loss.value(before))
-
-
-@dataclass(frozen=True)
-class SquaredIncrements:
-    """The quadratic variation of one coordinate up to each recorded step, sum_k (x_{k+1,i} - x_{k,i})^2, for `functionals=`.
-
-    Args:
-        coordinate: The index i of the coordinate, from 0.
-
-    Example:
-        >>> SquaredIncrements(1).increment(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
-        np.float64(16.0)
-    """
-
-    coordinate: int = 0
-
-    @property
-    def name(self) -> str:
-        """The name of the functional in results, such as "squared increments of x0"."""
-        return f"squared increments of x{self.coordinate}"
-
-    def increment(self, before: Any, after: Any) -> Any:
-        """Return (after_i - before_i)^2 of one step, i = `coordinate`: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
-        step = after[self.coordinate] - before[self.coordinate]
-        return step * step
-
-
-@dataclass(frozen=True)
-class Accumulate:
-    """An additive functional of the path with a function of your own, sum_k f(x_k, x_{k+1}) up to each recorded step, for `functionals=`.
-
-    Args:
-        name: The name of the functional in results.
-        function: The function f of the points before and after a step, `(dim,)` or `(dim, paths)` each. It returns one number for each path.
-            It is plain arithmetic with NumPy functions, without `if` on its arguments.
-    """
-
-    name: str
-    function: Callable[[Any, Any], Any]
-
-    @property
-    def identity(self) -> str:
-        """A text that identifies the function f by its code; an interrupted run is resumed from its file only if this text is the same."""
-        from sdetools._identity import function_identity
-
-        return function_identity(self.function)
-
-    def increment(self, before: Any, after: Any) -> Any:
-        """Return f(before, after) of one step, f = `function`: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
-        return self.function(before, after)

@@ -363,11 +363,10 @@ def order_study(
     """
     how = Execution.of(execution)
     call = call_text(order_study, locals(), **how.changed())
-    if not callable(pair):
-        raise ValueError(f"`pair` must be a function of eta that returns two dynamics; got {pair!r}.")
-    if np.ndim(etas) == 0 or isinstance(etas, str):
-        raise ValueError(f"`etas` must be a list of learning rates; got {etas!r}. For one, write [{etas!r}].")
-    rates = _check.finite("etas", list(etas))
+    _check.function("pair", pair, ["eta"], "It returns two dynamics: lambda eta: (first(eta), second(eta)).")
+    if expected is not None and not (isinstance(expected, Mapping) and all(map(callable, expected.values()))):
+        raise ValueError(f"`expected` must be a dict from observables to functions of eta; got {_check.shown(expected)}.")
+    rates = _check.finite("etas", _check.several("etas", etas, "Write for example [0.1, 0.05]."))
     if rates.ndim != 1 or len(rates) == 0 or len(np.unique(rates)) < len(rates) or rates.min() <= 0:
         raise ValueError(f"`etas` must be a list of different positive learning rates; got {etas!r}.")
     rates = np.sort(rates)[::-1]
@@ -377,9 +376,11 @@ def order_study(
     for eta in rates.tolist():
         made = pair(eta)
         if not isinstance(made, (tuple, list)) or len(made) != 2:
-            raise ValueError(f"`pair` must return two dynamics; for eta={eta:g} it returned {made!r}.")
+            raise ValueError(f"`pair` must return two dynamics; for eta={eta:g} it returned {_check.shown(made)}.")
         members.append(made)
         programs.append(make_program(tuple(made), x0, horizon, observe, times, functionals, False, False)[0])
+    if unknown := set(expected or ()) - {h.name for h in (*programs[0].observables, *programs[0].functionals)}:
+        raise ValueError(f"`expected` must name observables of `observe`; got {_check.shown(min(unknown, key=str))}.")
     gaps = []
     options: dict[str, Any] = dict(
         observe=observe, coupled=coupled, control=control, times=times, functionals=functionals, keep_final=keep_final,

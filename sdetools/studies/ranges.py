@@ -152,9 +152,21 @@ def _reduced(name: str, one: Range, times: int) -> Range:
 def _choice(node: Value, known: dict[Any, Range]) -> Range:
     """Return the range of a node `where(condition, yes, no)` from the ranges `known` of its arguments, by the keys of their nodes.
 
-    For the sign function and for a maximum, the branch that is never taken is omitted.
+    For the sign function, a step function and a maximum, the branch that is never taken is omitted.
     """
     condition, yes, no = node.args
+    branches, cases, last = [yes], [_comparison(condition)], no
+    while last.op == "map" and last.name == "where":
+        branches, cases, last = [*branches, last.args[1]], [*cases, _comparison(last.args[0])], last.args[2]
+    if cases[0] is not None and last.key in (sides := {w.key for w in cases[0][1:]}) and len(sides) == 2:
+        u, v = (w.key for w in cases[0][1:])
+        if {(">", u, v), (">", v, u)} < {(c[0], c[1].key, c[2].key) for c in cases if c is not None} and any(
+            c is not None and c[0] in ("<=", "==") and {c[1].key, c[2].key} == sides for c in cases
+        ):  # the last branch is u or v, and taken only where one of the two is NaN
+            out = known[branches[0].key]
+            for branch in branches[1:]:
+                out = out.hull(known[branch.key])
+            return out
     if no.op == "map" and no.name == "where":
         outside, inside = _comparison(condition), _comparison(no.args[0])
         if outside is not None and inside is not None:
@@ -167,16 +179,19 @@ def _choice(node: Value, known: dict[Any, Range]) -> Range:
 
 
 def _comparison(condition: Value) -> tuple[str, Value, Value] | None:
-    """Return a node's comparison as (sign, left, right), with < and >= rewritten as > and <= by exchanging the sides; None for other nodes."""
+    """Return a node's comparison as (sign, left, right); None for other nodes.
+
+    The sign is ">", "<=" or "==": < and >= become > and <= by an exchange of the sides.
+    """
     if condition.op != "map":
         return None
     a, *rest = condition.args
     if not rest:
         return None
     b = rest[0]
-    return {"greater": (">", a, b), "less": (">", b, a), "less_equal": ("<=", a, b), "greater_equal": ("<=", b, a)}.get(
-        condition.name
-    )
+    return {
+        "greater": (">", a, b), "less": (">", b, a), "less_equal": ("<=", a, b), "greater_equal": ("<=", b, a), "equal": ("==", a, b)
+    }.get(condition.name)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from sdetools import _check
-from sdetools.dynamics.base import Moving, check_oracle
+from sdetools.dynamics.base import Moving, check_oracle, check_plan
 from sdetools.dynamics.integrators import EulerMaruyama
 from sdetools.dynamics.rules import SGD, SGDM
 from sdetools.dynamics.sdes.slow import SlowSDE
@@ -257,7 +257,9 @@ def slow_study(
     how = Execution.of(execution)
     call = call_text(slow_study, locals(), **how.changed())
     x0 = point(x0, check_oracle(oracle).dim, "slow_study")
-    slow = SlowSDE(oracle, plan.averaged(), at=x0)
+    _check.function("integrator", integrator, ["sde", "dt"], "Pass a class such as st.Platen.")
+    shown = _check.count("shown", shown, least=0)
+    slow = SlowSDE(oracle, check_plan(plan).averaged(), at=x0)
     horizon, paths = _check.positive("horizon", horizon), _check.count("paths", paths, least=2)
     unit = plan.eta**2
     steps = horizon / unit
@@ -292,7 +294,7 @@ def slow_study(
         np.asarray(x0, dtype=float),
         runs,
         _distances(runs, names, seed),
-        _sample_paths(members, x0, times, shown, seed, own),
+        _sample_paths(members, x0, times, shown, seed, own, how.backend),
         slow.start(np.asarray(x0, dtype=float))[0],
         slow.rank,
         replace(runs[SLOW].origin, call=call, stream=own.number),
@@ -337,7 +339,7 @@ def _distances(runs: Mapping[str, Simulation], names: Sequence[str], seed: int) 
 
 
 def _sample_paths(
-    members: Mapping[str, Moving], x0: Any, times: np.ndarray, shown: int, seed: int, stream: Stream
+    members: Mapping[str, Moving], x0: Any, times: np.ndarray, shown: int, seed: int, stream: Stream, backend: str
 ) -> dict[str, np.ndarray]:
     """Return some paths of each dynamics by name, `(dim, 1 + times, shown)`, at the start and the given times.
 
@@ -350,6 +352,7 @@ def _sample_paths(
         shown: The number of paths.
         seed: The seed of the draws.
         stream: The stream of draws of that seed.
+        backend: The backend of the study.
     """
     if not shown or next(iter(members.values())).dim > 3:
         return {}
@@ -357,7 +360,7 @@ def _sample_paths(
     for name, member in members.items():
         run = simulate(
             member, x0=x0, horizon=float(max(times)), paths=shown, observe=[member.names[0]], times=[0.0, *times], trajectories=shown,
-            seed=seed, stream=stream.at(int(name == SLOW)),
+            seed=seed, stream=stream.at(int(name == SLOW)), backend=backend,
         )  # fmt: skip
         assert run.trajectories is not None
         out[name] = run.trajectories.isel(part=0).transpose("coordinate", "time", "path").values

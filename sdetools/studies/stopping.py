@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import math
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from sdetools import _check
 from sdetools._arrays import select
 from sdetools.dynamics.base import Moving
 from sdetools.dynamics.integrators.base import Integrator
+from sdetools.losses.parser import parse
 from sdetools.studies.observables import Observable, observable
-from sdetools.studies.ranges import Range
+from sdetools.studies.ranges import Range, range_of_observable
 
 OVERSHOOT = 0.5825971579390107
 """-zeta(1/2) / sqrt(2 pi), the mean overshoot of a normal random walk over a distant boundary, in standard deviations of a step."""
@@ -88,7 +90,16 @@ def outside_of(leaves: Any, dynamics: Moving, corrected: bool) -> Outside:
     Raises:
         ValueError: If `leaves` is none of these, or the boundary cannot be shifted.
     """
-    level = observable(_level(leaves) if isinstance(leaves, str) else leaves, dynamics, OUTSIDE)
+    if not isinstance(leaves, str):
+        if not (callable(leaves) or hasattr(leaves, "value")):
+            raise ValueError(f"`leaves` must be a comparison such as 'x > 1' or a function of x; got {_check.shown(leaves)}.")
+        level = observable(leaves, dynamics, OUTSIDE)
+    else:
+        names = " ".join(dynamics.names)
+        parse(leaves, dynamics.names, (), "leaves", f"The loss has the variables {names}; write these, and constants as numbers.")
+        level = observable(_level(leaves), dynamics, OUTSIDE)
+        if range_of_observable(level, dynamics.dim) == Range.of((0, 1)):
+            level = replace(level, range=Range.of((0, 1)))
     if level.range is not None and level.range == Range.of((0, 1)):
         if corrected:
             raise ValueError(
@@ -113,14 +124,11 @@ def outside_of(leaves: Any, dynamics: Moving, corrected: bool) -> Outside:
 def _level(text: str) -> str:
     """Return the expression g that is positive where a comparison holds, such as "(x) - (1)" for "x > 1"; another expression unchanged.
 
-    ValueError is raised for ">=", "<=", "==" and several comparisons: g > 0 is not the same where a path may lie on the boundary.
+    The condition of ">=", "<=", "==" and several comparisons remains a condition, an expression with values 0 and 1: g > 0 is not the same
+    where a path may lie on the boundary.
     """
-    parts = re.split(r"([<>]=?|==)", text)
-    if len(parts) == 1:
+    tree = ast.parse(text.strip(), mode="eval").body
+    if not isinstance(tree, ast.Compare) or len(tree.ops) > 1 or not isinstance(tree.ops[0], (ast.Gt, ast.Lt)):
         return text
-    if len(parts) != 3 or len(parts[1]) > 1:
-        raise ValueError(
-            f"`leaves` must contain one sign > or < at most; got {text!r}. For other conditions pass a function: lambda x: x[0] >= 1."
-        )
-    left, sign, right = parts
-    return f"({left}) - ({right})" if sign == ">" else f"({right}) - ({left})"
+    left, right = ast.unparse(tree.left), ast.unparse(tree.comparators[0])
+    return f"({left}) - ({right})" if isinstance(tree.ops[0], ast.Gt) else f"({right}) - ({left})"

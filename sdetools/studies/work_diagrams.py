@@ -201,12 +201,17 @@ def work_precision(
     """
     how = Execution.of(execution)
     call = call_text(work_precision, locals(), **how.changed())
-    paths = _check.count("paths", paths, hint="Every estimate needs at least one path.")
+    paths = _check.count("paths", paths, hint="It is the number of simulated paths, at least one.")
     _check.confidence(confidence)
-    sizes = np.unique([_check.positive("dts", dt) for dt in np.atleast_1d(np.asarray(dts, dtype=object)).tolist()])[::-1]
+    sizes = np.unique([_check.positive("dts", dt) for dt in np.atleast_1d(np.asarray(dts, dtype=object)).ravel().tolist()])[::-1]
+    if not len(sizes):
+        raise ValueError("`dts` must contain at least one step; got none. Pass for example [0.1, 0.05].")
     makes = _makes(methods, float(sizes[0]))
     if (expected is None) == (reference is None):
-        raise ValueError("give either `expected`, exact expectations, or `reference`, a dynamics with a small step.")
+        raise ValueError(
+            "`expected` or `reference` must be given, one of them; got "
+            f"{'neither' if expected is None else 'both'}. Pass exact expectations, or a dynamics with a small step."
+        )
     if strong and (reference is None or paths < 2 * LEAF):
         raise ValueError(
             f"`strong` must go with `reference` and at least {2 * LEAF} paths; got {paths} paths and reference={reference!r}."
@@ -252,6 +257,11 @@ def _makes(methods: Any, dt: float) -> dict[str, Callable[[float], Moving]]:
     if isinstance(methods, Mapping):
         made = dict(methods)
     else:
+        if not (callable(methods) or isinstance(methods, Sequence)) or isinstance(methods, str):
+            raise ValueError(
+                f"`methods` must be a list or dict of functions of dt; got {_check.shown(methods)}. "
+                "Pass for example [lambda dt: st.Platen(sde, dt)]."
+            )
         listed = [methods] if callable(methods) else list(methods)
         made = {_made("a method", make, dt).name: make for make in listed}
         if len(made) < len(listed):

@@ -243,7 +243,7 @@ def test_a_class_with_the_minimal_interface_can_be_simulated():
         found = numba.at(name, 1.0)
         assert abs(found.value - expected) < 4 * found.stderr
         assert abs(found.value - 1.2 * expected - 0.1) > 4 * found.stderr  # negative control
-    with pytest.raises(ValueError, match="a dynamics was expected"):
+    with pytest.raises(ValueError, match="`(dynamics|first|second)` must be a dynamics"):
         st.simulate(object(), X0, 1.0, 4, ["x"])
 
 

@@ -16,6 +16,7 @@ from sdetools.estimates import Estimate, SupEstimate
 from sdetools.estimates.band import MANY_GROUPS, _markov_noise, multiplier_maxima, multiplier_noise
 from sdetools.estimates.estimate import skewness_of_mean
 from sdetools.estimates.interval import binomial_interval, quantile, undetected_probability
+from sdetools.results.protocol import estimates_table
 
 close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
 LINE = (-math.inf, math.inf)
@@ -281,3 +282,25 @@ def test_the_skewness_of_a_mean_allows_for_groups_of_unequal_size():
     # one group of two paths whose sum is 7 above the mean, and seven of one path, each 1 below it
     sums, sizes = np.r_[7.0, -np.ones(7)], np.r_[2, np.ones(7)]
     assert math.isclose(skewness_of_mean(2 + sums / sizes, sizes), 336 / 56**1.5 - 1.5 * math.sqrt(90) / 27)
+
+
+def test_a_value_that_is_not_finite_says_how_many_paths_when_and_what_to_do():
+    """The text of a result, of its table, and of an interval that is infinite, names the count, the reason and the way out."""
+    diverged = Estimate(math.nan, math.nan, 1000, name="E[x]", diverged=7, first_divergence=5)
+    assert (
+        repr(diverged)
+        == "E[x] = nan (1000 paths, 7 paths left the finite range, first at step 5; take smaller steps or an earlier time)"
+    )
+    assert "the observable overflows there or leaves its domain" in repr(Estimate(math.nan, math.nan, 1000))
+    overflowing = Estimate(1e167, math.inf, 1000)
+    assert overflowing.why_open == "the squares of its values overflow; observe a smaller multiple, or the logarithm"
+    assert "the squares of its values overflow" in repr(overflowing) and "too few" not in repr(overflowing)
+    assert "1 path is too few for an error" in Estimate(1.0, math.inf, 1).why_open
+    assert diverged.why_open == "" and Estimate(1.0, 0.1, 9).why_not_finite == ""
+    table = estimates_table(
+        "mean", 0.95, [("x", "1", diverged), ("x", "2", diverged), ("y", "2", overflowing), ("z", "2", Estimate(1.0, 0.1, 9))]
+    )
+    assert (
+        table.splitlines()[-2:] == [f"nan: {diverged.why_not_finite}", f"inf: {overflowing.why_open}"]
+        and len(table.splitlines()) == 7
+    )

@@ -100,8 +100,8 @@ def test_an_object_with_a_quadratic_value_is_recognised():
 @pytest.mark.parametrize(
     ("m", "h", "message"),
     [
-        (lambda: law(), Wave(), "polynomial of degree <= 2 or of sums"),
-        (lambda: law(), "x**2*y**2", "polynomial of degree <= 2 or of sums"),
+        (lambda: law(), Wave(), "polynomial of degree <= 2 or a sum"),
+        (lambda: law(), "x**2*y**2", "polynomial of degree <= 2 or a sum"),
         (lambda: law(), "tanh(x)", "use `exact.transfer`"),
         (lambda: law(), "abs(x*y)", "polynomial"),
         (lambda: law(), 3.0, "polynomial"),

@@ -10,7 +10,7 @@ from sdetools.graph.arrays import compiled
 from sdetools.graph.derivatives import gradient, vjp
 from sdetools.graph.errors import TracingError
 from sdetools.graph.replacing import batched
-from sdetools.graph.sampling import gather
+from sdetools.graph.sampling import gather, tally
 from sdetools.graph.value import Trace, order, value
 from sdetools.losses.differences import differences
 
@@ -137,3 +137,12 @@ def test_a_compiled_function_of_a_sample_cannot_be_batched():
     out, x, a, y = one_sample(lambda x, a, y: Call(None, plain=lambda a: a)([a], (3,))[0] * x[0])
     with pytest.raises(TracingError, match="batched over samples of data"):
         batched(out, {a: value(np.ones((2, 3))), y: value(np.ones(2))}, {x: Trace().input("x", (6,))})
+
+
+@pytest.mark.parametrize("index", [-1.0, 3.0, 1.5, np.nan, np.inf])
+def test_an_index_that_is_no_sample_is_refused(index):
+    """Negative indices do not count from the end, fractions are not cut, NaN is no sample; the others are accepted (control)."""
+    for function in (lambda i: gather(np.arange(3.0), i), lambda i: tally(i, 3)):
+        with pytest.raises(IndexError, match="`index` must contain whole numbers from 0 to 2; got"):
+            function(np.array([0.0, index]))
+        assert len(function(np.array([0.0, 2.0]))) in (2, 3)

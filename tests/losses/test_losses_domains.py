@@ -8,7 +8,8 @@ import pytest
 
 import sdetools as st
 from sdetools.losses.expression import latex
-from sdetools.losses.parser import Domain, parse
+from sdetools.losses.kinks import Domain
+from sdetools.losses.parser import parse
 
 # text, a point inside, a point outside
 ONE = {

@@ -105,5 +105,5 @@ def test_a_non_finite_observable_is_not_reported_as_divergence(h):
     run = st.simulate(st.SGD(ORACLE, plan.averaged()), **given)
     gap = st.weak_gap(st.SGDM(ORACLE, plan), st.SGD(ORACLE, plan.averaged()), **given)
     for text in (repr(run.at(h)), repr(gap.at(h)), repr(gap.sup(h))):
-        assert h in text and "not finite on all of them, though the paths are" in text and "step" not in text
+        assert h in text and "not a finite number on each of them, though the paths are" in text and "step" not in text
     assert run.diverged == gap.diverged == 0

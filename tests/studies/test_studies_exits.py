@@ -198,13 +198,14 @@ HEAVY = st.SGDM(PLANE, st.schedules.constant(0.1, 0.5))
             "no SDE with normal draws",
         ),
         (dict(leaves="z - 1"), "only the names x, y"),
-        (dict(leaves="x >= 1"), "`leaves` must contain one sign"),
-        (dict(leaves="0 < x < 1"), "`leaves` must contain one sign"),
+        (dict(leaves="x >="), "`leaves` must be a formula"),
+        (dict(leaves=3), "`leaves` must be a comparison"),
+        (dict(dynamics=EULER, x0=[0.0], leaves="x >= 1", corrected=True), "`leaves` must be a function g"),
         (dict(observe={"outside": "x"}), "must not use the names"),
         (dict(horizon=0.05), "`horizon` must be a whole number of steps"),
         (dict(paths=0), "`paths` must be"),
         (dict(confidence=1.0), "`confidence` must"),
-        (dict(dynamics=PLANE), "a dynamics was expected"),
+        (dict(dynamics=PLANE), "`dynamics` must be a dynamics.*st.SGD"),
     ],
 )
 def test_bad_arguments_are_refused(given, text):

@@ -148,7 +148,7 @@ def test_diverged_paths_leave_no_number():
         (dict(paths=0), "`paths` must be"),
         (dict(dtype="float32"), "`dtype` of a stationary average must be 'float64'"),
         (dict(observe=[]), "`observe` must name at least one"),
-        (dict(dynamics=ORACLE), "a dynamics was expected"),
+        (dict(dynamics=ORACLE), "`(dynamics|first|second)` must be a dynamics"),
     ],
 )
 def test_bad_arguments_are_refused(given, text):

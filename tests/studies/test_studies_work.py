@@ -131,8 +131,8 @@ EULER = {"Euler": lambda dt: st.EulerMaruyama(LINEAR, dt)}
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        (dict(), "give either `expected`"),
-        (dict(expected=1.0, reference=st.EulerMaruyama(LINEAR, 0.125)), "give either `expected`"),
+        (dict(), "`expected` or `reference` must be given"),
+        (dict(expected=1.0, reference=st.EulerMaruyama(LINEAR, 0.125)), "`expected` or `reference` must be given"),
         (dict(expected={"y": 1.0}), "`expected` must have a number for each of x"),
         (dict(expected="no"), "`expected` must"),
         (dict(expected=1.0, methods={}), "`methods` must contain at least one"),

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sdetools import _check
 from sdetools._identity import function_identity
 from sdetools.dynamics.base import State
 from sdetools.dynamics.integrators.base import Equation, Integrator
@@ -32,7 +33,7 @@ class _Splitting(Integrator):
     def __init__(self, sde: SDE, dt: float, law: str = "normal") -> None:
         if not getattr(sde, "splits", False):
             raise ValueError(
-                f"{type(self).__name__} must have a kinetic equation, such as st.KineticSDE(oracle, plan); got {sde!r}. "
+                f"`sde` of {type(self).__name__} must be a kinetic equation, such as st.KineticSDE(oracle, plan); got {_check.shown(sde)}. "
                 "For another SDE use st.EulerMaruyama, st.SRA1 or st.Platen."
             )
         super().__init__(sde, dt, law)

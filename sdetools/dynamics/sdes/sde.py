@@ -27,7 +27,7 @@ from sdetools._arrays import components, numeric
 from sdetools._identity import function_identity
 from sdetools.dynamics.sdes.classes import classify
 from sdetools.noise.roots import ExpressionRoot, Root, make_root
-from sdetools.noise.texts import holds_text, named_numbers, used_numbers, variable_names
+from sdetools.noise.texts import holds_text, used_numbers, variable_names
 
 CALCULI = ("ito", "stratonovich")
 TIME = "t"
@@ -268,7 +268,7 @@ def _field(
 
 def _expression_field(rows: list[list[str]], dim: int | None, variables: Any, parameters: Any, at: Any) -> _Field:
     texts = [entry for row in rows for entry in row]
-    numbers = named_numbers(parameters)
+    numbers = _check.named_numbers(parameters)
     if TIME in numbers:
         raise ValueError("`parameters` must not name t, the time; got a value for t. Choose another name.")
     names = variable_names(texts, variables, numbers | {TIME: 0.0})

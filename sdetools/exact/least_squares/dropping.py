@@ -66,6 +66,11 @@ def drop_momentum(spectrum: Spectrum, batch: int, h: float, beta: float, steps: 
         >>> terms.drop(0.05), terms.drop(1e-4)
         (True, False)
     """
+    if not isinstance(spectrum, Spectrum):
+        raise ValueError(
+            f"`spectrum` must be a Spectrum, with distances and label noise; got {_check.shown(spectrum)}. "
+            "Make one with st.exact.power_law, two_bulks, random_features or from_data."
+        )
     lam, rho, steps = spectrum.values, spectrum.distance, _check.count("steps", steps)
     q = {b: momentum_budget(lam, batch, h, b) for b in (0.0, beta)}
     beta = _check.momentum("beta", beta)
@@ -110,4 +115,8 @@ def dropping_diagram(spectrum: Spectrum, batches: Any, rates: Any, beta: float, 
         >>> dropping_diagram(power_law(9, 1.0, 0.5, 0.1), [1, 8], [0.01, 0.1, 9.0], 0.9, 100).shape
         (2, 3)
     """
-    return np.array([[drop_momentum(spectrum, int(B), float(h), beta, steps).bound for h in rates] for B in batches])
+    rates = np.atleast_1d(_check.finite("rates", rates)).tolist()
+    batches = [_check.count("batches", B) for B in np.atleast_1d(_check.finite("batches", batches)).tolist()]
+    if not rates or not batches:
+        raise ValueError(f"`batches` and `rates` must be lists of numbers; got {len(batches)} and {len(rates)} of them.")
+    return np.array([[drop_momentum(spectrum, B, h, beta, steps).bound for h in rates] for B in batches])

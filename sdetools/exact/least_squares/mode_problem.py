@@ -48,7 +48,7 @@ def mode_problem(oracle: NoisyOracle) -> ModeProblem:
         weights, noise = np.outer(weights, noise.weights).ravel(), noise.inner
     if not isinstance(noise, StreamingNoise):
         raise ValueError(
-            f"the exact risk must have streaming least squares; got {noise!r}. "
+            f"the exact risk must have streaming least squares; got {_check.shown(oracle if noise is None else noise)}. "
             "Make the oracle by st.streaming_least_squares(spectrum, label_noise, batch), or use st.exact.moments or a simulation."
         )
     spread, total = (

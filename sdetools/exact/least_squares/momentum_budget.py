@@ -5,6 +5,7 @@ h = eta is the learning rate of the EMA form (in the heavy-ball form gamma / (1 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ def momentum_stationary_risk(spectrum: Any, batch: int, label_noise: float, h: f
         >>> momentum_stationary_risk([1.0], batch=1, label_noise=2.0, h=0.5)
         2.0
     """
-    s, q = _check.number("label_noise", label_noise), momentum_budget(spectrum, batch, h, beta)
+    s, q = _check.non_negative("label_noise", label_noise), momentum_budget(spectrum, batch, h, beta)
     return s * s / 2 * q / (1 - q) if q < 1 else np.inf
 
 
@@ -79,6 +80,7 @@ def mode_edge(batch: float, beta: float = 0.0) -> float:
         (1.0, 38.0)
     """
     beta = _check.momentum("beta", beta)
+    batch = math.inf if batch == math.inf else _check.positive("batch", batch)
     return 2 / (2 / batch + (1 - beta) / (1 + beta))
 
 

@@ -9,6 +9,10 @@ import numpy as np
 
 from sdetools import _check
 
+MOST_MODES = 1 << 30
+"""The largest number of modes, of which a spectrum takes 16 GiB."""
+_GROUPS = "Millions of modes are followed in groups."
+
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
@@ -59,7 +63,7 @@ def power_law(modes: int, a: float, b: float, label_noise: float = 0.0) -> Spect
         >>> power_law(2, a=1.0, b=0.5).values
         array([1.  , 0.25])
     """
-    j = np.arange(1.0, _check.count("modes", modes) + 1)
+    j = np.arange(1.0, _check.count("modes", modes, most=MOST_MODES, hint=_GROUPS) + 1)
     return Spectrum(j ** (-2 * _check.positive("a", a)), j ** -_check.number("b", b), _noise(label_noise))
 
 
@@ -116,7 +120,7 @@ def two_bulks(
         array([1.  , 0.25, 0.25])
     """
     ratio = _check.positive("ratio", ratio)
-    if ratio < 1 or len(modes) != 2 or len(distance) != 2:
+    if ratio < 1 or np.shape(modes) != (2,) or np.shape(distance) != (2,):
         raise ValueError(f"`ratio` must be at least 1, `modes` and `distance` pairs; got {ratio!r}, {modes!r}, {distance!r}.")
     counts = [_check.count("modes", n) for n in modes]
     return Spectrum(

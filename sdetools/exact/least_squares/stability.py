@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
+from sdetools.dynamics.arguments import check_dynamics
 from sdetools.exact.least_squares.mode_problem import mode_problem
 from sdetools.exact.least_squares.mode_steps import ModeSteps, mode_steps
 from sdetools.exact.least_squares.moment_maps import MomentMap, moment_map
+from sdetools.noise.oracle import NoisyOracle
 
 _LEARNING_RATES = ("eta", "gamma")
 _GRID = 1.25
@@ -146,6 +148,8 @@ def stability_edge(dynamics: Any) -> float:
         >>> round(stability_edge(st.SGD(oracle, st.schedules.constant(1.0))), 12)  # 2 B / (lam (B + 2))
         0.666666666667
     """
+    if isinstance(dynamics, NoisyOracle):
+        raise ValueError(f"`dynamics` must be a rule, such as st.SGD(oracle, plan); got {_check.shown(dynamics)}.")
     if callable(dynamics):
         stable = lambda c: is_stable(*_final(dynamics(c))[1:])  # noqa: E731
     else:
@@ -169,6 +173,7 @@ def stability_edge(dynamics: Any) -> float:
 
 def _scaled(dynamics: Any) -> Callable[[float], bool]:
     """Return whether a rule at c times its learning rate is stable, as a function of c."""
+    check_dynamics(dynamics)
     names = tuple(dynamics.coefficients)
     found = [name for name in _LEARNING_RATES if name in names]
     if not found:

@@ -34,6 +34,7 @@ from sdetools._moved import renamed_argument
 from sdetools.dynamics.base import Moving
 from sdetools.results.protocol import Origin, call_text
 from sdetools.simulation.philox import Stream
+from sdetools.studies.clock import fraction
 from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.multilevel.levels import LevelSampler
 from sdetools.studies.multilevel.result import Multilevel
@@ -139,5 +140,5 @@ def _check_divides(horizon: float, dt: float) -> None:
     if abs(steps - round(steps)) > 1e-9 * max(1.0, steps) or round(steps) < 1:
         near = float(f"{horizon / max(1, round(steps)):.12g}")
         raise ValueError(
-            f"`dt` must divide the horizon; got dt={dt!r}, which is {steps:.6g} steps to horizon={horizon!r}. Take dt={near!r}."
+            f"`dt` must divide the horizon; got dt={dt!r}, which is {fraction(steps)} steps to horizon={horizon!r}. Take dt={near!r}."
         )
