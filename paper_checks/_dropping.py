@@ -6,6 +6,7 @@ run under `torch.vmap`.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import sys
@@ -39,17 +40,22 @@ class Answers(NamedTuple):
     cost: float
 
 
+def benchmark(name: str) -> Any:
+    """Return a module of the package `dropping_momentum` in the folder `benchmarks`, where the labels, the fit and the scores are."""
+    folder = str(Path(__file__).resolve().parents[1] / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(f"dropping_momentum.{name}")
+    finally:
+        sys.path.remove(folder)
+
+
 def recorded() -> Answers:
     """Return the staged answers for all recorded settings, each from regressions that were fitted to other networks.
 
     A network of the fit is left out of it; for the others the regressions are those of the package, which were frozen before their runs.
     """
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "dropping_momentum"))
-    try:
-        import fit
-        import labels
-    finally:
-        del sys.path[0]
+    fit, labels = benchmark("fit"), benchmark("labels")
     rows, parts = fit.alive(labels.read(labels.TABLE)), []
     for part in ("fitted", "unseen"):
         own = fit.of_part(rows, part)

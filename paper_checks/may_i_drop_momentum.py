@@ -7,32 +7,22 @@ import math
 from functools import partial
 
 import numpy as np
-from _dropping import BATCHES, MOMENTUM, Answers, complete_runs, points, problems, recorded
+from _dropping import BATCHES, MOMENTUM, Answers, benchmark, complete_runs, points, problems, recorded
 
 import sdetools as st
 from sdetools.estimates import Estimate
 
-LACKED, DEAD, RESAMPLES = 0.1, 0.05, 2000
-"""The share of momentum's progress that plain SGD may lack, the progress below which a setting is not scored, and the bootstrap's resamples."""
+LACKED, DEAD = 0.1, 0.05
+"""The share of momentum's progress that plain SGD may lack, and the progress below which a setting is not scored."""
 LEAST_SKILL = 0.5
 """The Brier skill that the diagnosis has at least: half of the best constant's score."""
 
 
-def brier_skill(p: np.ndarray, lacking: np.ndarray) -> float:
-    """Return 1 - B(p)/B(best constant) for probabilities p and shares of runs, both `(settings,)`, B the mean of (p - share)^2."""
-    score = lambda q: float(((q - lacking) ** 2).mean())  # noqa: E731
-    base = score(lacking.mean())
-    return 1 - score(p) / base if base > 0 else 0.0
-
-
 def over_networks(p: np.ndarray, lacking: np.ndarray, networks: list[str], seed: int) -> Estimate:
-    """Return the Brier skill with the standard error of a bootstrap that draws whole networks, whose number is the estimate's n."""
-    groups = [np.flatnonzero(np.array(networks) == name) for name in dict.fromkeys(networks)]
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(RESAMPLES):
-        index = np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])
-        found.append(brier_skill(p[index], lacking[index]))
-    return Estimate(brier_skill(p, lacking), float(np.std(found, ddof=1)), len(groups))
+    """Return the Brier skill with the standard error of the benchmark's bootstrap over whole networks, whose number is the estimate's n."""
+    scores = benchmark("scores")
+    found = scores.resampled(scores.brier, p, lacking, networks, seed)
+    return Estimate(scores.skill(scores.brier, p, lacking), float(np.nanstd(found, ddof=1)), len(set(networks)))
 
 
 def fresh(run) -> Answers:

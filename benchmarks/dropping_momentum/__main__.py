@@ -9,9 +9,13 @@ python benchmarks/dropping_momentum fit                       the evaluation of 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from labels import TABLE, read, summary
+# the folder of this package in place of its own, whose modules have names that are too plain for the path
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from dropping_momentum.labels import TABLE, read, summary  # noqa: E402
 
 
 def main() -> None:
@@ -30,11 +34,11 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.command == "run":
-        import run as making
+        from dropping_momentum import run as making
 
         making.command(options.part, options.out, options.share, options.minutes)
     else:
-        import fit as fitting
+        from dropping_momentum import fit as fitting
 
         rows = read(options.table)
         if options.write and fitting.of_part(rows, "unseen"):

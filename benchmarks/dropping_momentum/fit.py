@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from labels import FEATURE_SEEDS, Row, digest
-from scores import brier, clear, log_loss, over_networks, reliability, skill, skill_within, wrong
-from settings import STEPS
-from tasks import FITTED, TRAIN, UNSEEN
 
+from dropping_momentum.labels import FEATURE_SEEDS, Row, digest
+from dropping_momentum.scores import brier, clear, log_loss, over_networks, reliability, skill, skill_within, wrong
+from dropping_momentum.settings import STEPS
+from dropping_momentum.tasks import FITTED, TRAIN, UNSEEN
 from sdetools.bridge import keep_probability as model
 
 COEFFICIENTS = Path(model.__file__).with_suffix(".json")

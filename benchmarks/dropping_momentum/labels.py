@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from settings import STEPS, Setting
 
+from dropping_momentum.settings import STEPS, Setting
 from sdetools.bridge.keep_probability import TRIAL_STEPS, Evidence, capped_gap
 from sdetools.estimates.interval import binomial_interval
 

@@ -16,10 +16,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from labels import CHECKPOINTS, DEAD, FEATURE_SEEDS, HEADER, LISTS, METHODS, SEEDS, Row, cells, finite, read, summary, write
-from settings import LOOKS, PROBE_STEPS, STEPS, Setting, settings
-from tasks import Task, task
-from training import loss_function, order, sharpness, train
+
+from dropping_momentum.labels import (
+    CHECKPOINTS,
+    DEAD,
+    FEATURE_SEEDS,
+    HEADER,
+    LISTS,
+    METHODS,
+    SEEDS,
+    Row,
+    cells,
+    finite,
+    read,
+    summary,
+    write,
+)
+from dropping_momentum.settings import LOOKS, PROBE_STEPS, STEPS, Setting, settings
+from dropping_momentum.tasks import Task, task
+from dropping_momentum.training import loss_function, order, sharpness, train
 
 
 def find_edge(setting: Setting, own: Task, top: float, steps: int = PROBE_STEPS) -> float:

@@ -43,16 +43,23 @@ def skill_within(p: np.ndarray, y: np.ndarray, networks: Sequence[str]) -> float
     return float(1 - np.sum((deviations[0] - deviations[1]) ** 2) / np.sum(deviations[1] ** 2))
 
 
-def over_networks(
+def resampled(
     score: Score, p: np.ndarray, y: np.ndarray, networks: Sequence[str], seed: int = 0, resamples: int = RESAMPLES
-) -> tuple[float, float]:
-    """Return the ends of the 90 % interval of the skill by a bootstrap that draws whole networks with replacement."""
+) -> list[float]:
+    """Return the skills of a bootstrap that draws whole networks with replacement."""
     groups = [np.flatnonzero(np.array(networks) == name) for name in sorted(set(networks))]
     rng, found = np.random.default_rng(seed), []
     for _ in range(resamples):
         index = np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])
         found.append(skill(score, p[index], y[index]))
-    low, high = np.nanquantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return found
+
+
+def over_networks(
+    score: Score, p: np.ndarray, y: np.ndarray, networks: Sequence[str], seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Return the ends of the 90 % interval of the skill by a bootstrap that draws whole networks with replacement."""
+    low, high = np.nanquantile(resampled(score, p, y, networks, seed, resamples), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

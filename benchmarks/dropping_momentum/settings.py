@@ -7,7 +7,8 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from tasks import FITTED, UNSEEN
+
+from dropping_momentum.tasks import FITTED, UNSEEN
 
 STEPS = 800
 """Length of a complete run."""

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from tasks import Task
 from torch import Tensor
 from torch.func import functional_call
 
+from dropping_momentum.tasks import Task
 from sdetools.bridge.curvature import lanczos
 from sdetools.bridge.hessian_products import Derivatives
 from sdetools.bridge.modules import Objective

@@ -16,14 +16,8 @@ from sdetools.exact.least_squares.momentum_budget import mode_edge  # noqa: E402
 
 HOME = Path(__file__).resolve().parents[2] / "benchmarks" / "dropping_momentum"
 with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(HOME)
-    import fit
-    import labels
-    import run
-    import scores
-    import settings
-    import tasks
-    import training
+    patch.syspath_prepend(HOME.parent)
+    from dropping_momentum import fit, labels, run, scores, settings, tasks, training
 
 GRID = [(momentum, batch, x0) for momentum in (0.5, 0.9, 0.99) for batch in (4, 64, 512) for x0 in (0.5, 3.0, 40.0)]
 
