@@ -178,7 +178,8 @@ class Known:
         if program.steps > PROOF_STEPS:
             return np.ones(self._shape)
         last: dict[str, np.ndarray] = {}
-        self._reference(program, lambda _, states: last.update(x=states[0][0]))
+        ends_alone = replace(program, record=program.record[-1:], control=None)
+        self._reference(ends_alone, lambda _, states: last.update(x=states[0][0]))
         ends = last["x"]
         reached = np.abs(ends).max(axis=1, initial=0.0, where=np.isfinite(ends))
         nudge = PERTURBATION * np.maximum(self._reach, reached)

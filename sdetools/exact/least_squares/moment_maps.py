@@ -59,7 +59,7 @@ def moment_map(steps: ModeSteps, factor: float, kind: int = 0) -> MomentMap:
 
     def packed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return the matrix of z -> sym(first z second^T)."""
-        return np.einsum("pab,ac,qcd,bd->pq", basis, first, basis, second, optimize=True)
+        return np.einsum("pcd,qcd->pq", first.T @ basis @ second, basis)
 
     pairs = np.einsum("ja,lb->jlab", G, G), np.einsum("ja,lb->jlab", U, U)
     N, points = (np.einsum("pab,jlab->jlp", basis, one) for one in pairs)

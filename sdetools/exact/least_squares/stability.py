@@ -50,7 +50,8 @@ def largest_eigenvalue(matrices: np.ndarray) -> float:
     """Return the largest modulus of an eigenvalue of matrices `(..., n, n)`, 0 if n = 0; infinity if an entry is not finite."""
     if not np.isfinite(matrices).all():
         return np.inf
-    return float(np.abs(np.linalg.eigvals(matrices)).max(initial=0.0))
+    values = matrices if matrices.shape[-1] == 1 else np.linalg.eigvals(matrices)  # a search of a rate asks often
+    return float(np.abs(values).max(initial=0.0))
 
 
 def is_stable(maps: MomentMap, lam: np.ndarray) -> bool:
