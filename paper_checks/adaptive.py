@@ -1,21 +1,34 @@
 r"""RMSProp and Adam beside their SDEs, what momentum is worth in Adam, and where skewed noise changes the order.
 
-The problem is L = x^2/2 with noise of variance 1 in the scaling sigma = .5 / eta, eps = .2 / eta, 1 - beta2 = h, v_0 = 2.5 sigma^2, x_0 = 1, T = 2, where a
-step takes the time h = eta^2. In the limit u = v / sigma^2 is a number that moves by itself, u' = 1 - u, so that the SDEs' means are linear ODEs, which `st.exact.AdaptiveProblem`
-solves apart from the SDEs' classes.
+The problem is that of `_adaptive_chain`. In the limit u = v / sigma^2 is a number that moves by itself, u' = 1 - u, so that the SDEs' means are linear ODEs.
+`st.exact.AdaptiveProblem` solves them apart from the SDEs' classes. The means of the optimisers come from the backward equation of their chain, which is
+written out and shares nothing with the library: orders and coefficients have no error of paths. Rules enter by single steps, and by simulations at one h.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
-from _estimates import combined, extrapolated, order, scaled, shifted
+from _adaptive_chain import (
+    C2,
+    EPS0,
+    LAM,
+    SIGMA0,
+    START,
+    U0,
+    T,
+    exact_mean,
+    exponential_draws,
+    limit_in_eta,
+    normal_draws,
+    svag_draws,
+)
+from _estimates import combined, scaled, shifted
+from _plain import NON_FINITE_DISTANCE
 
 import sdetools as st
-
-LAM, SIGMA0, EPS0, C2, START, U0, T = 1.0, 0.5, 0.2, 1.0, 1.0, 2.5, 2.0
-
 
 PROBLEM = st.exact.AdaptiveProblem(lam=LAM, sigma0=SIGMA0, eps0=EPS0, c2=C2, x0=START, u0=U0)
 MEAN = float(PROBLEM.rmsprop([T])[0][0])
@@ -41,6 +54,11 @@ def rule(cls, h, beta=0.0, noise=None, lagged=True, **more):
     )
 
 
+def local_orders(gaps):
+    """Return log2 |gap / next gap| for gaps at steps that halve."""
+    return [math.log2(abs(coarse / fine)) for coarse, fine in itertools.pairwise(gaps)]
+
+
 def simulated(run, dynamics, paths, stream=0):
     """Return E x_T."""
     return st.simulate(dynamics, [START], T, observe=["x"], times=[T], **run.options(paths=paths, stream=stream)).at("x")
@@ -54,19 +72,27 @@ def simulated(run, dynamics, paths, stream=0):
 )
 def to_their_sdes(run):
     """Compare the means of the SDEs of the library with ODEs, and measure the order of the gap in h."""
-    paths, steps = run.scale(quick=6_000_000, standard=10_000_000, full=40_000_000), (0.2, 0.1)
+    paths = run.scale(quick=1_000_000, standard=4_000_000, full=20_000_000)
     run.note(
-        r"The distance of a local order from 1 is of order $h$; $.2$ is allowed at $h = .1$. Detects a wrong denominator, bias correction or noise."
+        r"The distance of a local order from 1 is of order $h$, which is extrapolated from $h = .05, .025, .0125$: terms of order $h^2$ are left, and .005 of "
+        r"the nodes. Detects a wrong denominator, bias correction or noise."
     )
+    normal = normal_draws()
     cases = {
-        "RMSProp": (lambda h: rule(st.RMSProp, h), MEAN, lambda one: st.RMSPropSDE(one.oracle, one.plan, **settings(one))),
+        "RMSProp": (
+            lambda h: rule(st.RMSProp, h),
+            lambda steps: exact_mean(steps, normal),
+            MEAN,
+            lambda one: st.RMSPropSDE(one.oracle, one.plan, **settings(one)),
+        ),
         "Adam": (
             lambda h: rule(st.Adam, h, beta=1 - 2 * h, momentum=[0.5]),
+            lambda steps: exact_mean(steps, normal, beta=1 - 2 * T / steps, momentum=0.5),
             float(PROBLEM.adam([T], 2.0, 0.5)[0][0]),
             lambda one: st.AdamSDE(one.oracle, one.plan, **settings(one), bias_correction=False, momentum=[0.5]),
         ),
     }
-    for name, (make, mean, equation) in cases.items():
+    for i, (name, (make, exact, mean, equation)) in enumerate(cases.items()):
         run.measure(
             f"{name}: one step beside its equations, largest relative distance", away_from_equations(make(0.01)), at_most=1e-13
         )
@@ -77,11 +103,14 @@ def to_their_sdes(run):
         run.measure(f"{name}: noise of the SDE of the library at t = 0", found, noise, relative=1e-12)
         # the means are linear in x and u is a number, so that Euler's scheme is a recursion: without paths, extrapolated
         run.measure(f"{name}: E x of the SDE of the library", euler_mean(sde), mean, tolerance=1e-5)
-        gaps = [shifted(simulated(run, make(h), paths), mean) for h in steps]
-        found = order(*gaps)
-        run.measure(f"{name}: order of the gap of E x between h = .2 and .1", found, 1.0, tolerance=0.2)
+        coarse, fine = local_orders([exact(steps) - mean for steps in (40, 80, 160)])
+        run.measure(f"{name}: order of the gap of E x, exact", 2 * fine - coarse, 1.0, tolerance=0.02)
         with run.control(f"{name}: order 1/2, that of skewed noise"):
-            run.measure("order of the gap", found, 0.5, tolerance=0.2)
+            run.measure("order of the gap", 2 * fine - coarse, 0.5, tolerance=0.02)
+        found = simulated(run, make(0.1), paths, stream=i)
+        run.measure(f"{name}: E x simulated at h = .1", found, exact(20), tolerance=0.002)
+        with run.control(f"{name}: E x of the SDE"):
+            run.measure("E x simulated at h = .1", found, mean, tolerance=0.002)
     one = rule(st.Adam, 0.01, beta=1 - 2 * 0.01)
     corrected = st.AdamSDE(one.oracle, one.plan, **settings(one))
     run.measure(
@@ -107,7 +136,8 @@ def away_from_equations(one):
     size = np.sqrt(v) + EPS0 / eta
     m1 = beta * m + (1 - beta) * g if isinstance(one, st.Adam) else beta * m + g / size
     expected = x - eta * (m1 / size if isinstance(one, st.Adam) else m1), m1, one.beta2 * v + (1 - one.beta2) * g**2
-    return max(float(np.abs(a / b - 1).max()) for a, b in zip(new, expected, strict=True))
+    worst = float(np.max([np.abs(a / b - 1) for a, b in zip(new, expected, strict=True)]))
+    return worst if math.isfinite(worst) else NON_FINITE_DISTANCE
 
 
 def settings(one):
@@ -167,21 +197,29 @@ def marginal(run):
         worst, state = max(worst, float(np.abs(after - moved)[0])), new
     run.measure("identity along one path, largest distance", worst, at_most=1e-13)
     run.note(
-        rf"$A = {A:.5f}$, $B = {B:.5f}$ by quadrature. Measured over law has a next term of order $h$, which is extrapolated; what is left is of order $h^2$."
+        rf"$A = {A:.5f}$, $B = {B:.5f}$ by quadrature. Measured over law has next terms of orders $h$ and $h^2$, which are extrapolated from "
+        r"$h = .05, .025, .0125$; the second one moves it by .003, and the next is smaller."
     )
-    paths = run.scale(quick=2_000_000, standard=20_000_000, full=40_000_000)
-    steps, tolerance, ratios = (0.05, 0.025), run.scale(quick=0.2, standard=0.06, full=0.05), []
-    for step in steps:
-        gap = difference(run, {"beta": 0.5, "h": step}, paths)
-        ratios.append(scaled(gap, 1 / (step * A + step * 0.5 * B)))
-    run.table("measured over law", [{"h": step, "ratio": r.value, "stderr": r.stderr} for step, r in zip(steps, ratios)])
-    found = extrapolated(*ratios)
-    run.measure("difference of the means over its law, extrapolated in h", found, 1.0, tolerance)
+    normal, ratios = normal_draws(), []
+    for steps in (40, 80, 160):
+        law = T / steps * (A + 0.5 * B)
+        ratios.append((exact_mean(steps, normal, beta=0.5) - exact_mean(steps, normal)) / law)
+    run.table("exact over law", [{"h": T / steps, "ratio": r} for steps, r in zip((40, 80, 160), ratios, strict=True)])
+    once = [2 * fine - coarse for coarse, fine in itertools.pairwise(ratios)]
+    found = (4 * once[1] - once[0]) / 3
+    run.measure("exact difference of the means over its law, extrapolated in h", found, 1.0, tolerance=0.01)
     with run.control("the law without B"):
-        run.measure("difference of the means over its law", scaled(found, (A + B / 2) / A), 1.0, tolerance)
-    run.measure("difference of the means at h = .025", gap, 0.0, tolerance=0.02)
+        run.measure("exact difference of the means over its law", found * (A + B / 2) / A, 1.0, tolerance=0.01)
+    gap = difference(run, {"beta": 0.5, "h": 0.05}, run.scale(quick=2_000_000, standard=5_000_000, full=20_000_000))
+    run.measure(
+        "simulated difference over the exact one, h = .05",
+        scaled(gap, 1 / (ratios[0] * 0.05 * (A + 0.5 * B))),
+        1.0,
+        tolerance=0.1,
+    )
+    run.measure("difference of the means at h = .05", gap, 0.0, tolerance=0.02)
     with run.control("1 - beta1 = 2h"):
-        run.measure("difference of the means", difference(run, {"beta": 1 - 0.05, "h": 0.025}, run.paths), 0.0, tolerance=0.02)
+        run.measure("difference of the means", difference(run, {"beta": 1 - 0.1, "h": 0.05}, run.paths), 0.0, tolerance=0.02)
 
 
 def difference(run, own, paths):
@@ -198,31 +236,38 @@ def difference(run, own, paths):
     source="derived",
 )
 def skewness(run):
-    """Measure the term of order eta of the mean for exponential noise, and its absence for symmetric noise."""
-    paths = run.scale(quick=1_000_000, standard=20_000_000, full=80_000_000)
-    tolerance = run.scale(quick=0.06, standard=0.02, full=0.01)
-    exponential = st.noise.centred_exponential(dim=1)
+    """Measure the term of order eta of the mean for exponential noise, and its absence for symmetric noise, to .002, and simulate the chains."""
+    paths = run.scale(quick=5_000_000, standard=10_000_000, full=40_000_000)
+    exponential, steps = st.noise.centred_exponential(dim=1), 20
     cases = {
-        "lagged RMSProp": (lambda h, z: rule(st.RMSProp, h, noise=z), PROBLEM.skewness(T, 2.0), MEAN),
-        "current RMSProp": (lambda h, z: rule(st.RMSProp, h, noise=z, lagged=False), PROBLEM.skewness(T, 2.0, 1.0), MEAN),
-        "lagged Adam, beta1 = .5": (lambda h, z: rule(st.Adam, h, 0.5, noise=z), PROBLEM.skewness(T, 2.0, 0.5), MEAN),
+        "lagged RMSProp": (lambda h: rule(st.RMSProp, h, noise=exponential), {}, 0.0),
+        "current RMSProp": (lambda h: rule(st.RMSProp, h, noise=exponential, lagged=False), {"lagged": False}, 1.0),
+        "lagged Adam, beta1 = .5": (lambda h: rule(st.Adam, h, 0.5, noise=exponential), {"beta": 0.5}, 0.5),
     }
     run.note(
-        "The gap at h is M1 eta + C eta^2 + O(eta^3); twice the quotient by eta at h/4 less that at h leaves O(eta^2), here below .05 of the terms themselves. "
-        "Detects a lag where there is none, and a wrong mixed moment of x and u."
+        r"The gap is $M_1\eta + C\eta^2 + \dots$; a polynomial in $\eta$ through the quotients by $\eta$ at $h = .025, .0125, .00625, .003125$ leaves terms of "
+        r"order $\eta^4$. Those at $\eta = .06$ and the error of the nodes are below .0005 for normal noise. A simulation at $h = .1$ may differ by .004 in "
+        r"units of $\eta$. Detects a lag where there is none, and a wrong mixed moment of x and u."
     )
-    for name, (make, expected, mean) in cases.items():
-
-        def term(noise, make=make, mean=mean):
-            near, far = (shifted(simulated(run, make(h, noise), paths, stream=i), mean) for i, h in enumerate((0.0125, 0.05)))
-            return combined([(2 / math.sqrt(0.0125), near), (-1 / math.sqrt(0.05), far)])
-
-        found = term(exponential)
-        run.measure(f"{name}: coefficient of eta", found, expected, tolerance=tolerance)
-        run.measure(f"{name}: coefficient of eta, symmetric noise", term(st.noise.gaussian(dim=1)), 0.0, tolerance=tolerance)
+    for i, (name, (make, own, part)) in enumerate(cases.items()):
+        expected, found = (
+            PROBLEM.skewness(T, 2.0, part),
+            {
+                kind: limit_in_eta(lambda n, draws=draws, own=own: (exact_mean(n, draws, **own) - MEAN) / math.sqrt(T / n))
+                for kind, draws in (("exponential", exponential_draws()), ("normal", normal_draws()))
+            },
+        )
+        run.measure(f"{name}: coefficient of eta", found["exponential"], expected, tolerance=0.002)
+        run.measure(f"{name}: coefficient of eta, symmetric noise", found["normal"], 0.0, tolerance=0.002)
+        mean, eta = simulated(run, make(T / steps), paths, stream=i), math.sqrt(T / steps)
+        away = scaled(shifted(mean, exact_mean(steps, exponential_draws(), **own)), 1 / eta)
+        run.measure(f"{name}: simulated less exact mean over eta, h = .1", away, 0.0, tolerance=0.004)
         if abs(expected) > 0.05:
-            with run.control(f"{name}: no term of order eta"):
-                run.measure("coefficient of eta", found, 0.0, tolerance=tolerance)
+            with run.control(f"{name}: symmetric noise"):
+                run.measure("coefficient of eta", found["normal"], expected, tolerance=0.002)
+            with run.control(f"{name}: the mean of symmetric noise"):
+                away = scaled(shifted(mean, exact_mean(steps, normal_draws(), **own)), 1 / eta)
+                run.measure("simulated less exact mean over eta", away, 0.0, tolerance=0.004)
 
 
 def means(run, method, paths, stream, observe=("x", "x**2")):
@@ -261,21 +306,21 @@ def square_root_rule(run):
     source="S. Malladi, K. Lyu, A. Panigrahi, S. Arora (2022)",
 )
 def svag_for_adaptive(run):
-    """Measure the order in 1/l of the gap of E x^2 between l = 2 and 4, for exponential noise."""
-    h, paths = 0.2, run.scale(quick=4_000_000, standard=10_000_000, full=40_000_000)
-    one = rule(st.RMSProp, h, noise=st.noise.centred_exponential(dim=1))
-
-    def gap(l, amplified, stream):
-        plain = one.oracle.with_sigma(l * one.oracle.sigma)
-        method = st.svag(one, l**2) if amplified else st.square_root_rule(one, l**-2, oracle=plain)
-        return shifted(simulated(run, method, paths, stream), MEAN)
-
+    """Measure the order in 1/l of the gap of E x for exponential noise, and simulate l = 2."""
+    h = 0.2
     run.note(
-        r"The distance of a local order from its limit is of order $1/l$ or less; $.35$ is allowed. Detects another pair of weights."
+        r"The distance of a local order from its limit is of order $1/l$, which is extrapolated from $l = 2, 4, 8$: terms of order $1/l^2$, about .03, are left. "
+        r"Detects another pair of weights."
     )
     found = {}
-    for kind, amplified in (("SVAG", True), ("skewness kept", False)):
-        found[kind] = order(gap(2, amplified, 0), gap(4, amplified, 1))
-    run.measure("SVAG: order in 1/l", found["SVAG"], 2.0, tolerance=0.35)
+    for kind, draws in (("SVAG", svag_draws), ("skewness kept", lambda l: exponential_draws())):
+        coarse, fine = local_orders([exact_mean(round(T / h) * l * l, draws(l)) - MEAN for l in (2, 4, 8)])
+        found[kind] = 2 * fine - coarse
+    run.measure("SVAG: order in 1/l", found["SVAG"], 2.0, tolerance=0.1)
     with run.control("noise with its skewness kept"):
-        run.measure("order in 1/l", found["skewness kept"], 2.0, tolerance=0.35)
+        run.measure("order in 1/l", found["skewness kept"], 2.0, tolerance=0.1)
+    method = st.svag(rule(st.RMSProp, h, noise=st.noise.centred_exponential(dim=1)), 2**2)
+    mean = simulated(run, method, run.scale(quick=1_000_000, standard=10_000_000, full=40_000_000))
+    run.measure("E x simulated, l = 2", mean, exact_mean(40, svag_draws(2)), tolerance=0.002)
+    with run.control("skewness kept, E x"):
+        run.measure("E x simulated, l = 2", mean, exact_mean(40, exponential_draws()), tolerance=0.002)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from _estimates import extrapolated, shifted
 from scipy.integrate import solve_ivp
 
@@ -46,6 +47,27 @@ def limit_of(z):
     return share
 
 
+class Workers:
+    """An oracle whose worker i has the gradient (i + 1) w + i."""
+
+    def independent(self, i):
+        return lambda w: (i + 1) * w + i
+
+
+def measure_step(run):
+    """Compare the steps of a round with their equations: three workers, two local steps, then their mean."""
+    oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    method, own = st.LocalSGD(oracle, st.schedules.constant(0.1), workers=3, local_steps=2), np.array([1.0, -0.5, 2.0])
+    state, away = tuple(np.array([w]) for w in (own.mean(), *own))[-len(method.parts) :], 0.0
+    for k, row in enumerate(method.coefficient_values(4)):
+        state = method.rule(state, Workers(), *row)
+        own = own - 0.1 * np.array([(i + 1) * w + i for i, w in enumerate(own)])
+        mean = own.mean()
+        own = np.full(3, mean) if k % 2 else own
+        away = max(away, float(abs(state[0][0] - mean)))
+    run.measure("mean of the workers along two rounds beside its equation, largest distance", away, at_most=1e-13)
+
+
 @st.claim(
     "local-sgd-drifts-faster",
     statement=r"With label noise local SGD with $K$ workers and $H$ local steps moves along the minimisers of $(xy-1)^2/2$ by "
@@ -58,6 +80,7 @@ def drift(run):
     run.note(
         r"Values at $\eta$ and $\eta/2$ are extrapolated at a fixed $\eta H$. Detects a wrong mean of the workers and rounds of another length."
     )
+    measure_step(run)
     noise = st.noise.gaussian(root=[["y"], ["x"]], variables="x y")
     oracle = st.NoisyOracle(st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y"), noise, sigma=1.0)
     for z in run.scale(quick=(0.5,), standard=(0.1, 0.5, 2.0), full=(0.1, 0.5, 2.0)):

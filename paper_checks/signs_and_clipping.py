@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from _estimates import extrapolated, scaled
-from scipy.optimize import brentq
-from scipy.stats import cauchy, norm
+from _estimates import extrapolated
+from _filtered_signs import limit_of_ratio, median_of_filter, noise_of_filter, small_step_variance, variance_at_rest
+from scipy.stats import cauchy, expon, norm
 
 import sdetools as st
 
@@ -46,6 +46,12 @@ def of_clipped(eta, observe):
     return kernel.expectation(lambda x: observe(x[0]), [START], round(T / eta))
 
 
+def stationary(eta, law, scale):
+    """Return the points and the stationary probabilities of sign descent."""
+    rest = st.exact.stationary_sign_law(st.SignSGD(oracle(scale), st.schedules.constant(eta)), law=law)
+    return rest.points, rest.probability[0]
+
+
 def equations(make, order):
     """Return a function of eta that makes the SDE of a weak order."""
 
@@ -55,13 +61,18 @@ def equations(make, order):
     return at
 
 
-def measure_step(run, make, expected):
-    """Compare one step of a method of the library, in five coordinates, with its equation: expected(x, m, g, eta), m the buffer if there is one."""
+def measure_step(run, make, expected, label=None, opposite=0.0):
+    """Compare one step of a method of the library, in five coordinates, with its equation: expected(x, m, g, eta), m the buffer if there is one.
+
+    With `opposite` the gradient is -opposite m up to 1 % in three of them: there a sign shows a change of either weight.
+    """
     eta, (x, m, g) = 0.3, np.random.default_rng(4).standard_normal((3, 5))
+    if opposite:
+        g[2:] = -opposite * m[2:] * np.array([0.99, 1.01, 0.99])
     method = make(st.NoisyOracle(st.losses.quadratic(np.eye(5)), st.noise.gaussian(dim=5)), eta)
     new = method.rule((x, m)[: len(method.parts)], lambda point: g, *method.coefficient_values(1)[0])
     away = max(np.abs(a - b).max() for a, b in zip(new, expected(x, m, g, eta), strict=True))
-    run.measure(f"{method.name}: one step beside its equation, largest distance", float(away), at_most=1e-14)
+    run.measure(f"{label or method.name}: one step beside its equation, largest distance", float(away), at_most=1e-14)
 
 
 def measure_orders(run, rule, make):
@@ -129,56 +140,104 @@ def clipping(run):
         run.measure("order of the gap", math.log2(abs(plain[0] / plain[1])), 1.0, tolerance=0.02)
 
 
-def median_of_filtered(weights):
-    """Return the median of sum_j w_j (E_j - 1), E_j ~ Exp(1) independent, from its characteristic function (Gil-Pelaez)."""
-    t = (np.arange(400_000) + 0.5) * 1e-3 / np.abs(weights).max()
-    phi = np.exp(-1j * t * weights.sum()) / np.prod([1 - 1j * t * w for w in weights if w > 1e-4 * weights.max()], axis=0)
-    phi = phi * np.exp(
-        1j * t * weights[weights <= 1e-4 * weights.max()].sum()
-    )  # 1 - itw = exp(-itw) to first order for the smallest
-    below = lambda y: 0.5 - (np.imag(np.exp(-1j * t * y) * phi) / t).sum() * (t[1] - t[0]) / math.pi  # noqa: E731
-    return brentq(lambda y: below(y) - 0.5, -1.0, 0.5, xtol=1e-10)
+RULES = {
+    "sign descent": (0.0, 0.0, lambda oracle, eta: st.SignSGD(oracle, st.schedules.constant(eta))),
+    "Signum": (0.9, 0.9, lambda oracle, eta: st.Signum(oracle, st.schedules.constant(eta, 0.9))),
+    "Lion": (0.9, 0.99, lambda oracle, eta: st.Lion(oracle, st.schedules.constant(eta, 0.9), beta2=0.99)),
+    "Lion, .5 and .9": (0.5, 0.9, lambda oracle, eta: st.Lion(oracle, st.schedules.constant(eta, 0.5), beta2=0.9)),
+}
+"""Rules and their two weights."""
 
 
-def at_rest(run, make, noise, start, observe, paths, etas, stream=0):
-    """Return the stationary mean of an observable for each learning rate."""
-    ends = []
-    for i, eta in enumerate(etas):
-        oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), noise, sigma=1.0)
-        method = make(oracle, eta)
-        found = st.simulate(method, [start], 4.0, observe=[observe], times=[4.0], **run.options(paths=paths, stream=stream + i))
-        ends.append(found.at(observe))
-    return ends
+def at_rest(run, name, noise, eta, start, observe, horizon, stream=0):
+    """Return the stationary mean of an observable from 2,048 paths of a rule of the library."""
+    make = RULES[name][2]
+    oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), noise, sigma=1.0)
+    options = {key: value for key, value in run.options(stream=stream).items() if key != "paths"}
+    return st.stationary(make(oracle, eta), [start], horizon, 2_048, [observe], **options).at()
 
 
 @st.claim(
     "momentum-in-sign-descent-is-not-marginal",
-    statement=r"Signum with $\beta = .9$ keeps, as $\eta \to 0$, the variance $\eta D_0 s \rho\sqrt{\pi/2}/2\lambda$, $\rho^2 = \frac{1-\beta}{1+\beta}$, "
-    r"$D_0 = 1 + \frac4\pi\sum_{j\ge1}\arcsin\beta^j$, and under skewed noise it rests where the median of the filtered noise says: elsewhere than sign descent.",
+    statement=r"Signum and Lion keep, as $\eta \to 0$, the variance $\eta D_0 s \rho\sqrt{\pi/2}/2\lambda$, $D_0 = 1 + \frac4\pi\sum_{j\ge1}\arcsin r_j$, with the "
+    r"deviation $\rho$ and the correlations $r_j$ of their filtered noise. At equal drift Signum's is $D_0\rho^2$ times that of sign descent, which tends to "
+    r"$\ln 2$ as $\beta \to 1$. Under skewed noise they rest where the median of the filtered noise says: elsewhere than sign descent.",
     source="derived",
 )
-def signum(run):
-    """Measure the stationary variance and the point of rest of Signum and of sign descent."""
-    beta, etas, paths = 0.9, (0.02, 0.01), run.scale(quick=100_000, standard=1_000_000, full=4_000_000)
+def filtered_signs(run):
+    """Compare the exact law of the chains of Signum and Lion with its limit for small eta, and simulations with both."""
     run.note(
-        r"Values at $\eta$ and $\eta/2$ are extrapolated: terms of order $\eta^2$ are left. Detects a weight $\beta$ in another place and a wrong correlation."
+        r"Variances over their limit are extrapolated from $\eta = .01, .005, .0025$: terms of order $\eta^3$ are left, and $2 \cdot 10^{-4}$ of the "
+        r"quadrature. Points of rest are extrapolated from two $\eta$, which moves them by .001; at $2\eta$ by .002, as a term of order 1 does. "
+        r"Detects a weight in another place and a wrong correlation."
     )
-    momentum = lambda oracle, eta: st.Signum(oracle, st.schedules.constant(eta, beta))  # noqa: E731
-    plain = lambda oracle, eta: st.SignSGD(oracle, st.schedules.constant(eta))  # noqa: E731
-    after = lambda m, g: beta * m + (1 - beta) * g  # noqa: E731
-    measure_step(run, momentum, lambda x, m, g, eta: (x - eta * np.sign(after(m, g)), after(m, g)))
-    rho = math.sqrt((1 - beta) / (1 + beta))
-    D0 = 1 + 4 / math.pi * sum(math.asin(beta**j) for j in range(1, 400))
-    squares = at_rest(run, momentum, st.noise.gaussian(dim=1), 0.0, "x**2", paths, etas)
-    found = extrapolated(*(scaled(one, 1 / eta) for one, eta in zip(squares, etas, strict=True)))
-    run.measure("Signum: variance over eta", found, D0 * rho * math.sqrt(math.pi / 2) / 2, relative=0.05)
-    with run.control("the variance of sign descent"):
-        run.measure("variance over eta", found, math.sqrt(math.pi / 2) / 2, relative=0.05)
-    skewed = st.noise.centred_exponential(dim=1)
-    weights = (1 - beta) * beta ** np.arange(400)
-    rest = {"sign descent": (plain, 1 - math.log(2)), "Signum": (momentum, -median_of_filtered(weights))}
-    for i, (name, (make, expected)) in enumerate(rest.items(), 1):
-        found = extrapolated(*at_rest(run, make, skewed, expected, "x", paths, etas, stream=2 * i))
-        run.measure(f"{name}: point of rest under exponential noise", found, expected, tolerance=0.01)
-    with run.control("the point of rest of sign descent"):
-        run.measure("Signum: point of rest", found, 1 - math.log(2), tolerance=0.01)
+    after = lambda m, g, b: b * m + (1 - b) * g  # noqa: E731
+    own = {  # the equations of one step
+        "Signum": lambda x, m, g, eta: (x - eta * np.sign(after(m, g, 0.9)), after(m, g, 0.9)),
+        "Lion": lambda x, m, g, eta: (x - eta * np.sign(after(m, g, 0.9)), after(m, g, 0.99)),
+    }
+    for name, expected in own.items():
+        measure_step(run, RULES[name][2], expected, opposite=0.9 / 0.1)
+    decayed = lambda oracle, eta: st.Lion(oracle, st.schedules.constant(eta, 0.9), beta2=0.99, weight_decay=0.5)  # noqa: E731
+    smaller = lambda x, m, g, eta: ((1 - eta * 0.5) * x - eta * np.sign(after(m, g, 0.9)), after(m, g, 0.99))  # noqa: E731
+    measure_step(run, decayed, smaller, "Lion with weight decay")
+    for name in ("Signum", "Lion, .5 and .9"):
+        b1, b2, _ = RULES[name]
+        exact = lambda eta, b1=b1, b2=b2: variance_at_rest(eta, b1, b2) / small_step_variance(eta, b1, b2)  # noqa: E731
+        found = limit_of_ratio(exact, (0.01, 0.005, 0.0025))
+        run.measure(f"{name}: exact variance over its limit", found, 1.0, tolerance=0.001)
+        signs, rho = math.sqrt(math.pi / 2) / 2, noise_of_filter(b1, b2)[0]
+        with run.control(f"{name}: the variance of sign descent"):
+            run.measure("exact variance over its limit", found * small_step_variance(1.0, b1, b2) / signs, 1.0, tolerance=0.001)
+        with run.control(f"{name}: signs that are independent"):
+            run.measure(
+                "exact variance over its limit", found * small_step_variance(1.0, b1, b2) / (rho * signs), 1.0, tolerance=0.001
+            )
+        simulated = at_rest(
+            run, name, st.noise.gaussian(dim=1), 0.01, 0.0, "x**2", run.scale(quick=200, standard=4_000, full=16_000)
+        )
+        run.measure(f"{name}: simulated variance, eta = .01", simulated, variance_at_rest(0.01, b1, b2), relative=0.01)
+    matched = {beta: limit_of_ratio(lambda eta, beta=beta: at_matched_drift(eta, beta), (0.01, 0.005)) for beta in (0.9, 0.95)}
+    power = (
+        2**1.5
+    )  # the sum in D_0 is an integral but for a term of relative order (1 - beta)^{3/2}, from the root of arcsin at 1
+    run.measure(
+        "variance of Signum over that of sign descent at equal drift, beta to 1",
+        (power * matched[0.95] - matched[0.9]) / (power - 1),
+        math.log(2),
+        tolerance=0.001,
+    )
+    with run.control("ln 2 at beta = .9"):
+        run.measure("variance of Signum over that of sign descent at equal drift", matched[0.9], math.log(2), tolerance=0.001)
+    measure_points_of_rest(run)
+
+
+def at_matched_drift(eta, beta):
+    """Return the exact variance of Signum at eta rho over that of sign descent at eta: for small eta both have the drift -eta lam x sqrt(2/pi) / s."""
+    x, p = stationary(eta, norm, 1.0)
+    return variance_at_rest(eta * math.sqrt((1 - beta) / (1 + beta)), beta, beta) / (p @ x**2)
+
+
+def measure_points_of_rest(run):
+    """Compare the points of rest under exponential noise with the medians of the filtered noise."""
+    skewed, longer = st.noise.centred_exponential(dim=1), run.scale(quick=1, standard=8, full=32)
+    centred = expon(loc=-1.0)  # P(g < 0) = F(-lam x)
+    chain = limit_of_ratio(lambda eta: float(np.dot(*stationary(eta, centred, 1.0))), (0.01, 0.005, 0.0025))
+    run.measure("sign descent, exact: point of rest", chain, 1 - math.log(2), tolerance=1e-5)
+    found = {}
+    for i, (name, eta, horizon, tolerance) in enumerate(
+        (("sign descent", 0.02, 200, 0.004), ("Signum", 0.02, 800, 0.0015), ("Lion", 0.002, 200, 0.0015))
+    ):
+        b1, b2, _ = RULES[name]
+        expected = -median_of_filter(b1, b2) if b1 else 1 - math.log(2)
+        coarse, fine = (
+            at_rest(run, name, skewed, own, expected, "x", longer * horizon, stream=2 * i + j)
+            for j, own in enumerate((eta, eta / 2))
+        )
+        found[name] = extrapolated(coarse, fine)
+        run.measure(f"{name}: point of rest under exponential noise", found[name], expected, tolerance=tolerance)
+    for name in ("Signum", "Lion"):
+        with run.control(f"{name}: the point of rest of sign descent"):
+            run.measure("point of rest", found[name], 1 - math.log(2), tolerance=0.0015)
+    with run.control("Lion: the point of rest of Signum"):
+        run.measure("point of rest", found["Lion"], -median_of_filter(0.9, 0.9), tolerance=0.0015)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from _plain import relative_distance, value_or_nan
 from scipy.optimize import brentq
 
 import sdetools as st
@@ -107,6 +108,12 @@ def two_cycle(run):
         run.measure("distance from the cycle at beta1 = .48", cycle_kept(0.48, 0.9), at_most=1.0)
 
 
+def plain_stable(u, w, alpha):
+    """Return draws of the law of characteristic function exp(-|t|^alpha) from two uniform draws (J. Chambers, C. Mallows, B. Stuck, 1976)."""
+    V, E = math.pi * (u - 0.5), -np.log(w)
+    return np.sin(alpha * V) * np.cos(V) ** (-1 / alpha) * (np.cos((1 - alpha) * V) / E) ** ((1 - alpha) / alpha)
+
+
 @st.claim(
     "heavy-tails-and-momentum",
     statement=r"Under symmetric $\alpha$-stable noise the stationary law of a linear method is $\alpha$-stable with scale$^\alpha$ = "
@@ -131,6 +138,9 @@ def heavy_tails(run):
         rest, scales = ((np.abs(impulse[:, :n]) ** alpha).sum(axis=1) ** (1 / alpha) for n in (steps, simulated))
         ratios[alpha] = rest[1] / rest[0]
         noise = st.noise.alpha_stable(alpha, dim=1)
+        z = np.random.default_rng(run.seed).random((2, 100))
+        away = relative_distance(value_or_nan(noise.value, np.zeros((1, 100)), z), plain_stable(*z, alpha)[None])
+        run.measure(f"alpha={alpha}: draws beside the formula of Chambers, Mallows and Stuck", away, at_most=1e-11)
         for scale, make in zip(scales, (lambda o: st.SGD(o, constant(h)), lambda o: st.SGDM(o, constant(h, beta))), strict=True):
             method = make(oracle(lam, noise))
             t = float(1 / scale)  # where E cos(t x) = 1/e
@@ -189,6 +199,7 @@ def weight_decay(run):
             float(adamw.rule((np.array([x]), np.zeros(1), np.ones(1)), lambda y, z=z: np.array([z]), *row)[0][0])
             for x, z in ((1.0, 0.0), (0.0, 1.0))
         )
+        run.measure(f"AdamW, eta={h}: factor of x in a step", kept, 1 - h * DECAY, tolerance=1e-12)
         found, formula = added**2 / (1 - kept**2), h / (DECAY * (2 - h * DECAY))
         run.measure(f"AdamW, eta={h}: variance over the formula", found / formula, 1.0, tolerance=1e-6)
         with run.control(f"AdamW, eta={h}: the variance for small eta w"):

@@ -106,6 +106,8 @@ def absolute_moments(eta, beta, steps, law, terms=2000):
     for k in range(steps):
         product = product * law(weights[k] * u)
         out[k] = half / 2 - 4 * half / math.pi**2 * np.sum(np.real(np.exp(1j * u * centre[k]) * product) / n**2)
+        kept = np.flatnonzero(np.abs(product) > 1e-18)[-1] + 1  # beyond it the products are below rounding, and only fall further
+        product, u, n = product[:kept], u[:kept], n[:kept]
     return out
 
 
