@@ -143,6 +143,9 @@ from .studies.multilevel.estimator import (
 from .studies.slow_clock import (
     slow_study as slow_study,
 )
+from .studies.sweep import (
+    sweep as sweep,
+)
 from .studies.work_diagrams import (
     work_precision as work_precision,
 )

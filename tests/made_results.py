@@ -143,6 +143,18 @@ def speeds():
     )
 
 
+def swept():
+    """A sweep with seeds, of which one point failed, and one has no error."""
+    return st.sweep(one_point, eta=[0.1, 0.05], rule=["a/b", "c"], seeds=2, errors="record", units={"eta": "steps"})
+
+
+def one_point(eta, rule, seed):
+    """Return an estimate and a number; fail at one of the points."""
+    if rule == "c" and eta == 0.05:
+        raise ValueError("the rule c must have a larger eta.")
+    return {"gap": st.Estimate(eta + seed, 0.01, 100, diverged=seed), "square": eta**2}
+
+
 CLAIMS = """
 import sdetools as st
 
@@ -186,6 +198,7 @@ MAKERS = {
         claims,
         risk,
         speeds,
+        swept,
     )
 }
 AXES = {"levels": 4, "slow": 2, "speeds": 2}

@@ -336,6 +336,9 @@ def test_public_signatures_accept_no_unknown_keywords():
     for name, thing in _public():
         if inspect.isfunction(thing):
             kinds = {p.name for p in inspect.signature(thing).parameters.values() if p.kind is p.VAR_KEYWORD}
+            if name == "st.sweep":  # the parameters of the function, which are examined when it is called
+                assert kinds == {"parameters"}
+                continue
             assert kinds <= {"execution"}, name
             assert not kinds or typing.get_type_hints(thing)["execution"] == typing.Unpack[ExecutionOptions], name
 

@@ -163,18 +163,10 @@ def bar(wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[
     if not (wanted and sys.stderr.isatty()):
         yield (lambda _: None), None
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from sdetools.simulation.progress import terminal_bar
 
-    # What is printed meanwhile appears above the bar.
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task("paths", total=None)
-        yield (
-            lambda name: bar.update(task, description=escape(name), completed=0, total=None),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with terminal_bar("paths") as shown:
+        yield shown
 
 
 def resume_command(ctx: click.Context, resume: bool) -> str:

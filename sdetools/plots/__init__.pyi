@@ -9,6 +9,10 @@ from .description import (
     FigureText as FigureText,
     describe as describe,
 )
+from .heat_maps import (
+    heat_map as heat_map,
+    parameter_curves as parameter_curves,
+)
 from .intervals import (
     interval_plot as interval_plot,
     tolerance_plot as tolerance_plot,
@@ -39,6 +43,7 @@ from .style import (
     DASHED as DASHED,
     FAINT as FAINT,
     INK as INK,
+    LINES as LINES,
     MARKERS as MARKERS,
     axes_for as axes_for,
     canvas as canvas,

@@ -18,6 +18,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 INK, FAINT = "#2b2d33", "#8a8d96"
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHED = (0, (5, 3))
+LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+"""Line styles, by which curves differ in print as well."""
 
 
 def axes_for(count: int, ax: Any = None, columns: int = 3, size: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:

@@ -123,6 +123,15 @@ class Result(Saved, ABC):
     def plot(self, *, ax: Any = None) -> Figure:
         """Plot the result on `ax`, or on the axes of a new figure for None, and return the figure."""
 
+    def main_estimates(self) -> Mapping[str, Any]:
+        """Return the main numbers by name, which a sweep collects: numbers, or estimates with their intervals.
+
+        A class without such numbers raises a ValueError; a class of your own defines this method.
+        """
+        raise ValueError(
+            f"a result in a sweep must have `main_estimates()`; {type(self).__name__} has none. Return its numbers or estimates, as a dict by name."
+        )
+
     def summary(self) -> str:
         """Return the main numbers as a text of a few lines, the repr of the result."""
         return repr(self)

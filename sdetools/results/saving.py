@@ -66,6 +66,8 @@ EARLIER_NAMES = {"Trial": {"lost": "shortfall"}, "Sums": {"lost": "diverged", "f
 """Field names that earlier versions wrote, and their present names."""
 
 
+SLASH = "\u2215"
+"""The character that stands for "/" in the names of a file's variables, where "/" separates groups."""
 SEQUENCES: dict[str, type] = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}
 """The types of plain collections, by the names that they have in a file."""
 
@@ -146,6 +148,7 @@ def save(result: Any, path: Path) -> Path:
     import xarray
 
     data = result.data
+    data = data.rename({name: name.replace("/", SLASH) for name in data.variables if isinstance(name, str) and "/" in name})
     kept = {k: v for k, v in data.attrs.items() if v is not None}
     groups = {"/": data.assign_attrs(kept | {"format": FORMAT, "result": type(result).__name__, "version": __version__})}
     _pack(result, "/result", groups)

@@ -5,13 +5,17 @@ A task is plain data and an import path, so it can be pickled and run on any exe
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import pickle
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,9 @@ from sdetools.simulation.philox import Stream, stream_key
 from sdetools.simulation.program import NEVER, Program
 from sdetools.simulation.records import Columns
 from sdetools.simulation.trajectories import Points
+
+NAMED = 6
+"""The largest number of ranges of paths that an error message lists."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class ChunkTask:
     @cached_property
     def _packed(self) -> tuple[str, bytes]:
         """The pickled fields, as a pair (name, bytes) where the name is the SHA-256 hash of the bytes."""
-        packed = _pickled(tuple(getattr(self, f.name) for f in fields(self)))
+        packed = pickled(tuple(getattr(self, f.name) for f in fields(self)))
         return hashlib.sha256(packed).hexdigest(), packed
 
     @property
@@ -77,8 +84,20 @@ class ChunkTask:
     def __reduce__(self) -> Any:
         return _unpacked, self._packed
 
+    def missing(self, indices: Sequence[int]) -> tuple[str, str]:
+        """Return the subject of a sentence about missing chunks, their ranges of paths, and "their", for `submission.Pieces`."""
+        ranges: list[list[int]] = []
+        for chunk in map(self.layout.chunk, indices):
+            if ranges and ranges[-1][1] == chunk.first:
+                ranges[-1][1] += chunk.paths
+            else:
+                ranges.append([chunk.first, chunk.first + chunk.paths])
+        named = " and ".join(f"{first:,} to {end - 1:,}" for first, end in ranges[:NAMED])
+        more = f" and {sum(end - first for first, end in ranges[NAMED:]):,} others" if len(ranges) > NAMED else ""
+        return f"paths {named}{more} are", "their"
 
-def _pickled(values: tuple[Any, ...]) -> bytes:
+
+def pickled(values: tuple[Any, ...]) -> bytes:
     """Return pickled values. Functions of a script or a notebook, and nested ones, are included by value if cloudpickle is installed.
 
     The workers of a cluster cannot import them, because their main module is another one.
@@ -93,6 +112,9 @@ def _pickled(values: tuple[Any, ...]) -> bytes:
         import cloudpickle
     except ModuleNotFoundError:
         return packed or pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+    for kind in {type(module) for name, module in [*sys.modules.items()] if name.partition(".")[0] == "sdetools"} - {ModuleType}:
+        # lazy_loader's modules, which functions that read `st` contain, and which cloudpickle does not know
+        copyreg.pickle(kind, lambda module: (import_module, (module.__name__,)))
     return cloudpickle.dumps(values, pickle.HIGHEST_PROTOCOL)
 
 

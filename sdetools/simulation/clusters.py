@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -26,6 +26,17 @@ OWN_CLUSTER = {"distributed.scheduler.allowed-failures": 0, "distributed.deploy.
 however long that takes; by default a cluster gives it up after 15 seconds."""
 COUNT_AGAIN = 1.0
 """Seconds after which the workers of a Dask cluster are counted again."""
+
+
+class Threads(ThreadPoolExecutor):
+    """A pool of threads of this process, the engine "threads"; the arguments are those of Python's pool."""
+
+    on_this_machine = True
+
+    @classmethod
+    def of(cls, argument: str, workers: int | None) -> Threads:
+        """Return the engine "threads" or "threads:N" for the text N, which may be empty, and a number of threads, by default that of the cores."""
+        return cls(_count("threads", argument, workers), thread_name_prefix="sdetools")
 
 
 class Processes(Executor):
@@ -219,6 +230,7 @@ def _count(name: str, argument: str, workers: int | None) -> int:
 
 
 ENGINES: dict[str, Callable[[str, int | None], Executor]] = {
+    "threads": Threads.of,
     "processes": Processes.of,
     "dask": Dask.of,
     "mpi": mpi,
@@ -241,7 +253,7 @@ def check_executor(executor: Any) -> None:
         >>> check_executor("dusk")
         Traceback (most recent call last):
         ...
-        ValueError: `executor` must be one of processes, dask, mpi, slurm; got 'dusk'. Did you mean `dask`?
+        ValueError: `executor` must be one of threads, processes, dask, mpi, slurm; got 'dusk'. Did you mean `dask`?
     """
     if isinstance(executor, str):
         name = executor.partition(":")[0]

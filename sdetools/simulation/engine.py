@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,8 +70,27 @@ class Sums:
         return int(self.counts.sum())
 
 
+_share: ContextVar[int | None] = ContextVar("share", default=None)
+
+
+@contextmanager
+def thread_share(threads: int) -> Iterator[None]:
+    """Limit `available_threads` to `threads` in a `with` block, for work that shares the processors with other work at the same time."""
+    token = _share.set(threads)
+    try:
+        yield
+    finally:
+        _share.reset(token)
+
+
 def available_threads() -> int:
-    """Return the number of processors that this process may use (its CPU affinity, or all that the system has), at least 1."""
+    """Return the number of processors that this process may use (its CPU affinity, or all that the system has), at least 1.
+
+    It is smaller within `thread_share`.
+    """
+    share = _share.get()
+    if share is not None:
+        return share
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 

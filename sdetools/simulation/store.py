@@ -11,22 +11,19 @@ when its process ends, however it ends. So a lock file left behind by a killed p
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
-import os
 import sqlite3
 import struct
-import threading
 import time
 import weakref
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
 from sdetools.simulation.chunks import ChunkResult
+from sdetools.simulation.store_lock import StoreError as StoreError, StoreLock
 
 _APPLICATION = 0x5DE70015
 _COMMIT_EVERY = 0.5
@@ -35,10 +32,6 @@ _VERSION = 3
 
 Version 1 (stored as 0): a chunk is a group, summed block by block. Version 2: points of one time.
 """
-
-
-class StoreError(ValueError):
-    """The error raised if a store cannot be created, read, written or resumed from; its message gives the reason and the remedy."""
 
 
 class Store:
@@ -73,7 +66,7 @@ class Store:
         self._committed = time.monotonic()
         if self.path.is_dir():
             raise StoreError(f"{self.path} is not a store of sdetools but a folder; it is left as it is. Name a file.")
-        lock = _Lock(self.path)
+        lock = StoreLock(self.path)
         self._release = weakref.finalize(self, lock.release)
         try:
             self._look(resume)
@@ -183,6 +176,21 @@ class Store:
         Raises:
             StoreError: The file cannot be read, or a row is damaged.
         """
+        for chunk, payload in self.rows(experiment):
+            yield chunk, _unpack(payload)
+
+    def rows(self, experiment: str) -> Iterator[tuple[int, bytes]]:
+        """Read the finished pieces of an experiment as bytes, one at a time: what `put` saved, in the order of their indices.
+
+        Args:
+            experiment: The key under which they were saved.
+
+        Yields:
+            Pairs (index, bytes). From a store that is not resumed there are none before the first one is saved.
+
+        Raises:
+            StoreError: The file cannot be read, or a row is damaged.
+        """
         if self._fresh:
             return
         with self._explained("read"):
@@ -196,7 +204,7 @@ class Store:
             chunk, crc, payload = row
             if zlib.crc32(payload) != crc:
                 raise self._damaged("damaged", f" (chunk {chunk})")
-            yield chunk, _unpack(payload)
+            yield chunk, payload
 
     def save(self, experiment: str, chunk: int, result: ChunkResult) -> None:
         """Save the result of a finished chunk, replacing an earlier one with the same index; it survives a kill once it is committed.
@@ -211,8 +219,20 @@ class Store:
         Raises:
             StoreError: The file cannot be written.
         """
-        payload = _pack(result)
-        row = (experiment, chunk, zlib.crc32(payload), payload)
+        self.put(experiment, chunk, _pack(result))
+
+    def put(self, experiment: str, index: int, payload: bytes) -> None:
+        """Save the bytes `payload` of a finished piece of an experiment, replacing earlier ones with the same index, as `save` does for chunks.
+
+        Args:
+            experiment: The key of the experiment.
+            index: The index of the piece.
+            payload: Its bytes.
+
+        Raises:
+            StoreError: The file cannot be written.
+        """
+        row = (experiment, index, zlib.crc32(payload), payload)
         with self._explained("written"):
             self._open().execute("INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)", row)
         if time.monotonic() - self._committed > _COMMIT_EVERY:
@@ -277,89 +297,6 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Lock:
-    """The lock of a store: the file `<store>.lock`, containing the process id of its owner; a missing folder is created.
-
-    It is a record lock (`lockf`), which belongs to the process alone: forked copies do not inherit it, as they would with `flock`.
-    Within the process the table `_owned` takes its place.
-    """
-
-    _owned: ClassVar[dict[str, int]] = {}
-    _guard = threading.Lock()
-
-    def __init__(self, store: Path) -> None:
-        self.path = Path(f"{store}.lock")
-        self.key = os.path.realpath(self.path)
-        self.made = [folder for folder in self.path.absolute().parents if not folder.exists()]
-        with self._guard:
-            if self._owned.get(self.key) == os.getpid():
-                raise StoreError(
-                    f"{store} is in use by this process already, under another name or object. Close it there first."
-                )
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.file = self._acquire(store)
-            except OSError as error:
-                self._remove_folders()
-                raise StoreError(f"the folder of {store} must be writable; {error.strerror}. Name another folder.") from error
-            self._owned[self.key] = os.getpid()
-
-    def _acquire(self, store: Path) -> int:
-        """Open and lock the lock file, and return its file descriptor; raise StoreError if another process has locked it."""
-        while True:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                if not _locked(file):
-                    owner = ""
-                    with contextlib.suppress(OSError):
-                        owner = os.read(file, 20).decode(errors="replace").strip()
-                    raise StoreError(
-                        f"{store} is in use by another process{f' ({owner})' if owner else ''}: two runs must not write into one "
-                        "folder. Wait until the other run has ended, or name another folder."
-                    )
-                if os.path.exists(self.path) and os.path.samestat(os.fstat(file), os.stat(self.path)):
-                    with contextlib.suppress(OSError):  # the number is only informative
-                        os.ftruncate(file, 0)
-                        os.write(file, str(os.getpid()).encode())
-                    return file
-            except BaseException:
-                os.close(file)
-                raise
-            os.close(file)  # its previous owner has just removed it
-
-    def release(self) -> None:
-        """Remove the lock file, and the folders created for it if they are empty; do nothing in a forked copy of the process or after a release."""
-        with self._guard:
-            if self._owned.get(self.key) != os.getpid():
-                return  # a forked copy does not own the lock
-            del self._owned[self.key]
-            with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
-            os.close(self.file)
-            self._remove_folders()
-
-    def _remove_folders(self) -> None:
-        with contextlib.suppress(OSError):
-            for folder in self.made:
-                folder.rmdir()
-
-
-def _locked(file: int) -> bool:
-    """Try to lock an open file and return whether it succeeded; a file system without locks counts as success."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-    return True
 
 
 def _pack(result: ChunkResult) -> bytes:

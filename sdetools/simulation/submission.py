@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from sdetools.simulation.chunks import ChunkResult, ChunkTask
+from sdetools.simulation.chunks import ChunkResult
+from sdetools.simulation.interruption import NOTHING_KEPT
 
 Accept = Callable[[int, ChunkResult], None]
 
@@ -25,8 +26,6 @@ RETRIES = 2
 """How often a chunk is submitted again, by default, after its worker failed."""
 PATIENCE = 1.0
 """Seconds without a result after which a run that has given up no longer waits for the chunks that still run."""
-NAMED = 6
-"""The largest number of ranges of paths that an error message lists."""
 
 FAILURES = {
     "distributed.client.FutureCancelledError",
@@ -43,6 +42,20 @@ class WorkersFailed(OSError):
     """
 
 
+class Pieces(Protocol):
+    """A task in pieces, such as a `ChunkTask`, whose pieces are chunks of paths; an executor pickles it with the index of a piece."""
+
+    def missing(self, indices: Sequence[int]) -> tuple[str, str]:
+        """Return the subject of a sentence about pieces that are missing, and the word for "their", such as ("paths 0 to 255 are", "their").
+
+        `indices` are those of the pieces, in ascending order.
+        """
+
+
+P = TypeVar("P", bound=Pieces)
+R = TypeVar("R")
+
+
 @dataclass(frozen=True)
 class Submission:
     """How chunks are submitted: to which executor, how many at a time, and how often again.
@@ -57,7 +70,7 @@ class Submission:
     executor: Executor
     workers: int | None = None
     retries: int = RETRIES
-    kept: str = "nothing is kept without a store: pass store= to keep the finished chunks"
+    kept: str = NOTHING_KEPT
 
     @property
     def window(self) -> int:
@@ -65,7 +78,7 @@ class Submission:
         known = getattr(self.executor, "_max_workers", None) or getattr(self.executor, "num_workers", None)
         return IN_FLIGHT * (known or self.workers or UNKNOWN_WORKERS)
 
-    def run(self, run: Callable[[ChunkTask, int], ChunkResult], task: ChunkTask, waiting: Sequence[int], accept: Accept) -> None:
+    def run(self, run: Callable[[P, int], R], task: P, waiting: Sequence[int], accept: Callable[[int, R], None]) -> None:
         """Run chunks, submitted in order and accepted on arrival; the cost per chunk does not depend on the number of workers.
 
         Args:
@@ -79,8 +92,8 @@ class Submission:
             Exception: What a chunk raised, unchanged. Chunks that wait are cancelled, as they are after Ctrl-C.
         """
         unsent, again, tries = iter(waiting), deque[int](), Counter[int]()
-        pending: dict[Future[ChunkResult], int] = {}
-        done: SimpleQueue[Future[ChunkResult]] = SimpleQueue()
+        pending: dict[Future[R], int] = {}
+        done: SimpleQueue[Future[R]] = SimpleQueue()
         gone: dict[int, Exception] = {}  # chunks without a further try
 
         def fail(index: int, error: Exception) -> None:
@@ -103,7 +116,7 @@ class Submission:
             pending[future] = index
             future.add_done_callback(done.put)
 
-        def take(future: Future[ChunkResult]) -> None:
+        def take(future: Future[R]) -> None:
             index = pending.pop(future)
             try:
                 result = future.result()
@@ -133,23 +146,16 @@ class Submission:
         if gone:
             raise WorkersFailed(self._message(task, gone)) from next(iter(gone.values()))
 
-    def _message(self, task: ChunkTask, gone: dict[int, Exception]) -> str:
-        """Return one sentence: which paths are missing, why, and how to go on."""
-        ranges: list[list[int]] = []
-        for chunk in (task.layout.chunk(index) for index in sorted(gone)):
-            if ranges and ranges[-1][1] == chunk.first:
-                ranges[-1][1] += chunk.paths
-            else:
-                ranges.append([chunk.first, chunk.first + chunk.paths])
-        named = " and ".join(f"{first:,} to {end - 1:,}" for first, end in ranges[:NAMED])
-        more = f" and {sum(end - first for first, end in ranges[NAMED:]):,} others" if len(ranges) > NAMED else ""
+    def _message(self, task: Pieces, gone: dict[int, Exception]) -> str:
+        """Return one sentence: what is missing, why, and how to go on."""
+        what, their = task.missing(sorted(gone))
         error = next(iter(gone.values()))
         text = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         cause = type(error).__name__ + (f": {text}" if text else "")
         broken = isinstance(self.executor, ProcessPoolExecutor)
         way = "; a broken pool runs nothing more, whereas executor='processes' replaces it" if broken else ""
         allowed = f"more often than retries={self.retries} allows"
-        return f"paths {named}{more} are missing, because their worker failed {allowed} ({cause}){way}; {self.kept}."
+        return f"{what} missing, because {their} worker failed {allowed} ({cause}){way}; {self.kept}."
 
 
 def worker_failed(error: Exception) -> bool:
@@ -173,8 +179,11 @@ def _next(again: deque[int], unsent: Iterator[int]) -> int | None:
     return again.popleft() if again else next(unsent, None)
 
 
-def kept_in(store: Any) -> str:
-    """Return what an error message says of the chunks finished so far: where the open `store` keeps them, or, for None, that they are not kept."""
+def kept_in(store: Any, what: str = "chunks") -> str:
+    """Return what a message says of the work finished so far: where the open `store` keeps it, or, for None, that it is not kept.
+
+    `what` names the pieces of the work: chunks of paths, or points of a sweep.
+    """
     if store is None:
-        return Submission.kept
-    return f"the finished chunks are kept in {store.path}: run again with resume=True, or with --resume at the command line"
+        return NOTHING_KEPT
+    return f"the finished {what} are kept in {store.path}: run again with resume=True, or with --resume at the command line"

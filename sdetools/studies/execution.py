@@ -43,7 +43,7 @@ class Execution(Mapping[str, Any]):
 
     Attributes:
         threads: Threads of a run; None takes one for each core. An executor's workers use one thread each.
-        executor: Where chunks of paths run; None for threads of this process. The name of an engine: "processes" or "dask" for processes of this
+        executor: Where chunks of paths run; None for threads of this process. The name of an engine: "threads" ("threads:4"), "processes" or "dask" for processes of this
             machine ("processes:4", "dask:4" for four), "dask:tcp://host:8786" for the Dask cluster of a scheduler, "mpi" for the processes of
             `mpiexec -n 9 python -m mpi4py.futures`, "slurm:partition=NAME,time=30" for Slurm jobs. What an engine starts is stopped at
             the end of the call. Or any `concurrent.futures.Executor`, or a `dask.distributed.Client`, which stay open. An engine that starts
@@ -55,7 +55,8 @@ class Execution(Mapping[str, Any]):
             precision either way, and intervals allow for the rounding of paths: 5e-7 of the size of a value for each step.
         store: A file for finished chunks (sets of consecutive paths); None keeps them in memory.
         resume: Whether to continue with the chunks of `store`, to the same bits as an uninterrupted run. If False, the file is replaced.
-        progress: True for a progress bar on a terminal, or a function of (done, total), numbers of paths; False or None for nothing.
+        progress: None for a progress bar on a terminal or in a notebook and nothing elsewhere; True for the bar there and, elsewhere, a line at each
+            tenth; a function of (done, total), numbers of paths; False for nothing.
         retries: How often a chunk is submitted again after its worker failed (killed, out of memory, its node or job gone). After that the run ends
             with an error that names the paths; the finished chunks are in the store. An exception of your own code is never tried again.
 
@@ -92,7 +93,7 @@ class Execution(Mapping[str, Any]):
             raise ValueError("`resume` must go with `store`, the file of the earlier run; got store=None.")
         count("retries", self.retries, least=0)
         if not (callable(self.progress) or isinstance(self.progress, (bool, type(None)))):
-            raise ValueError(f"`progress` must be True, False or a function of (done, total); got {self.progress!r}.")
+            raise ValueError(f"`progress` must be True, False, None or a function of (done, total); got {self.progress!r}.")
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Execution:

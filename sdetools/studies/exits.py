@@ -147,6 +147,10 @@ class ExitStudy(Result):
         found = self.run.at(TIME, time)
         return replace(found, name=f"E min(tau, {t:g})", least=0.0, most=t)
 
+    def main_estimates(self) -> dict[str, Estimate]:
+        """Return E min(tau, T) and the probability that a path has not left by the last recorded time T."""
+        return {"E min(tau, T)": self.restricted_mean(), "P(tau > T)": self.survival()}
+
     def mean(self) -> ExitMean:
         """Return the mean exit time if all paths have left, otherwise its lower bound E min(tau, T) with an interval without an upper end.
 

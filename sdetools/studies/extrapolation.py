@@ -117,6 +117,10 @@ class Extrapolation(Result):
         """
         return self._estimate(*self._moments, self.pair.facts.drawn, "E", observable, time)
 
+    def main_estimates(self) -> dict[str, Estimate]:
+        """Return the extrapolated mean at the last recorded time by the name of the observable."""
+        return {name: self.at(name) for name in self.names}
+
     def bias(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """Return the bias of the shorter step, -(E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1) = c (dt/2)^p + O(dt^(p+1)); NaN if a path diverged by then.
 

@@ -220,6 +220,10 @@ class WeakGap(KeptPaths):
         axes = gap_curve(self.times, self.statistics.gap[:, o], low, high, exact, ylabel=f"gap of {self.names[o]}", ax=ax)
         return figure_of(axes)
 
+    def main_estimates(self) -> dict[str, SupEstimate]:
+        """Return the supremum of |gap| over the recorded times by the name of the observable."""
+        return {name: self.sup(name) for name in self.names}
+
     def __repr__(self) -> str:
         how = "coupled, with the control variate" if self.controlled else "coupled" if self.coupled else "independent"
         how += ", in float32" if self.statistics.sums.dtype == "float32" else ""

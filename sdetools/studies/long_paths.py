@@ -112,6 +112,10 @@ class StationaryStudy(Result):
         name = f"E[{self.names[column(self.names, observable)]}]"
         return self.batch_means(observable).estimate(self.confidence, name, self.diverged, self.first_divergence)
 
+    def main_estimates(self) -> dict[str, StationaryEstimate]:
+        """Return the stationary mean by the name of the observable."""
+        return {name: self.at(name) for name in self.names}
+
     @cached_property
     def data(self) -> xarray.Dataset:
         """A dataset over `observable`, with the averages `batch_mean` over (observable, path, time); a time is the end of a block.

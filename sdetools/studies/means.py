@@ -149,6 +149,10 @@ class Simulation(KeptPaths):
         axes = gap_curve(self.times, *parts, ylabel="mean" if len(chosen) > 1 else f"E[{chosen[0]}]", zero=False, ax=ax)
         return figure_of(axes)
 
+    def main_estimates(self) -> dict[str, Estimate]:
+        """Return the mean at the last recorded time by the name of the observable."""
+        return {name: self.at(name) for name in self.names}
+
     def __repr__(self) -> str:
         how = " in float32" if self.statistics.sums.dtype == "float32" else ""
         lines = [f"{self.dynamics.name}: {self.paths:,} paths{how}, {self.steps[-1]} steps to t={self.times[-1]:g}"]

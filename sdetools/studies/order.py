@@ -153,11 +153,8 @@ class OrderStudy(Result):
         """Compute the order for the observable with index `o`, of the gap at a recorded time or, for None, of the supremum."""
         points = self.estimates(o, time)
         kept = [i for i, e in enumerate(points) if e.resolved and not e.diverged and e.value != 0]
-        n, diverged, first = (
-            self.gaps[0].paths,
-            self.diverged,
-            min((g.first_divergence for g in self.gaps if g.diverged), default=-1),
-        )
+        n, diverged = self.gaps[0].paths, self.diverged
+        first = min((g.first_divergence for g in self.gaps if g.diverged), default=-1)
         name = f"order of the gap of {self.names[o]}"
         if len(kept) < 2:
             return OrderEstimate(math.nan, math.nan, n, self.confidence, name, diverged, first)
@@ -188,6 +185,10 @@ class OrderStudy(Result):
             return point.bootstrap(multiplier_noise(residuals, BOOTSTRAP, seed=20_231_012 + i))
         xi = np.random.default_rng([20_231_012, i]).standard_normal(BOOTSTRAP)
         return np.maximum(np.abs(point.value + xi * point.stderr), 1e-3 * abs(point.value))
+
+    def main_estimates(self) -> dict[str, OrderEstimate]:
+        """Return the order by the name of the observable."""
+        return {name: self.order(name) for name in self.names}
 
     def paths_needed(self, observable: str | int = 0) -> np.ndarray:
         """Return for each learning rate the number of paths that reduces the standard error of the supremum to a quarter of the gap, `(etas,)`.

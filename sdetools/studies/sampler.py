@@ -15,9 +15,12 @@ from sdetools.estimates.interval import quantile, undetected_probability
 from sdetools.results.protocol import Origin
 from sdetools.simulation.clusters import open_executor
 from sdetools.simulation.engine import Sums, execute
+from sdetools.simulation.interruption import interruptible
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
+from sdetools.simulation.progress import progress_report
 from sdetools.simulation.store import Store
+from sdetools.simulation.submission import kept_in
 from sdetools.studies.execution import Execution
 from sdetools.studies.known import Known
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
@@ -55,7 +58,7 @@ class Sampler:
         """
         how = self.execution
         assert not isinstance(how.executor, str)  # `sampling` has opened it
-        with _progress_callback(how.progress, paths, label) as shown:
+        with progress_report(how.progress, label) as shown:
             return execute(
                 program,
                 paths,
@@ -96,37 +99,15 @@ def sampling(execution: Execution, seed: int, stream: int | Stream, identity: Ca
 
     Raises:
         ValueError: If `store` is something else or holds another run, or `resume` is not True or False.
+        Interrupted: After Ctrl-C: a KeyboardInterrupt whose message says what is kept and how to resume.
     """
     with ExitStack() as stack:
         kept = execution.store
         if kept is not None and not isinstance(kept, Store):
             kept = stack.enter_context(Store(kept, identity(), execution.resume))
         pool = stack.enter_context(open_executor(execution.executor, execution.threads))
+        stack.enter_context(interruptible(lambda: kept_in(kept) if kept is not None else None))
         yield Sampler(seed, Stream.of(stream), replace(execution, store=kept, executor=pool))
-
-
-@contextmanager
-def _progress_callback(progress: Any, paths: int, label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function `report(done, total)` of numbers of paths that shows progress, or None if nothing is to be shown.
-
-    Args:
-        progress: A function of (done, total), which is yielded as it is; True for a progress bar if the error output is a terminal; False or None.
-        paths: The number of paths.
-        label: The label of the progress bar.
-
-    Raises:
-        ValueError: If `progress` is something else.
-    """
-    if callable(progress):
-        yield progress
-        return
-    if not progress or not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=paths, desc=label, unit="path", unit_scale=True, leave=False) as bar:
-        yield lambda done, total: bar.update(done - bar.n) and None
 
 
 def paths_for_precision(program: Program, precision: float, confidence: float, sampler: Sampler) -> int:

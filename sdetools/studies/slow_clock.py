@@ -111,6 +111,10 @@ class SlowStudy(Result):
                 lines.append(f"  {run.diverged:,} paths of {name} diverged, first at step {run.first_divergence}")
         return "\n".join(lines)
 
+    def main_estimates(self) -> dict[str, Distance]:
+        """Return the distances in law to the slow SDE by the names of run and observable, such as "SGDM x" and "SGDM x kolmogorov"."""
+        return {f"{run} {what}": distance for (run, what), distance in self.distances.items()}
+
     def __repr__(self) -> str:
         where = ", ".join(f"{v:.4g}" for v in self.start)
         return f"slow clock from Phi(x_0) = ({where}), rank {self.rank}: {', '.join(self.runs)}\n{self.table()}"

@@ -63,6 +63,18 @@ CASES = {
             {"Euler": ([1, 2, 4], [0.1, 0.01, np.nan], [0.09, 0.0, 0.0], [0.11, 0.02, np.inf])}, "error", "seconds", ax=ax
         ),
     ),
+    "heat_map": (
+        1,
+        lambda ax: plots.heat_map(
+            [0.1, 0.2, 0.4], ["a", "b"], [[1, 2, np.nan], [-4, 5, 6]], np.eye(2, 3) > 0, label="gap", ax=ax
+        ),
+    ),
+    "parameter_curves": (
+        1,
+        lambda ax: plots.parameter_curves(
+            [1.0, 8.0], {name: ([1, 9], [0.5, -1.0], [2, 20], [True, False]) for name in "ab"}, xlabel="eta", ax=ax
+        ),
+    ),
     "risk_curves": (1, lambda ax: plots.risk_curves([0, 1, 9], {"SGD": [2.0, 1.0, 0.1]}, slopes=[-1.0], ax=ax)),
     "roofline_panels": (2, lambda ax: plots.roofline_panels({"quadratic": np.arange(1.0, 11.0).reshape(5, 2)}, ax)),
 }
@@ -107,6 +119,7 @@ def test_every_plot_has_a_case():
         "FigureText",
         "FAINT",
         "INK",
+        "LINES",
         "MARKERS",
         "PANELS",
         "axes_for",

@@ -131,6 +131,10 @@ class Multilevel(Result):
             value, stderr, n, self.confidence, name, bias=float(self.biases[o]), random=self.names[o] not in self.constants
         )
 
+    def main_estimates(self) -> dict[str, MultilevelEstimate]:
+        """Return the mean at the final time by the name of the observable."""
+        return {name: self.at(name) for name in self.names}
+
     @property
     def bias(self) -> float:
         """The estimate of |E h(X_L) - E h(X_T)| on the finest level L, for the first observable; NaN if any path diverged."""
