@@ -277,7 +277,7 @@ def test_processes_option_creates_an_executor(claims, tmp_path):
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("command", [[], ["verify"], ["gap"], ["slow"]])
+@pytest.mark.parametrize("command", [[], ["verify"], ["gap"], ["slow"], ["sweep"]])
 def test_help_has_an_example(command):
     for flag in ("--help", "-h"):
         result = call(*command, flag)

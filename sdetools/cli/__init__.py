@@ -7,7 +7,7 @@ command. A chunk is a set of paths that is simulated at once; finished chunks ar
 which `--resume` continues.
 """
 
-from sdetools.cli import bench, compare, diagnose, gap, risk, slow, train, verify
+from sdetools.cli import bench, compare, diagnose, gap, risk, slow, sweep, train, verify
 from sdetools.cli.common import main
 
-__all__ = ["bench", "compare", "diagnose", "gap", "main", "risk", "slow", "train", "verify"]
+__all__ = ["bench", "compare", "diagnose", "gap", "main", "risk", "slow", "sweep", "train", "verify"]

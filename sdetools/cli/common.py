@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ import click
 
 from sdetools._version import __version__
 
-UNIDENTIFYING = frozenset({"out", "threads", "executor", "retries", "resume"})
+UNIDENTIFYING = frozenset({"out", "plot", "threads", "executor", "retries", "resume"})
 """Options on which no number of a result depends: a run is resumed with other ones."""
 
 
@@ -83,19 +85,20 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and return what it returns; convert user errors to messages on standard error and exit codes.
 
-        ValueError, OSError and a package that is not installed end with exit code 2 and one line, Ctrl-C with exit code 130. Other
+        ValueError, OSError and a package that is not installed end with exit code 2 and one line, Ctrl-C with exit code 130, SIGTERM with 143. Other
         exceptions, which are defects of the program, propagate.
         """
+        terminated: list[int] = []
         try:
-            with _usage_errors_on_one_line():
+            with _usage_errors_on_one_line(), _sigterm_as_interrupt(terminated):
                 return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except KeyboardInterrupt:
             command = ctx.meta.get("resume")
-            advice = f" The finished chunks are kept; to resume:\n  {command}" if command else ""
-            click.echo(f"\nsdetools: interrupted.{advice}", err=True)
-            ctx.exit(130)
+            kept = f"what is finished is kept; to resume: {command}" if command else "nothing is kept without --out"
+            click.echo(f"sdetools: {'terminated' if terminated else 'interrupted'}; {kept}", err=True)
+            ctx.exit(143 if terminated else 130)
         except ModuleNotFoundError as error:
             from sdetools._install import install_line
 
@@ -104,8 +107,35 @@ class Commands(click.Group):
             click.echo(f"sdetools: {error.name} is not installed; install it with {install_line(error)}", err=True)
             ctx.exit(2)
         except (ValueError, OSError) as error:
-            click.echo(f"sdetools: {' '.join(str(error).split())}", err=True)
+            notes = " ".join(getattr(error, "__notes__", ()))
+            click.echo(f"sdetools: {' '.join(f'{error} {notes}'.split())}", err=True)
             ctx.exit(2)
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt(terminated: list[int]) -> Iterator[None]:
+    """Let SIGTERM end a `with` block as Ctrl-C does; a terminated block appends the number of the signal to `terminated`.
+
+    Where the signal has a handler already, or in another thread than the main one, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, _: Any) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def remark(text: str) -> None:
+    """Print a text on standard error."""
+    click.echo(text, err=True)
 
 
 def _version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
@@ -121,7 +151,7 @@ def main() -> None:
     """Pytest for theorems about stochastic optimisation.
 
     Estimates weak gaps between optimisers and SDEs, and verifies claims about them. The exit code is 0 on success, 1 if a claim is
-    contradicted or raises an error, 2 for invalid input, and 130 after Ctrl-C.
+    contradicted or raises an error, 2 for invalid input, 130 after Ctrl-C, and 143 after SIGTERM.
 
     \b
     Example:

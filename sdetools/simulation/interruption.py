@@ -6,34 +6,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Interrupted(KeyboardInterrupt):
-    """The exception of a run that Ctrl-C has ended; its message says what is kept and how to resume."""
-
-
 @contextmanager
 def interruptible(kept: Callable[[], str | None]) -> Iterator[None]:
-    """Convert Ctrl-C in a `with` block to `Interrupted`.
+    """Give the KeyboardInterrupt of Ctrl-C in a `with` block a message, which Python prints in its last line.
 
     Args:
         kept: A function that returns what the message says of the finished work and of the way to go on, such as `submission.kept_in(store)`.
             None stands for no store; the message of a run within the block that has one is then kept.
 
     Raises:
-        Interrupted: After Ctrl-C.
+        KeyboardInterrupt: After Ctrl-C. It is no subclass: of such Python would not end a script as an interrupted process.
 
     Example:
         >>> with interruptible(lambda: "the finished chunks are kept in run.db"):
         ...     raise KeyboardInterrupt
         Traceback (most recent call last):
         ...
-        sdetools.simulation.interruption.Interrupted: interrupted; the finished chunks are kept in run.db
+        KeyboardInterrupt: interrupted; the finished chunks are kept in run.db
     """
     try:
         yield
     except KeyboardInterrupt as error:
-        if isinstance(error, Interrupted) and kept() is None:
+        if error.args and kept() is None:
             raise
-        raise Interrupted(f"interrupted; {kept() or NOTHING_KEPT}") from None
+        raise KeyboardInterrupt(f"interrupted; {kept() or NOTHING_KEPT}") from None
 
 
 NOTHING_KEPT = "nothing is kept without a store: pass store= to keep the finished chunks"

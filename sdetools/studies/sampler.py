@@ -99,7 +99,7 @@ def sampling(execution: Execution, seed: int, stream: int | Stream, identity: Ca
 
     Raises:
         ValueError: If `store` is something else or holds another run, or `resume` is not True or False.
-        Interrupted: After Ctrl-C: a KeyboardInterrupt whose message says what is kept and how to resume.
+        KeyboardInterrupt: After Ctrl-C; its message says what is kept and how to resume.
     """
     with ExitStack() as stack:
         kept = execution.store

@@ -245,7 +245,7 @@ class Sweep(Result):
             x: The parameter of the horizontal axis; None for the first one. With `x` alone, the values of a second parameter are curves.
             y: The parameter of the vertical axis of a heat map; None for the second one, if `x` is None too.
             value: The name of the variable, or its index in `names`.
-            at: Values of all other parameters, by name.
+            at: Values of all other parameters, by name; those with a single value may be omitted.
             ax: The axes; None for those of a new figure.
 
         Raises:
@@ -257,6 +257,10 @@ class Sweep(Result):
         own, names = self.over_seeds(v), list(self.axes)
         labels = dict(self.parameters) if self.product else {POINT: self._point_labels()}
         fixed = dict(at or {})
+        single = [name for name in names if name not in (x, y, *fixed) and len(labels[name]) == 1]
+        if len(single) + len(fixed) == len(names):
+            single = single[1:]
+        fixed |= {name: labels[name][0] for name in single}
         for name in (*(n for n in (x, y) if n is not None), *fixed):
             if name not in names:
                 raise ValueError(f"`x`, `y` and `at` must name {', '.join(names)}; got {name!r}.")

@@ -13,7 +13,6 @@ import xarray
 from scipy.stats import t as student
 
 import sdetools as st
-from sdetools.simulation.interruption import Interrupted
 from sdetools.simulation.submission import WorkersFailed
 from sdetools.studies.sweep_points import record_of
 
@@ -172,7 +171,7 @@ def test_an_interrupted_sweep_resumes_to_the_same_bits(tmp_path):
         if done == 3 and fail:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(KeyboardInterrupt) as caught:
         st.sweep(estimate, **GRID, store=file, progress=report)
     assert str(caught.value) == (
         f"interrupted; the finished points are kept in {file}: run again with resume=True, or with --resume at the command line"
