@@ -56,7 +56,7 @@ def sweep(ctx: click.Context, **options: Any) -> None:
     """
     check_exclusive(options | {"alpha": None, "damping": None}, ("paths", "precision"))
     folder = checked_folder(options)
-    grid = {name: numbers(name, options[name]) for name in ("eta", "beta")}
+    grid: dict[str, Any] = {name: numbers(name, options[name]) for name in ("eta", "beta")}
     file = _checked_file(options["plot"])
     own = {name: value for name, value in options.items() if name not in UNIDENTIFYING}
     for i, beta in enumerate(grid["beta"]):

@@ -27,6 +27,7 @@ from .long_path_plots import (
 )
 from .paths import (
     PANELS as PANELS,
+    fan_panels as fan_panels,
     manifold_plot as manifold_plot,
     path_plot as path_plot,
 )
@@ -49,5 +50,6 @@ from .style import (
     canvas as canvas,
     figure_of as figure_of,
     finish as finish,
+    key_beside as key_beside,
     style as style,
 )

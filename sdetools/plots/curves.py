@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, MARKERS, axes_for, canvas, finish, typeset
+from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, LINES, MARKERS, axes_for, canvas, finish, key_beside, typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,7 @@ def loglog_orders(
     exact: Numbers | Mapping[str, Numbers] | None = None,
     slopes: Sequence[float] = (0.5, 1.0),
     *,
+    band: str = "",
     xlabel: str = r"$\eta$",
     ylabel: str = "weak gap",
     title: str = "",
@@ -30,6 +31,7 @@ def loglog_orders(
 ) -> Axes:
     r"""Plot gaps against step sizes on logarithmic axes, with bands, exact values (dashed) and reference slopes (dotted).
 
+    The legend at the right names the curves, the bands, hollow points and the slopes. Curves differ in colour, line style and marker.
     A point is hollow, not resolved, if the lower end of its band is zero, negative or NaN. Gaps that are not positive or NaN are not drawn.
 
     Args:
@@ -40,6 +42,7 @@ def loglog_orders(
         exact: Exact gaps, in the form of `values`; a curve without them has no dashed line.
         slopes: Slopes of the reference lines, y = 1.6 (largest of all gaps) (x / largest step size)^slope; empty for none. They are drawn only with
             two or more step sizes and a positive gap.
+        band: What the bands are, for the legend, such as "95 % band"; empty leaves them out of it.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         title: Title of the axes.
@@ -65,7 +68,7 @@ def loglog_orders(
     _, axes = canvas(ax=ax)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    order = np.argsort(x)
+    order, hollow_any = np.argsort(x), False
     smallest = min((v[v > 0].min() for v in curves.values() if np.any(v > 0)), default=1.0)
     for i, (name, value) in enumerate(curves.items()):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
@@ -74,9 +77,13 @@ def loglog_orders(
         axes.fill_between(
             x[order], np.where(down > 0, down, smallest / 10), up, where=shown, color=colour, alpha=0.16, linewidth=0
         )
-        axes.plot(x[order][shown], y[shown], color=colour, linewidth=1.6, label=typeset(name) or None)
+        own = {"color": colour, "linewidth": 1.6, "linestyle": LINES[i % len(LINES)]}
+        axes.plot(x[order][shown], y[shown], **own)
+        if name:
+            axes.plot([], [], marker=marker, markersize=5.5, label=typeset(name), **own)
         axes.plot(x[order][resolved], y[resolved], linestyle="", marker=marker, color=colour, markersize=5.5)
         hollow = shown & ~resolved
+        hollow_any |= bool(hollow.any())
         axes.plot(
             x[order][hollow],
             y[hollow],
@@ -92,7 +99,9 @@ def loglog_orders(
             )
     _references(axes, x[order], curves, slopes)
     axes.set_ylim(bottom=smallest / 4)
-    finish(axes, xlabel, ylabel, title, legend=bool(exacts) or any(curves))
+    _few_ticks(axes, x[order])
+    finish(axes, xlabel, ylabel, title)
+    key_beside(axes, band=band if lows or highs else "", hollow="unresolved" if hollow_any else "")
     return axes
 
 
@@ -103,6 +112,7 @@ def gap_curve(
     high: Numbers | Mapping[str, Numbers] | None = None,
     exact: Numbers | Mapping[str, Numbers] | None = None,
     *,
+    band: str = "",
     xlabel: str = "$t$",
     ylabel: str = "weak gap",
     title: str = "",
@@ -117,6 +127,7 @@ def gap_curve(
         low: Lower ends of the bands, in the form of `values`; a curve without them has no band below it.
         high: Upper ends of the bands, in the form of `values`; a curve without them has no band above it.
         exact: Exact values, in the form of `values`; a curve without them has no dashed line.
+        band: What the bands are, for the legend, such as "95 % band"; empty leaves them out of it.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         title: Title of the axes.
@@ -146,11 +157,12 @@ def gap_curve(
     for i, (name, value) in enumerate(curves.items()):
         colour = COLOURS[i % len(COLOURS)]
         axes.fill_between(t, lows.get(name, value), highs.get(name, value), color=colour, alpha=0.18, linewidth=0)
-        axes.plot(t, value, color=colour, linewidth=1.6, label=typeset(name) or None)
+        axes.plot(t, value, color=colour, linewidth=1.6, linestyle=LINES[i % len(LINES)], label=typeset(name) or None)
         if name in exacts:
             axes.plot(t, exacts[name], color=INK, linewidth=1.1, linestyle=DASHED, label="exact" if i == 0 else None)
     axes.margins(x=0.01)
-    finish(axes, xlabel, ylabel, title, legend=bool(exacts) or any(curves))
+    finish(axes, xlabel, ylabel, title)
+    key_beside(axes, band=band if lows or highs else "")
     return axes
 
 
@@ -166,7 +178,8 @@ def curve_panels(
         ax: Axes to draw on, one for each panel; None makes a new figure with up to three panels in a row.
 
     Returns:
-        A list of the axes, one for each panel, in the order of `panels`; only the first has a legend, of its own curves.
+        A list of the axes, one for each panel, in the order of `panels`; only the first has a legend, of its own curves,
+        above its title.
 
     Raises:
         ValueError: `ax` holds another number of axes.
@@ -195,7 +208,8 @@ def curve_panels(
                     label=typeset(name),
                 )
         axes.set(title=typeset(title), xlabel=typeset(xlabel))
-    all_axes[0].legend(fontsize=8, frameon=False)
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.12), "ncols": 4, "borderaxespad": 0.0}
+    all_axes[0].legend(fontsize=9, frameon=False, labelcolor=INK, **place)
     return all_axes
 
 
@@ -211,13 +225,28 @@ def _curves(name: str, value: Any, length: int) -> dict[str, np.ndarray]:
     return out
 
 
+SLOPES: tuple[Any, ...] = ((0, (1, 2)), (0, (4, 2)), (0, (6, 2, 1, 2)))
+"""Line styles of reference slopes."""
+NEAR = 0.2
+"""The least distance of two labels of a logarithmic axis, as a part of its length."""
+
+
 def _references(axes: Axes, x: np.ndarray, curves: Mapping[str, np.ndarray], slopes: Sequence[float]) -> None:
-    """Draw dotted lines of the given slopes, above the topmost point at the largest step."""
+    """Draw grey lines of the given slopes, above the topmost point at the largest step."""
     tops = [value.max() for value in curves.values() if np.any(value > 0)]
     if len(x) < 2 or not tops:
         return
     anchor = 1.6 * max(tops)
-    for slope in slopes:
-        y = anchor * (x / x[-1]) ** slope
-        axes.plot(x, y, color=FAINT, linewidth=1.0, linestyle=":")
-        axes.annotate(f"slope {slope:g}", (x[0], y[0]), xytext=(2, 3), textcoords="offset points", fontsize=8, color=FAINT)
+    for i, slope in enumerate(slopes):
+        y, line = anchor * (x / x[-1]) ** slope, SLOPES[i % len(SLOPES)]
+        axes.plot(x, y, color=FAINT, linewidth=1.3, linestyle=line, label=f"slope {slope:g}")
+
+
+def _few_ticks(axes: Axes, x: np.ndarray) -> None:
+    """Label a logarithmic horizontal axis at the points `x`, ascending, and leave out labels that would touch another."""
+    length, kept = np.log(x[-1] / x[0]), [x[-1]]
+    for point in x[-2::-1]:
+        if np.log(kept[-1] / point) >= NEAR * length:
+            kept.append(point)
+    axes.set_xticks(kept, [f"{point:.4g}" for point in kept])
+    axes.set_xticks([], minor=True)

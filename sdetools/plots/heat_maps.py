@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.plots.style import COLOURS, FAINT, INK, LINES, MARKERS, canvas, finish, typeset
+from sdetools.plots.style import COLOURS, FAINT, INK, LINES, MARKERS, canvas, finish, key_beside, typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -176,27 +176,8 @@ def parameter_curves(
     if _spans(np.concatenate([np.zeros(0), *everything])) and np.nanmin([np.inf, *np.concatenate(lowest)]) > 0:
         axes.set_yscale("log")
     finish(axes, xlabel, ylabel, title)
-    _curve_key(axes, len(curves), hollow_any)
+    key_beside(axes, hollow="unresolved" if hollow_any else "")
     return axes
-
-
-def _curve_key(axes: Axes, curves: int, hollow: bool) -> None:
-    """Add the legend of curves outside the axes, at the right, with the meaning of hollow markers."""
-    from matplotlib.lines import Line2D
-
-    handles = list(axes.get_legend_handles_labels()[0]) if curves > 1 else []
-    if hollow:
-        handles.append(Line2D([], [], linestyle="", marker="o", markeredgecolor=INK, markerfacecolor="white", label="unresolved"))
-    if handles:
-        axes.legend(
-            handles=handles,
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1.0),
-            frameon=False,
-            fontsize=9,
-            labelcolor=INK,
-            handlelength=2.8,
-        )
 
 
 def _sorted(values: Any) -> tuple[list[str], np.ndarray]:

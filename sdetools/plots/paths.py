@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.plots.style import COLOURS, FAINT, INK, axes_for, typeset
+from sdetools.plots.style import COLOURS, FAINT, INK, LINES, MARKERS, axes_for, finish, key_beside, style, typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,9 +17,13 @@ PANELS = 6
 FEW = 6
 """Up to this number of paths each has a colour of its own."""
 DASHES = (0, (4, 2))
+MANIFOLD = "#9fd0c5"
+"""The light colour of the minimisers."""
 
 
-def path_plot(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax: Any = None, time: bool = False) -> list[Axes]:
+def path_plot(
+    names: Sequence[str], members: Sequence[Any], loss: Any = None, ax: Any = None, time: bool = False, separate: bool = False
+) -> list[Axes]:
     """Plot paths of one dynamics, or of two that are compared (its members).
 
     Two coordinates are drawn as curves in the plane, on the contours of the loss if it is given; another number of coordinates is drawn against
@@ -32,9 +36,10 @@ def path_plot(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax
         loss: A loss whose method `value` maps points `(2, n)` to n numbers, and whose contours are drawn in the plane; None draws none.
         ax: Axes to draw on, one for each panel; None makes a new figure.
         time: Whether two coordinates, too, are drawn against time.
+        separate: Whether each dynamics has axes of its own in the plane, with the same limits.
 
     Returns:
-        A list of the axes: one for the plane, otherwise one for each coordinate in order.
+        A list of the axes: one for the plane (one for each dynamics if these are separate), otherwise one for each coordinate in order.
 
     Raises:
         ValueError: `ax` holds another number of axes.
@@ -42,6 +47,8 @@ def path_plot(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax
     labels = [str(name) for name in members[0].coordinate.values]
     values, t, count = [np.asarray(m.values, float) for m in members], members[0].time.values, members[0].sizes["path"]
     plane, few = len(labels) == 2 and not time, count <= FEW
+    if separate and plane and len(members) > 1:
+        return _separate(names, members, loss, ax)
     _, panels = axes_for(1 if plane else len(labels), ax)
     limits = [_limits([v[..., i] for v in values]) for i in range(len(labels))]
     if plane and loss is not None:
@@ -82,10 +89,73 @@ def path_plot(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax
     return panels
 
 
+def _separate(names: Sequence[str], members: Sequence[Any], loss: Any, ax: Any) -> list[Axes]:
+    """Plot the paths of each dynamics in a plane of its own; the arguments are those of `path_plot`."""
+    _, panels = axes_for(len(members), ax, size=(4.6 * len(members), 4.2))
+    for axes, name, member in zip(panels, names, members):
+        path_plot([name], [member], None, axes)
+        axes.set_title(typeset(name), color=INK, fontsize=11, loc="right")
+    corners = np.array([[axes.get_xlim(), axes.get_ylim()] for axes in panels])
+    (left, low), (right, high) = corners[..., 0].min(axis=0), corners[..., 1].max(axis=0)
+    for axes in panels:
+        axes.set(xlim=(left, right), ylim=(low, high))
+        if loss is not None:
+            _contours(axes, loss, (left, right), (low, high))
+    return panels
+
+
+def fan_panels(
+    times: Any, panels: Mapping[str, Mapping[str, Any]], levels: Sequence[float] = (0.5, 0.9), ax: Any = None
+) -> list[Axes]:
+    """Plot the median and central ranges of paths along time, one panel for each quantity and one fan for each dynamics.
+
+    A range of level p contains the share p of the paths at each time, from the quantile (1 - p) / 2 to (1 + p) / 2. At times at which a path is not finite the
+    fan ends. Fans differ in colour, and in the line style of the median.
+
+    Args:
+        times: The times, `(times,)`.
+        panels: A mapping, not empty, from each panel's title to a mapping from a fan's name to paths, `(paths, times)`.
+        levels: The levels of the ranges, strictly between 0 and 1.
+        ax: Axes to draw on, one for each panel; None makes a new figure.
+
+    Returns:
+        A list of the axes, one for each panel; the last one has the legend.
+
+    Raises:
+        ValueError: A level does not lie between 0 and 1, or `ax` holds another number of axes.
+
+    Example:
+        >>> (axes,) = fan_panels([0.0, 1.0], {"x": {"SGD": [[1.0, 0.5], [1.0, 0.7], [1.0, 0.9]]}}, levels=[0.9])
+        >>> axes.lines[0].get_ydata().tolist()
+        [1.0, 0.7]
+    """
+    if not all(0 < level < 1 for level in levels):
+        raise ValueError(f"`levels` must lie strictly between 0 and 1; got {list(levels)!r}. For 90 % write 0.9.")
+    wide = sorted((float(level) for level in levels), reverse=True)
+    _, all_axes = axes_for(len(panels), ax, size=(2.4 + 4.2 * min(len(panels), 3), 0.4 + 2.8 * -(-len(panels) // 3)))
+    t = np.asarray(times, dtype=float)
+    for axes, (title, fans) in zip(all_axes, panels.items()):
+        for i, (name, paths) in enumerate(fans.items()):
+            values = np.asarray(paths, dtype=float)
+            values = np.where(np.isfinite(values).all(axis=0), values, np.nan)
+            colour, line = COLOURS[i % len(COLOURS)], LINES[i % len(LINES)]
+            axes.plot(t, np.median(values, axis=0), color=colour, linewidth=1.8, linestyle=line, zorder=3, label=typeset(name))
+            for level in wide:
+                low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+                axes.fill_between(t, low, high, color=colour, alpha=0.18, linewidth=0)
+                axes.plot(t, low, t, high, color=colour, linewidth=0.5, alpha=0.6, linestyle=line, zorder=1.5)
+        axes.margins(x=0.01)
+        finish(axes, "$t$", title)
+    named = " and ".join(f"{100 * level:g} %" for level in reversed(wide))
+    key_beside(all_axes[-1], band=f"{named} of the paths" if wide else "")
+    return all_axes
+
+
 def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray, start: np.ndarray, ax: Any = None) -> Axes:
     """Plot paths on a manifold of minimisers in two or three dimensions.
 
-    Points of the manifold are dots. In two dimensions the logarithm of the loss is drawn behind them in grey.
+    Points of the manifold are wide light dots, in the plane a curve. The first entry, the motion on the manifold, is a line on it; the others are
+    dots at the recorded times, for their steps between these are not known. In two dimensions the logarithm of the loss is drawn behind in grey.
 
     Args:
         loss: A loss, with the method `value`, which maps points `(dim, n)` to n numbers, and `names`, those of the coordinates.
@@ -111,6 +181,8 @@ def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray
     inside = ((points >= low[:, None]) & (points <= high[:, None])).all(axis=0)
     points = points[:, inside]
     if dim == 2:
+        style(axes)
+        axes.grid(visible=False)
         grid = np.stack(np.meshgrid(*(np.linspace(a, b, 160) for a, b in zip(low, high)), indexing="ij"))
         with np.errstate(all="ignore"):
             level = np.log10(np.maximum(np.asarray(loss.value(grid.reshape(2, -1)), dtype=float).reshape(160, 160), 1e-12))
@@ -121,26 +193,30 @@ def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray
             level,
             levels=np.linspace(max(min(-5.0, top - 5.0), np.nanmin(level)), top + 1e-6, 14),
             cmap="Greys",
-            alpha=0.5,
+            alpha=0.25,
             extend="min",
+            zorder=0,
         )
-        axes.plot(*points, ".", color=INK, ms=1.6, label="minimisers")
+        axes.plot(*points, "o", color=MANIFOLD, ms=5, mew=0, label="minimisers", zorder=1)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     else:
         axes.scatter(*points, s=1.5, color=FAINT, alpha=0.5, label="minimisers")
     for i, (name, lines) in enumerate(paths.items()):
-        colour = INK if i == 0 else COLOURS[(i - 1) % len(COLOURS)]
+        colour, marker = (INK, "o") if i == 0 else (COLOURS[(i - 1) % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        look = {"ls": "-", "lw": 1.4} if i == 0 else {"ls": "", "marker": marker, "ms": 3.2, "mew": 0, "alpha": 0.6}
         for n in range(lines.shape[2]):
-            axes.plot(
-                *lines[:, :, n], "-", color=colour, lw=1.2 if i == 0 else 0.8, alpha=0.8, label=typeset(name) if n == 0 else None
-            )
-            axes.plot(*lines[:, -1:, n], "o", color=colour, ms=3)
+            axes.plot(*lines[:, :, n], color=colour, zorder=3 - (i > 0), **look)
+            axes.plot(*lines[:, -1:, n], marker, color=colour, ms=6, mec="white", mew=0.8, zorder=4)
+        axes.plot(*np.full((dim, 1), np.nan), color=colour, label=typeset(name), **{**look, "alpha": 1.0})
+    if paths:
+        axes.plot(*np.full((dim, 1), np.nan), ls="", marker="o", ms=6, color=FAINT, mec="white", label="at the end")
     axes.plot(*start[:, None], "*", color="white", mec=INK, ms=12, label="start")
     names = list(loss.names)
     axes.set(xlabel=typeset(names[0]), ylabel=typeset(names[1]))
     if dim == 3:
         axes.set_zlabel(typeset(names[2]))
-    axes.legend(fontsize=8, frameon=False, loc="best")
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 3, "columnspacing": 1.2}
+    axes.legend(fontsize=9, frameon=False, labelcolor=INK, handlelength=1.6, **place)
     return axes
 
 

@@ -124,6 +124,29 @@ def style(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def key_beside(axes: Axes, *, band: str = "", hollow: str = "") -> None:
+    """Add a legend at the right of axes, where it covers nothing: their labelled curves, and what bands and hollow markers mean.
+
+    Args:
+        axes: The axes; without a labelled curve, band and hollow marker they get no legend.
+        band: What a band around a curve is; empty for no bands.
+        hollow: What a hollow marker is; empty for none.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = list(axes.get_legend_handles_labels()[0])
+    if band:
+        handles.append(Patch(facecolor=FAINT, alpha=0.4, linewidth=0, label=typeset(band)))
+    if hollow:
+        handles.append(
+            Line2D([], [], linestyle="", marker="o", markeredgecolor=INK, markerfacecolor="white", label=typeset(hollow))
+        )
+    if handles:
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+        axes.legend(handles=handles, frameon=False, fontsize=9, labelcolor=INK, handlelength=2.8, **place)
+
+
 def finish(axes: Axes, xlabel: str, ylabel: str, title: str = "", *, legend: bool = False, size: float = 9) -> None:
     """Write the labels and the title of axes, and add a legend of the labelled curves if asked.
 

@@ -217,7 +217,10 @@ class WeakGap(KeptPaths):
 
         o = column(self.names, observable)
         low, high = self.band(o)
-        axes = gap_curve(self.times, self.statistics.gap[:, o], low, high, exact, ylabel=f"gap of {self.names[o]}", ax=ax)
+        band = f"{100 * self.confidence:g} % band"
+        axes = gap_curve(
+            self.times, self.statistics.gap[:, o], low, high, exact, band=band, ylabel=f"gap of {self.names[o]}", ax=ax
+        )
         return figure_of(axes)
 
     def main_estimates(self) -> dict[str, SupEstimate]:

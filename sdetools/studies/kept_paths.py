@@ -58,7 +58,13 @@ class KeptPaths(Result):
         """The dynamics that were simulated, one or two."""
 
     def plot_paths(
-        self, ax: Any = None, *, part: str | None = None, coordinates: Sequence[str] | None = None, time: bool = False
+        self,
+        ax: Any = None,
+        *,
+        part: str | None = None,
+        coordinates: Sequence[str] | None = None,
+        time: bool = False,
+        separate: bool = False,
     ) -> Figure:
         """Plot the trajectories, in two dimensions on the contours of the loss, otherwise each coordinate against time; return the figure.
 
@@ -67,6 +73,53 @@ class KeptPaths(Result):
             part: The part of the state, such as "m" for the momentum buffer; None for the position.
             coordinates: Names of coordinates; None for the first six.
             time: True to plot each coordinate against time in two dimensions as well.
+            separate: True for axes of its own for each of two dynamics, side by side, in the plane; on the same noise, path p of both has one colour.
+
+        Raises:
+            ValueError: If the run has no trajectories, or no such part or coordinate.
+        """
+        from sdetools import plots
+
+        shown, values, names = self._paths_of(part, coordinates)
+        loss = self.members[0].loss if part is None and list(shown.coordinate.values) == names else None
+        return plots.figure_of(plots.path_plot([m.name for m in self.members], values, loss, ax, time, separate))
+
+    def plot_fan(
+        self,
+        ax: Any = None,
+        *,
+        part: str | None = None,
+        coordinates: Sequence[str] | None = None,
+        levels: Sequence[float] = (0.5, 0.9),
+    ) -> Figure:
+        """Plot the median over the trajectories and the ranges that contain given shares of them, against time; return the figure.
+
+        Args:
+            ax: The axes, a sequence of one for each coordinate; None for those of a new figure.
+            part: The part of the state, such as "m" for the momentum buffer; None for the position.
+            coordinates: Names of coordinates; None for the first six.
+            levels: The shares: 0.9 for the range between the quantiles 0.05 and 0.95.
+
+        Raises:
+            ValueError: If the run has no trajectories, or no such part or coordinate, or a level is not between 0 and 1.
+        """
+        from sdetools import plots
+
+        shown, values, _ = self._paths_of(part, coordinates)
+        names = [m.name for m in self.members]
+        if len(set(names)) < len(names):
+            names = [f"{name} ({which})" for name, which in zip(names, ("first", "second"))]
+        panels = {str(h): {name: v.sel(coordinate=h).values for name, v in zip(names, values)} for h in shown.coordinate.values}
+        return plots.figure_of(plots.fan_panels(shown.time.values, panels, levels, ax))
+
+    def _paths_of(
+        self, part: str | None, coordinates: Sequence[str] | None
+    ) -> tuple[xarray.DataArray, list[xarray.DataArray], list[str]]:
+        """Return the trajectories of some coordinates, one array (path, time, coordinate) for each member, and the names of all coordinates.
+
+        Args:
+            part: The part of the state; None for the position.
+            coordinates: Names of coordinates; None for the first six.
 
         Raises:
             ValueError: If the run has no trajectories, or no such part or coordinate.
@@ -89,8 +142,7 @@ class KeptPaths(Result):
             (shown.isel(member=i) if "member" in shown.dims else shown).sel(part=p).transpose("path", "time", "coordinate")
             for i, p in enumerate(parts)
         ]
-        loss = self.members[0].loss if part is None and list(shown.coordinate.values) == names else None
-        return plots.figure_of(plots.path_plot([m.name for m in self.members], values, loss, ax, time))
+        return shown, values, names
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,10 @@ class Simulation(KeptPaths):
         chosen = self.names if observable is None else (self.names[column(self.names, observable)],)
         rows = {name: [self.at(name, float(t)) for t in self.times] for name in chosen}
         parts = [{name: [getattr(e, end) for e in row] for name, row in rows.items()} for end in ("value", "low", "high")]
-        axes = gap_curve(self.times, *parts, ylabel="mean" if len(chosen) > 1 else f"E[{chosen[0]}]", zero=False, ax=ax)
+        band = f"{100 * self.confidence:g} % intervals"
+        axes = gap_curve(
+            self.times, *parts, band=band, ylabel="mean" if len(chosen) > 1 else f"E[{chosen[0]}]", zero=False, ax=ax
+        )
         return figure_of(axes)
 
     def main_estimates(self) -> dict[str, Estimate]:

@@ -293,6 +293,7 @@ class OrderStudy(Result):
             {name: [e.high for e in row] for name, row in points.items()},
             exact,
             slopes,
+            band=f"{100 * self.confidence:g} % band",
             ylabel="sup over time of the gap",
             ax=ax,
         )

@@ -63,6 +63,11 @@ CASES = {
             {"Euler": ([1, 2, 4], [0.1, 0.01, np.nan], [0.09, 0.0, 0.0], [0.11, 0.02, np.inf])}, "error", "seconds", ax=ax
         ),
     ),
+    "path_plot of separate dynamics": (2, lambda ax: plots.path_plot(["SGD", "b"], walk("xy") * 2, LOSS, ax, separate=True)),
+    "fan_panels": (
+        2,
+        lambda ax: plots.fan_panels(T, {h: {n: np.arange(12.0).reshape(4, 3) for n in ("SGD", "SGDM")} for h in "xy"}, ax=ax),
+    ),
     "heat_map": (
         1,
         lambda ax: plots.heat_map(
@@ -127,6 +132,7 @@ def test_every_plot_has_a_case():
         "describe",
         "figure_of",
         "finish",
+        "key_beside",
         "style",
     }
     assert drawing == {name.split()[0] for name in CASES}
@@ -260,3 +266,73 @@ def test_every_figure_has_words(case):
     drawn = CASES[case][1](None)
     text = plots.describe(np.atleast_1d(np.asarray(drawn, dtype=object)).ravel()[0])
     assert text.axes.count("Horizontal:") >= 1 and text.seen
+
+
+def test_a_fan_is_the_median_and_the_ranges_of_the_paths():
+    """A path that diverges ends the fan at its time."""
+    paths = np.random.default_rng(0).normal(size=(101, 3))
+    paths[4, 2] = np.inf
+    (axes,) = plots.fan_panels(T, {"x": {"SGD": paths}}, levels=[0.5, 0.9])
+    median, *ends = (line.get_ydata() for line in axes.lines)
+    wanted = [np.quantile(paths[:, :2], q, axis=0) for q in (0.05, 0.95, 0.25, 0.75)]
+    np.testing.assert_allclose([end[:2] for end in ends], wanted)
+    np.testing.assert_allclose(median[:2], np.median(paths[:, :2], axis=0))
+    assert all(np.isnan(line[2]) for line in (median, *ends))
+    with pytest.raises(ValueError, match="`levels` must lie strictly between 0 and 1"):
+        plots.fan_panels(T, {"x": {"SGD": paths[:, :2]}}, levels=[90])
+
+
+def test_separate_planes_have_one_scale_and_one_colour_for_each_path():
+    run = walk("xy")[0]
+    first, second = plots.path_plot(["a", "b"], [run[:2], 3 * run[:2]], LOSS, separate=True)
+    assert first.get_xlim() == second.get_xlim() and first.get_ylim() == second.get_ylim()
+    assert first.get_xlim()[1] > float(3 * run[:2, :, 0].max()) > float(run[:2, :, 0].max())
+    curves = [[line for line in axes.lines if len(line.get_xdata()) > 2] for axes in (first, second)]
+    assert [a.get_color() for a in curves[0]] == [b.get_color() for b in curves[1]]
+    np.testing.assert_allclose(curves[1][0].get_xdata(), 3 * curves[0][0].get_xdata())
+
+
+def _boxes(axes):
+    """Return the boxes of a legend, of the axes, and of the labels of the horizontal axis, in pixels."""
+    figure = plots.figure_of(axes)
+    FigureCanvasAgg(figure).draw()
+    ticks = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text()]
+    legend = axes.get_legend()
+    return legend.get_window_extent(), axes.get_window_extent(), sorted(ticks, key=lambda box: box.x0)
+
+
+@pytest.mark.parametrize("etas", [[0.1, 0.05, 0.025], [0.1, 0.099, 0.05, 0.049, 0.01], np.geomspace(1e-3, 1e-1, 30)])
+def test_labels_of_a_convergence_plot_do_not_collide(etas):
+    etas = np.asarray(etas)
+    gaps = {"x": etas, "$x^2$": etas**2, "a very long name of an observable": 3 * etas}
+    axes = plots.loglog_orders(
+        etas, gaps, {n: 0.5 * g for n, g in gaps.items()}, {n: 2 * g for n, g in gaps.items()}, band="95 % band"
+    )
+    legend, inside, ticks = _boxes(axes)
+    assert legend.x0 >= inside.x1 and not legend.overlaps(inside)
+    assert len(ticks) >= 2 and all(a.x1 < b.x0 for a, b in zip(ticks, ticks[1:]))
+    assert [t.get_text() for t in axes.get_legend().get_texts()][-3:] == ["slope 0.5", "slope 1", "95 % band"]
+    drawn = {
+        (line.get_color(), str(line._dash_pattern))
+        for line in axes.lines
+        if len(line.get_xdata()) > 1 and line.get_linestyle() != "None"
+    }
+    assert len(drawn) == 5  # three curves and two slopes
+
+
+def test_the_legend_of_panels_is_above_them():
+    panels = {"x": {"limit": (T, T, 0 * T), "SGD": (T, T, T)}, "y": {"limit": (T, T, 0 * T)}}
+    axes = plots.curve_panels(panels)[0]
+    legend, inside, _ = _boxes(axes)
+    assert legend.y0 > inside.y1
+
+
+def test_the_start_of_the_manifold_plot_differs_from_the_motion():
+    """The minimisers are no line, and have another colour than every path."""
+    paths = {name: np.ones((2, 3, 2)) + i for i, name in enumerate(["slow SDE", "SGD", "SGDM"])}
+    axes = plots.manifold_plot(LOSS, paths, np.stack([T[1:], 1 / T[1:]]), np.array([1.2, 0.7]))
+    by_name = {h.get_label(): h for h in axes.lines if not h.get_label().startswith("_")}
+    assert list(by_name) == ["minimisers", "slow SDE", "SGD", "SGDM", "at the end", "start"]
+    assert by_name["minimisers"].get_linestyle() == "None" and by_name["slow SDE"].get_linestyle() == "-"
+    assert len({h.get_color() for h in list(by_name.values())[:4]}) == 4
+    assert len({h.get_marker() for h in list(by_name.values())[2:4]}) == 2

@@ -243,3 +243,22 @@ def test_divergence_with_unequal_steps_is_counted_on_the_longer_clock():
         estimate = gap.at("x", step / 2)
         assert (estimate.diverged == 0) == (step < gap.first_divergence)
         assert ok or estimate.diverged  # never "not finite, though the paths are"
+
+
+def test_a_fan_of_a_pair_and_of_one_run():
+    """Medians of the stored paths, with one fan for each dynamics and one panel for each coordinate."""
+    plan = st.schedules.constant(0.125, beta=0.5)
+    oracle = st.NoisyOracle(st.losses.hyperbola(), st.noise.gaussian(dim=2))
+    pair = st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
+    gap = st.weak_gap(*pair, [2.0, 0.5], 0.5, 40, ["x"], trajectories=40, backend="numpy")
+    first, second = gap.plot_fan().axes
+    lines = [line for line in second.lines if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in lines] == ["SGDM", "SGD"] and first.get_ylabel() == "x"
+    for m, line in enumerate(lines):
+        paths = gap.trajectories.isel(member=m, coordinate=1).sel(part="x")
+        np.testing.assert_allclose(line.get_ydata(), np.median(paths.transpose("path", "time"), axis=0))
+    assert len(gap.plot_paths(separate=True).axes) == 2 and len(gap.plot_fan(coordinates=["y"]).axes) == 1
+    run = st.simulate(pair[0], [2.0, 0.5], 0.5, 4, ["x"], trajectories=4, backend="numpy")
+    assert len(run.plot_fan(part="m", levels=[0.5]).axes) == 2
+    with pytest.raises(ValueError, match="`trajectories` must have been requested"):
+        st.simulate(pair[0], [2.0, 0.5], 0.5, 4, ["x"], backend="numpy").plot_fan()
