@@ -170,9 +170,9 @@ def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray
     dim = len(points)
     axes: Any = ax
     if ax is None:
-        from matplotlib.figure import Figure
+        from sdetools.plots.figures import DisplayedFigure
 
-        figure = Figure(figsize=(6.0, 5.0), facecolor="white", layout="constrained")
+        figure = DisplayedFigure(figsize=(6.0, 5.0), facecolor="white", layout="constrained")
         axes = figure.add_subplot(projection="3d" if dim == 3 else None)
     seen = np.concatenate([p.reshape(dim, -1) for p in paths.values()] + [start[:, None]], axis=1)
     low, high = np.nanmin(seen, axis=1), np.nanmax(seen, axis=1)

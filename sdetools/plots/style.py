@@ -39,12 +39,13 @@ def axes_for(count: int, ax: Any = None, columns: int = 3, size: tuple[float, fl
     """
     if ax is None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+
+        from sdetools.plots.figures import DisplayedFigure
 
         columns = min(count, columns)
         rows = -(-count // columns)
         size = size or ((6.4, 5.0) if count == 1 else (0.6 + 3.4 * columns, 2.8 * rows))
-        figure = Figure(figsize=size, facecolor="white", layout="constrained")
+        figure = DisplayedFigure(figsize=size, facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
         ax = figure.subplots(rows, columns, squeeze=False).ravel()
         for spare in ax[count:]:

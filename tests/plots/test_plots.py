@@ -1,5 +1,7 @@
 """Plots: axes in, axes out. Each function draws on the axes it is given and on nothing else, or makes a figure of its own."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -310,7 +312,7 @@ def test_labels_of_a_convergence_plot_do_not_collide(etas):
     )
     legend, inside, ticks = _boxes(axes)
     assert legend.x0 >= inside.x1 and not legend.overlaps(inside)
-    assert len(ticks) >= 2 and all(a.x1 < b.x0 for a, b in zip(ticks, ticks[1:]))
+    assert len(ticks) >= 2 and all(a.x1 < b.x0 for a, b in itertools.pairwise(ticks))
     assert [t.get_text() for t in axes.get_legend().get_texts()][-3:] == ["slope 0.5", "slope 1", "95 % band"]
     drawn = {
         (line.get_color(), str(line._dash_pattern))

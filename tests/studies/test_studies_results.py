@@ -47,6 +47,10 @@ def test_a_result_has_its_origin(made, name):
         assert (attrs["seed"], attrs["call"]) == (3, "verify(budget='quick', seed=3)")
     elif name == "speeds":  # measured on a machine, which its attributes name
         assert (attrs["backend"], attrs["call"], attrs["processor"]) == ("numba", "dimension_table()", "p")
+    elif name == "swept":  # of a function, which chooses its backend
+        assert attrs["seed"] == 3 and attrs["call"].startswith(
+            "sweep(function=<function one_point>, seeds=[3, 4], errors='record'"
+        )
     elif name == "risk":  # exact, without draws
         assert attrs["call"].startswith("risk(dynamics=SGDM(") and attrs["seed"] == 0
     elif name != "law":  # the seeds of the samples of a distance are unknown
