@@ -65,7 +65,7 @@ def loglog_orders(
     curves, lows, highs, exacts = (
         _curves(name, v, len(x)) for name, v in {"values": values, "low": low, "high": high, "exact": exact}.items()
     )
-    _, axes = canvas(ax=ax)
+    _, axes = canvas(7.8, 4.2, ax)
     axes.set_xscale("log")
     axes.set_yscale("log")
     order, hollow_any = np.argsort(x), False
@@ -151,7 +151,7 @@ def gap_curve(
     curves, lows, highs, exacts = (
         _curves(name, v, len(t)) for name, v in {"values": values, "low": low, "high": high, "exact": exact}.items()
     )
-    _, axes = canvas(ax=ax)
+    _, axes = canvas(7.6 if band or len(curves) > 1 else 6.4, 4.2, ax)
     if zero:
         axes.axhline(0.0, color=FAINT, linewidth=0.8)
     for i, (name, value) in enumerate(curves.items()):

@@ -129,7 +129,7 @@ def parameter_curves(
         'eta'
     """
     names, order = _sorted(x)
-    _, axes = canvas(ax=ax)
+    _, axes = canvas(7.6 if len(curves) > 1 else 6.4, 4.2, ax)
     texts = np.asarray(x).dtype.kind == "U"
     places = np.arange(len(names), dtype=float) if texts else np.asarray(x, dtype=float)[order]
     wide, everything = _spans(places), []

@@ -286,11 +286,10 @@ class OrderStudy(Result):
         from sdetools.plots import figure_of, loglog_orders
 
         points = {name: self.estimates(name) for name in self.names}
+        parts = [{name: [getattr(e, end) for e in row] for name, row in points.items()} for end in ("value", "low", "high")]
         axes = loglog_orders(
             self.etas,
-            {name: [e.value for e in row] for name, row in points.items()},
-            {name: [e.low for e in row] for name, row in points.items()},
-            {name: [e.high for e in row] for name, row in points.items()},
+            *parts,
             exact,
             slopes,
             band=f"{100 * self.confidence:g} % band",
