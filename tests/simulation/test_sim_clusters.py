@@ -148,6 +148,10 @@ def test_waiting_chunks_are_cancelled_after_an_interrupt():
     assert [f.cancelled() for f in Waiting.futures] == [False, *[True] * 5]
 
 
+def test_the_engine_of_threads(expected):
+    assert bits(run(executor="threads:2")) == expected
+
+
 # -- processes --------------------------------------------------------------------------------------------------------------------
 
 
@@ -405,13 +409,14 @@ def test_names_of_engines_are_checked_before_anything_starts(tmp_path):
     assert list(ENGINES) == ["threads", "processes", "dask", "mpi", "slurm"]
     for wrong, words in (
         ("dusk", "Did you mean 'dask'"),
-        ("threads", "pass threads="),
+        ("fibres", "pass threads="),
         (3, "must be a concurrent.futures.Executor, a Dask client, or the name of an engine"),
     ):
         with pytest.raises(ValueError, match=words):
             run(executor=wrong, store=tmp_path / "s.sqlite")
     for wrong, words in (
         ("processes:many", "a number of workers; got processes:many"),
+        ("threads:many", "a number of workers; got threads:many"),
         ("processes:0", "`processes`"),
         ("slurm:30", "options such as slurm:partition=NAME"),
         ("slurm:jobs=0", "`jobs`"),

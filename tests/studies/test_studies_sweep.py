@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import threading
 from concurrent.futures import BrokenExecutor, Executor, Future
 
 import numpy as np
@@ -13,6 +14,7 @@ import xarray
 from scipy.stats import t as student
 
 import sdetools as st
+from sdetools.simulation.engine import available_threads
 from sdetools.simulation.submission import WorkersFailed
 from sdetools.studies.sweep_points import record_of
 
@@ -151,10 +153,28 @@ def test_backend_and_precision_reach_a_function_that_takes_them():
 # -- executors, stores and errors -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [{"threads": 2}, {"executor": "threads:2"}, {"executor": "processes:2"}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"threads": 2}, {"executor": "threads:2"}, {"executor": "processes:2"}, {"executor": "dask:2"}], ids=str
+)
 def test_every_executor_gives_the_same_bits(how):
+    if how.get("executor") == "dask:2":
+        pytest.importorskip("distributed", reason="dask is not installed; it comes with the extra `cluster`")
     grid = dict(eta=[0.25, 0.125, 0.0625], seeds=2)
     assert bits(st.sweep(noisy, **grid, **how)) == bits(st.sweep(noisy, **grid))
+
+
+def test_points_at_the_same_time_share_the_threads():
+    """With two points at a time each has half of the threads, in another process one; alone it has all of them."""
+    cores = available_threads()
+    for how, share in (({}, cores), ({"threads": 2}, max(1, cores // 2)), ({"executor": Losing(9, 0)}, 1)):
+        assert st.sweep(lambda a: available_threads(), a=[1], **how).values.tolist() == [[share]]
+    assert available_threads() == cores
+
+
+def test_a_function_that_cannot_be_pickled_is_refused_before_anything_runs():
+    lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"`function` must be picklable.*executor='threads'"):
+        st.sweep(lambda a: float(lock.locked()), a=[1], executor="processes:1")
 
 
 def test_draws_matter():
