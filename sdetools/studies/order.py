@@ -286,16 +286,15 @@ class OrderStudy(Result):
         from sdetools.plots import figure_of, loglog_orders
 
         points = {name: self.estimates(name) for name in self.names}
-        parts = [{name: [getattr(e, end) for e in row] for name, row in points.items()} for end in ("value", "low", "high")]
         axes = loglog_orders(
             self.etas,
-            *parts,
-            exact,
-            slopes,
-            band=f"{100 * self.confidence:g} % band",
+            {name: [e.value for e in row] for name, row in points.items()},
+            {name: [e.low for e in row] for name, row in points.items()},
+            {name: [e.high for e in row] for name, row in points.items()},
+            exact, slopes, band=f"{100 * self.confidence:g} % band",
             ylabel="sup over time of the gap",
             ax=ax,
-        )
+        )  # fmt: skip
         return figure_of(axes)
 
     def __repr__(self) -> str:
