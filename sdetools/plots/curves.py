@@ -77,11 +77,14 @@ def loglog_orders(
         axes.fill_between(
             x[order], np.where(down > 0, down, smallest / 10), up, where=shown, color=colour, alpha=0.16, linewidth=0
         )
-        own = {"color": colour, "linewidth": 1.6, "linestyle": LINES[i % len(LINES)]}
-        axes.plot(x[order][shown], y[shown], **own)
-        if name:
-            axes.plot([], [], marker=marker, markersize=5.5, label=typeset(name), **own)
-        axes.plot(x[order][resolved], y[resolved], linestyle="", marker=marker, color=colour, markersize=5.5)
+        look: dict[str, Any] = {
+            "color": colour,
+            "linewidth": 1.6,
+            "linestyle": LINES[i % len(LINES)],
+            "marker": marker,
+            "markersize": 5.5,
+        }
+        axes.plot(x[order][shown], y[shown], label=typeset(name) or None, **look)
         hollow = shown & ~resolved
         hollow_any |= bool(hollow.any())
         axes.plot(
@@ -92,6 +95,7 @@ def loglog_orders(
             markersize=5.5,
             markeredgecolor=colour,
             markerfacecolor="white",
+            zorder=3,
         )
         if name in exacts:
             axes.plot(

@@ -205,9 +205,8 @@ def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray
         colour, marker = (INK, "o") if i == 0 else (COLOURS[(i - 1) % len(COLOURS)], MARKERS[i % len(MARKERS)])
         look = {"ls": "-", "lw": 1.4} if i == 0 else {"ls": "", "marker": marker, "ms": 3.2, "mew": 0, "alpha": 0.6}
         for n in range(lines.shape[2]):
-            axes.plot(*lines[:, :, n], color=colour, zorder=3 - (i > 0), **look)
+            axes.plot(*lines[:, :, n], color=colour, zorder=3 - (i > 0), label=typeset(name) if n == 0 else None, **look)
             axes.plot(*lines[:, -1:, n], marker, color=colour, ms=6, mec="white", mew=0.8, zorder=4)
-        axes.plot(*np.full((dim, 1), np.nan), color=colour, label=typeset(name), **{**look, "alpha": 1.0})
     if paths:
         axes.plot(*np.full((dim, 1), np.nan), ls="", marker="o", ms=6, color=FAINT, mec="white", label="at the end")
     axes.plot(*start[:, None], "*", color="white", mec=INK, ms=12, label="start")

@@ -299,7 +299,7 @@ def test_a_point_whose_worker_failed_is_submitted_again(tmp_path):
         ({"a": [1], "b": [1], "errors": "skip"}, "`errors` must be 'raise' or 'record'"),
         ({"a": [1], "b": [1], "units": {"c": "m"}}, "`units` must be those of a, b, value"),
         ({"a": [1], "b": [1], "resume": True}, "`resume` must go with `store`"),
-        ({"a": [1], "b": [1], "executor": "dusk"}, "Did you mean 'dask'"),
+        ({"a": [1], "b": [1], "executor": "dusk"}, "Did you mean `dask`"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(given, message):
