@@ -408,7 +408,7 @@ def test_no_call_stays_open_when_slurm_ends_without_waiting(how):
 def test_names_of_engines_are_checked_before_anything_starts(tmp_path):
     assert list(ENGINES) == ["threads", "processes", "dask", "mpi", "slurm"]
     for wrong, words in (
-        ("dusk", "Did you mean 'dask'"),
+        ("dusk", "Did you mean `dask`"),
         ("fibres", "pass threads="),
         (3, "must be a concurrent.futures.Executor, a Dask client, or the name of an engine"),
     ):
