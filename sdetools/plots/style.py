@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """The palette of Okabe and Ito, dark colours first."""
-INK, FAINT = "#2b2d33", "#8a8d96"
+INK = "#2b2d33"
+"""The colour of text."""
+FAINT = "#8a8d96"
+"""The colour of lines that are no data."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHED = (0, (5, 3))
 LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))

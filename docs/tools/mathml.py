@@ -1,0 +1,36 @@
+"""Markdown extension: formulas between dollar signs as MathML, which browsers render without scripts or fonts.
+
+`$...$` is an inline formula, `$$...$$` a displayed one, `\\$` a dollar sign. The conversion is that of the reports.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.inlinepatterns import InlineProcessor
+
+from sdetools.report.typeset import typeset
+
+_FORMULA = r"(?<!\\)(\$\$?)(?!\s*\$)((?:[^$\\]|\\.)+?)(?<!\\)\1"
+
+
+class FormulaError(ValueError):
+    """A formula that latex2mathml does not accept."""
+
+
+class _Formulas(InlineProcessor):
+    def handleMatch(self, m: Any, data: str) -> tuple[str, int, int]:  # noqa: N802
+        html = str(typeset(m.group(0)))
+        if "<math" not in html:
+            raise FormulaError(f"not a formula: {m.group(0)}")
+        return self.md.htmlStash.store(html), m.start(0), m.end(0)
+
+
+class MathML(Extension):
+    """Formulas between dollar signs as MathML."""
+
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+        # Above escapes (180), below code between backticks (190).
+        md.inlinePatterns.register(_Formulas(_FORMULA, md), "mathml", 189)
