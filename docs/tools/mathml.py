@@ -13,6 +13,8 @@ from markdown.inlinepatterns import InlineProcessor
 
 from sdetools.report.typeset import typeset
 
+LONG = 30
+"""The number of characters from which an inline formula may be wider than a telephone's screen."""
 _FORMULA = r"(?<!\\)(\$\$?)(?!\s*\$)((?:[^$\\]|\\.)+?)(?<!\\)\1"
 
 
@@ -25,6 +27,8 @@ class _Formulas(InlineProcessor):
         html = str(typeset(m.group(0)))
         if "<math" not in html:
             raise FormulaError(f"not a formula: {m.group(0)}")
+        if m.group(1) == "$" and len(m.group(2)) > LONG:  # scrolls within itself on narrow screens
+            html = f'<span class="long-formula">{html}</span>'
         return self.md.htmlStash.store(html), m.start(0), m.end(0)
 
 
