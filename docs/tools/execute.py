@@ -15,6 +15,7 @@ the code used have the same content: a page is executed again after a change of 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -92,7 +93,10 @@ def _versions() -> list[str]:
 
 
 def _key(blocks: list[Block]) -> str:
-    text = json.dumps([[b.kind, b.options.get("file", ""), b.code] for b in blocks] + [_versions(), digest(Path(__file__).with_name("run_page.py"))])
+    text = json.dumps(
+        [[b.kind, b.options.get("file", ""), b.code] for b in blocks]
+        + [_versions(), digest(Path(__file__).with_name("run_page.py"))]
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -119,18 +123,25 @@ def execute(text: str, page: str, cache: Path | None = None) -> Outcome:
     blocks = [b for b in blocks_of(text, page) if b.kind != "text"]
     if not blocks:
         return Outcome()
-    entry = cache / f"{_key(blocks)}.json" if cache else None
-    found = _valid(entry) if entry else None
-    if found:
-        return Outcome(found["outputs"], found["seconds"], True)
-    found = _run(blocks, page)
-    if "error" in found:
-        raise PageError(f"{page}, line {found['line']}: {found['error']}")
-    if entry:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        part = entry.with_suffix(f".{os.getpid()}")
+    if cache is None:
+        return _checked(_run(blocks, page), page)
+    cache.mkdir(parents=True, exist_ok=True)
+    entry = cache / f"{_key(blocks)}.json"
+    with entry.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may execute this page now; its result is then read
+        if found := _valid(entry):
+            return Outcome(found["outputs"], found["seconds"], True)
+        found = _run(blocks, page)
+        outcome = _checked(found, page)
+        part = entry.with_suffix(".part")
         part.write_text(json.dumps(found), encoding="utf-8")
         part.replace(entry)
+        return outcome
+
+
+def _checked(found: dict[str, Any], page: str) -> Outcome:
+    if "error" in found:
+        raise PageError(f"{page}, line {found['line']}: {found['error']}")
     return Outcome(found["outputs"], found["seconds"])
 
 
@@ -179,7 +190,7 @@ def rendered(text: str, outcome: Outcome, figure_name: Any, page: str = "") -> s
         if output["figures"]:
             caption = block.options.get("figure", "")
             if not caption:
-                raise PageError(f"{page}, line {block.line}: a block that shows a figure needs figure=\"A caption\".")
+                raise PageError(f'{page}, line {block.line}: a block that shows a figure needs figure="A caption".')
             for svg in output["figures"]:
                 parts.append(
                     f'\n<figure markdown="span">\n![{caption}]({figure_name(svg)})\n<figcaption markdown="span">{caption}</figcaption>\n</figure>\n'

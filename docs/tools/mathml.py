@@ -1,10 +1,11 @@
-"""Markdown extension: formulas between dollar signs as MathML, which browsers render without scripts or fonts.
+r"""Markdown extension: formulas between dollar signs as MathML, which browsers render without scripts or fonts.
 
-`$...$` is an inline formula, `$$...$$` a displayed one, `\\$` a dollar sign. The conversion is that of the reports.
+`$...$` is an inline formula, `$$...$$` a displayed one, `\$` a dollar sign. The conversion is that of the reports.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from markdown import Markdown
@@ -15,6 +16,7 @@ from sdetools.report.typeset import typeset
 
 LONG = 30
 """The number of characters from which an inline formula may be wider than a telephone's screen."""
+_UNKNOWN = re.compile(r">\\\w+<")  # a command that the converter does not know is text in its output
 _FORMULA = r"(?<!\\)(\$\$?)(?!\s*\$)((?:[^$\\]|\\.)+?)(?<!\\)\1"
 
 
@@ -23,9 +25,9 @@ class FormulaError(ValueError):
 
 
 class _Formulas(InlineProcessor):
-    def handleMatch(self, m: Any, data: str) -> tuple[str, int, int]:  # noqa: N802
+    def handleMatch(self, m: Any, data: str) -> tuple[str, int, int]:
         html = str(typeset(m.group(0)))
-        if "<math" not in html:
+        if "<math" not in html or _UNKNOWN.search(html):
             raise FormulaError(f"not a formula: {m.group(0)}")
         if m.group(1) == "$" and len(m.group(2)) > LONG:  # scrolls within itself on narrow screens
             html = f'<span class="long-formula">{html}</span>'
@@ -35,6 +37,6 @@ class _Formulas(InlineProcessor):
 class MathML(Extension):
     """Formulas between dollar signs as MathML."""
 
-    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+    def extendMarkdown(self, md: Markdown) -> None:
         # Above escapes (180), below code between backticks (190).
         md.inlinePatterns.register(_Formulas(_FORMULA, md), "mathml", 189)

@@ -113,8 +113,9 @@ def run(page: str, blocks: list[dict[str, Any]], sources: Sources) -> dict[str, 
                     figures = _python(block, page, vars(main))
         except BaseException as error:
             own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(f"{page}#")]
-            words = "".join(traceback.format_exception_only(error)).strip()
-            return {"error": words, "line": own[-1] if own else block["line"], "sources": sources.digests()}
+            line = error.lineno if isinstance(error, SyntaxError) and not own else None
+            words = traceback.format_exception_only(error)[-1].strip()
+            return {"error": words, "line": line or [block["line"], *own][-1], "sources": sources.digests()}
         outputs.append({"text": printed.getvalue(), "figures": figures})
     return {"outputs": outputs, "sources": sources.digests()}
 
@@ -123,6 +124,7 @@ if __name__ == "__main__":
     asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     target = Path(sys.argv[2])
     watched = Sources()
+    sys.path[0] = os.getcwd()  # files of the page can be imported
     found = run(asked["page"], asked["blocks"], watched)
     found["seconds"] = round(sum(os.times()[:4]), 1)
     target.write_text(json.dumps(found), encoding="utf-8")
