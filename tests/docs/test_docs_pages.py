@@ -186,7 +186,7 @@ def test_a_name_without_an_entry_is_noticed(name):
 
 def test_theory_names_functions_and_claims_that_exist():
     """Every formula has its source, function and claim; the build checks the links."""
-    for page in ("plain-sgd", "slow-clock", "least-squares", "adaptive"):
+    for page in ("plain-sgd", "slow-clock", "least-squares", "adaptive", "integrators"):
         text = _text(f"theory/{page}.md")
         assert text.count("- Source:") == text.count("- Function:") == text.count("- Claim:") >= 5
         assert "](claims.md#" in text and "][sdetools." in text
