@@ -10,7 +10,8 @@ Fences of a page are executed in order and in one namespace, in a process and an
     ```sh run                               executed by a shell
 
 Other fences are text. The result of a page is kept in a file named by the code of its blocks. It is valid as long as the files of the project that
-the code used have the same content: a page is executed again after a change of its code, or of a module that it imports, and only then.
+the code used have the same content: a page is executed again after a change of its code, of a module that it imports or of a
+file that it reads, and only then. A page with a shell depends on the whole package.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 TOP = Path(__file__).resolve().parents[2]
-READ_SUFFIXES = {".csv", ".css", ".html", ".json", ".md", ".py", ".pyi", ".toml", ".cff"}
+READ_SUFFIXES = {"", ".csv", ".css", ".html", ".json", ".md", ".py", ".pyi", ".toml", ".cff"}
 
 
 def digest(path: Path) -> str:
@@ -43,10 +43,15 @@ def _of_the_project(path: Any) -> str | None:
 
 
 class Sources:
-    """The files of the project that this process reads, imported modules included."""
+    """The files of the project that this process reads, imported modules included; with `everything` also all files of the package.
 
-    def __init__(self) -> None:
+    What the processes of a shell read is not seen, so a page with a shell depends on the whole package.
+    """
+
+    def __init__(self, everything: bool = False) -> None:
         self.opened: set[str] = set()
+        if everything:
+            self.opened |= {name for file in (TOP / "sdetools").rglob("*") if file.is_file() and (name := _of_the_project(file))}
         sys.addaudithook(self._audit)
 
     def _audit(self, event: str, arguments: tuple) -> None:
@@ -123,7 +128,7 @@ def run(page: str, blocks: list[dict[str, Any]], sources: Sources) -> dict[str, 
 if __name__ == "__main__":
     asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     target = Path(sys.argv[2])
-    watched = Sources()
+    watched = Sources(any(block["kind"] == "sh" for block in asked["blocks"]))
     sys.path[0] = os.getcwd()  # files of the page can be imported
     found = run(asked["page"], asked["blocks"], watched)
     found["seconds"] = round(sum(os.times()[:4]), 1)

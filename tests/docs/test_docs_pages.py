@@ -79,6 +79,13 @@ def test_a_page_is_executed_once_until_its_code_or_a_module_changes(tmp_path, mo
     (tree / "unused.py").write_text("", encoding="utf-8")
     assert run(page) == "True ['5', '2']"
     assert run(page.replace("print(", "print(0, ")) == "False ['0', '5', '2']"
+    # A shell starts processes, so its page depends on every file of the package.
+    (tree / "sdetools").mkdir()
+    (tree / "sdetools" / "part.py").write_text("", encoding="utf-8")
+    shell = "```sh run\necho 1\n```\n"
+    assert run(shell) == "False ['1']" and run(shell) == "True ['1']"
+    (tree / "sdetools" / "part.py").write_text("# changed\n", encoding="utf-8")
+    assert run(shell) == "False ['1']"
 
 
 def test_blocks_share_a_namespace_and_options_do_what_they_say():
@@ -226,24 +233,14 @@ class _Page(html.parser.HTMLParser):
             self.loads.append(values.get("href", ""))
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> dict[str, _Page]:
-    pytest.importorskip("mkdocs"), pytest.importorskip("mkdocstrings")
-    pytest.importorskip("torch"), pytest.importorskip("sklearn")
-    place = tmp_path_factory.mktemp("site")
+def _site(place: Path) -> dict[str, _Page]:
+    """Build the site in a folder, and return its files by name."""
     done = _build(TOP, place, CACHE)
     assert done.returncode == 0, done.stdout + done.stderr
     styles = "".join(file.read_text(encoding="utf-8") for file in place.rglob("*.css"))
     assert not re.search(r"url\(['\"]?(https?:)?//", styles)
     files = {file.relative_to(place).as_posix(): "" for file in place.rglob("*") if file.is_file()}
     return {name: _Page((place / name).read_text(encoding="utf-8") if name.endswith(".html") else "") for name in files}
-
-
-@pytest.mark.documents
-def test_the_site_has_an_entry_for_every_public_name(site):
-    for page in PAGES:
-        for name in _documented([_text(page)]):
-            assert name in site[page.removesuffix(".md") + ".html"].anchors, name
 
 
 def _broken_links(site: dict[str, _Page]) -> list[str]:
@@ -261,7 +258,13 @@ def _broken_links(site: dict[str, _Page]) -> list[str]:
 
 
 @pytest.mark.documents
-def test_all_links_of_the_site_hold_and_nothing_is_loaded_from_another_host(site):
+def test_the_site_has_every_public_name_and_its_links_hold_and_nothing_is_loaded_from_another_host(tmp_path):
+    pytest.importorskip("mkdocs"), pytest.importorskip("mkdocstrings")
+    pytest.importorskip("torch"), pytest.importorskip("sklearn")
+    site = _site(tmp_path)
+    for page in PAGES:
+        for name in _documented([_text(page)]):
+            assert name in site[page.removesuffix(".md") + ".html"].anchors, name
     assert len(site) > 100 and sum(len(page.links) for page in site.values()) > 2_000
     assert not _broken_links(site)
     assert not [(name, load) for name, page in site.items() for load in page.loads if re.match(r"(https?:)?//", load)]
