@@ -129,16 +129,11 @@ def test_an_error_in_a_block_names_the_page_and_the_line(page, message):
 
 def _resolve(name: str) -> object:
     """Return the object with a dotted name, as in `sdetools.exact.risk`."""
+    found: object = st
     parts = name.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            found: object = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[cut:]:
-            found = getattr(found, part)
-        return found
-    raise ModuleNotFoundError(name)
+    for i, part in enumerate(parts[1:], 2):
+        found = getattr(found, part) if hasattr(found, part) else importlib.import_module(".".join(parts[:i]))
+    return found
 
 
 def _public_names() -> set[str]:
