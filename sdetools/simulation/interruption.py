@@ -18,11 +18,12 @@ def interruptible(kept: Callable[[], str | None]) -> Iterator[None]:
         KeyboardInterrupt: After Ctrl-C. It is no subclass: of such Python would not end a script as an interrupted process.
 
     Example:
-        >>> with interruptible(lambda: "the finished chunks are kept in run.db"):
-        ...     raise KeyboardInterrupt
-        Traceback (most recent call last):
-        ...
-        KeyboardInterrupt: interrupted; the finished chunks are kept in run.db
+        >>> try:
+        ...     with interruptible(lambda: "the finished chunks are kept in run.db"):
+        ...         raise KeyboardInterrupt
+        ... except KeyboardInterrupt as error:
+        ...     print(error)
+        interrupted; the finished chunks are kept in run.db
     """
     try:
         yield

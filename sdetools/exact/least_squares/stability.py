@@ -12,6 +12,7 @@ equation), or the largest eigenvalue of an E(lam_i) if that is larger. All maps 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -184,24 +185,22 @@ def _scaled(dynamics: Any) -> Callable[[float], bool]:
         )
 
     def stable(c: float) -> bool:
-        return is_stable(*_final(_WithRate(dynamics, names.index(found[0]), c))[1:])
+        return is_stable(*_final(_with_rate(dynamics, names.index(found[0]), c))[1:])
 
     return stable
 
 
-class _WithRate:
-    """A rule with one of its coefficients multiplied by a number."""
+def _with_rate(dynamics: Any, column: int, by: float) -> Any:
+    """Return a copy of a rule one of whose coefficients is multiplied by a number."""
 
-    def __init__(self, dynamics: Any, column: int, by: float) -> None:
-        self._own, self._column, self._by = dynamics, column, by
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
-
-    def coefficient_values(self, steps: int) -> np.ndarray:
-        out = np.array(self._own.coefficient_values(steps), dtype=float)
-        out[:, self._column] *= self._by
+    def coefficient_values(steps: int) -> np.ndarray:
+        out = np.array(dynamics.coefficient_values(steps), dtype=float)
+        out[:, column] *= by
         return out
+
+    out = copy(dynamics)
+    object.__setattr__(out, "coefficient_values", coefficient_values)  # of this copy alone, also where it is frozen
+    return out
 
 
 def _final(dynamics: Any) -> tuple[Any, MomentMap, np.ndarray]:
