@@ -43,11 +43,11 @@ def widening(skewness: Real, z: float) -> Real:
     return 1 + abs(skewness) * (2 * z * z + 1) / (6 * z)
 
 
-def widened(interval: ConfidenceInterval, value: float, skewness: float, z: float) -> ConfidenceInterval:
-    """Return the interval of a mean, wider by `widening` above its value for a positive skewness, and below it for a negative one."""
+def widened(interval: ConfidenceInterval, value: float, skewness: float, paths: int) -> ConfidenceInterval:
+    """Return the interval of a mean of `paths` values, wider by `widening` above its value for a positive skewness, and below it for a negative one."""
     if interval.kind is not Kind.POINTWISE or not interval.finite:
         return interval
-    factor = widening(skewness, z)
+    factor = widening(skewness, quantile(interval.level, paths))
     if skewness > 0:
         return replace(interval, high=value + factor * (interval.high - value))
     return replace(interval, low=value - factor * (value - interval.low))
@@ -79,7 +79,7 @@ def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FA
         intervals = [ConfidenceInterval.unknown(one.level, one.kind) for one in intervals]
     skewness = float(getattr(estimate, "skewness", 0.0))
     if paths and skewness:
-        intervals = [widened(one, value, skewness, quantile(one.level, paths)) for one in intervals]
+        intervals = [widened(one, value, skewness, paths) for one in intervals]
     inner, outer = intervals
     if outer.disjoint(item.accept_low, item.accept_high):
         state = DISJOINT

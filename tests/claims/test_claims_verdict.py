@@ -16,6 +16,7 @@ from sdetools.claims import Claim, ClaimContext
 from sdetools.claims.measurement import FALSE_SUPPORT, FLAG, judge_measurement, widening
 from sdetools.claims.verdict import Outcome, flagged, judge
 from sdetools.estimates import ConfidenceInterval
+from sdetools.estimates.interval import Kind
 
 
 @dataclass
@@ -443,6 +444,13 @@ class Skewed(Estimate):
     skewness: float = 0.0
 
 
+class Known(Skewed):
+    """An estimate with an exact interval, as that of a mean without noise."""
+
+    def confidence_interval(self, level: float) -> ConfidenceInterval:
+        return ConfidenceInterval(self.value, self.value, 1.0, Kind.EXACT)
+
+
 def test_a_skewed_mean_has_no_verdict_but_the_paths_that_it_would_take():
     """Where exp(g z^3 / 6) exceeds 1.5 at the level of the intervals; neither supported nor contradicted, nor a control that failed."""
     z = NormalDist().inv_cdf(1 - FALSE_SUPPORT / 2)  # the smaller error rate of one measurement
@@ -487,6 +495,8 @@ def test_a_skewed_mean_has_an_interval_that_is_wider_on_the_side_of_its_tail():
         for g in (0.0, 0.06)
     ]
     assert ends[0] == ends[1]
+    exact = verdict(lambda run: run.measure("q", Known(0.5, 0.0, 100, skewness=0.06), at_most=2.0)).measurements[0].interval
+    assert (exact.low, exact.high, exact.level) == (0.5, 0.5, 1.0)
 
 
 def test_the_wider_interval_has_the_stated_rate():
