@@ -16,8 +16,6 @@ from sdetools._machine_code import code_file, fault, place_of, save, text_key
 
 P = ParamSpec("P")
 R = TypeVar("R")
-COMPILING = not numba.config.DISABLE_JIT
-"""Whether Numba compiles; not with the environment variable NUMBA_DISABLE_JIT=1."""
 ROW = "int64(int64, int64, int64, int64, int64, int64)"
 """The signature of all functions that kernels call by address: whole numbers, and addresses of arrays."""
 

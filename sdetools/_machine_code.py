@@ -31,6 +31,9 @@ from typing import Any, ParamSpec, TypeVar
 import llvmlite
 import llvmlite.binding as llvm
 
+COMPILING = os.environ.get("NUMBA_DISABLE_JIT", "").strip() in ("", "0")
+"""Whether Numba compiles; not with the environment variable NUMBA_DISABLE_JIT=1."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 PACKAGE = Path(__file__).parent

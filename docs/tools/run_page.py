@@ -67,8 +67,10 @@ class Sources:
 def _figure(value: Any) -> Any:
     """Return the figure of a value that is one, or that holds axes of one; None for everything else."""
     for part in (value, value[0] if isinstance(value, (list, tuple)) and value else None):
-        if type(part).__module__.startswith("matplotlib") or type(part).__name__.endswith("Axes"):
-            return part if hasattr(part, "savefig") else getattr(part, "figure", None)
+        if hasattr(part, "savefig"):
+            return part
+        if hasattr(getattr(part, "figure", None), "savefig"):  # axes
+            return part.figure
     return None
 
 

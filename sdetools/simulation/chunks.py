@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools._compiled import COMPILING
+from sdetools._machine_code import COMPILING
 from sdetools.graph.reals import real_of
 from sdetools.graph.tracing import NotTraceable
 from sdetools.simulation.backends import check_backend

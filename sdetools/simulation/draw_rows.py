@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from sdetools._compiled import COMPILING, by_address, jit
-from sdetools._machine_code import once
+from sdetools._compiled import by_address, jit
+from sdetools._machine_code import COMPILING, once
 from sdetools.graph.lanes import call, u64, word_pointer
 from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.draw_decoders import (
