@@ -6,6 +6,8 @@ function of (text after the colon, number of workers) that returns such an execu
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import signal
 import sys
 import time
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 from sdetools import _check
 from sdetools.simulation.chunks import ChunkTask
@@ -103,13 +106,14 @@ class Dask(Executor):
         client: A `dask.distributed.Client`; it stays open.
         own: The cluster to close with its client at the end, or the client itself; None for those of others.
         settings: The context of Dask's configuration that ends with a cluster of one's own; None for another cluster.
-        options: Keyword arguments of `Client.get_executor`, such as `workers=`.
+        options: Keyword arguments of `Client.submit`, such as `workers=`.
     """
 
     def __init__(self, client: Any, own: Any = None, settings: Any = None, **options: Any) -> None:
         self._client, self._own, self._settings = client, own, settings
         # Each submission is a computation of its own (not `pure`), also the second one of a chunk.
-        self._executor, self.on_this_machine = client.get_executor(**{**options, "pure": False}), settings is not None
+        self._options, self.on_this_machine = {**options, "pure": False}, settings is not None
+        self._submitted: WeakSet[Future[Any]] = WeakSet()
         self._sent: tuple[ChunkTask, Any] | None = None
         self._workers, self._counted = 0, -COUNT_AGAIN
 
@@ -164,7 +168,26 @@ class Dask(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a call to the cluster; the arguments are those of `Executor.submit`. A large task among them is sent once."""
         given = (self._once(a) if isinstance(a, ChunkTask) and a.packed_size > SENT_WITH_EACH_CHUNK else a for a in args)
-        return self._executor.submit(fn, *given, **kwargs)
+        there, here = self._client.submit(fn, *given, **self._options, **kwargs), Future[Any]()
+        here.add_done_callback(lambda done: there.cancel() if done.cancelled() else None)
+        self._submitted.add(here)
+        self._client.loop.add_callback(self._fetch, there, here)
+        return here
+
+    async def _fetch(self, there: Any, here: Future[Any]) -> None:
+        """Pass the outcome of a future of Dask on to one of Python.
+
+        Dask's own executor asks for the result and then for the state, and mistakes a result for an error if its worker failed in between.
+        """
+        result, error = None, None
+        try:
+            (result,) = await self._client.gather([there], asynchronous=True)
+        except asyncio.CancelledError:
+            here.cancel()
+        except Exception as raised:
+            error = raised
+        if here.set_running_or_notify_cancel():
+            here.set_result(result) if error is None else here.set_exception(error)
 
     def _once(self, task: ChunkTask) -> Any:
         """Return a future of Dask that stands for a task: a computation, which Dask repeats where the only worker with its result failed."""
@@ -178,7 +201,12 @@ class Dask(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Cancel what waits, if `cancel_futures` says so, and close what this engine has opened: its cluster or its connection."""
         self._sent = None
-        self._executor.shutdown(wait=wait and not cancel_futures)
+        open_ones = list(self._submitted)
+        if cancel_futures:
+            for future in open_ones:
+                future.cancel()
+        elif wait:
+            concurrent.futures.wait(open_ones)
         if self._own is not None:
             with suppress(OSError, TimeoutError):
                 self._client.close()
