@@ -214,8 +214,8 @@ def test_a_killed_dask_worker_without_retries(expected, dask, tmp_path):
 
 
 def test_a_result_whose_worker_fails_as_it_arrives(dask):
-    """The state is "lost" by the time the result is here: the result counts. An exception arrives as itself, and a cancelled call as cancelled."""
-    with mock.patch("distributed.Future.status", "lost"):
+    """The state is "pending" again when the result is here, which counts. An exception arrives as itself, and a cancelled call as cancelled."""
+    with mock.patch("distributed.Future.status", "pending"):
         assert dask.submit(abs, -1).result(timeout=60) == 1
     with pytest.raises(ZeroDivisionError):
         dask.submit(divmod, 1, 0).result(timeout=60)
