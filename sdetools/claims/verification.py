@@ -65,7 +65,8 @@ def verify(
         failed_first: Whether claims that were not supported in the last run of `out`, by its `results.json`, are run first. The results have
             the same order and content.
         jobs: The number of processes, each of which runs one claim at a time. With several, the threads are divided among them, each claim has
-            a store of its own in `out/jobs`, and a script must call `verify` below `if __name__ == "__main__":`. Not with `executor`.
+            a store of its own in `out/jobs`, and a script must call `verify` below `if __name__ == "__main__":`. The claims that took longest in
+            the last run of `out` begin first, so that no process waits for the other ones at the end. Not with `executor`.
         limit: The largest number of seconds that a claim may take. A claim that takes longer is ended and gets the verdict `error`. Claims then
             run in processes as with `jobs`, even if that is 1. None for no limit.
         ahead: Whether a second process compiles kernels ahead on a first run, by running the claims in reverse order with a few paths. Use it
@@ -99,7 +100,7 @@ def verify(
         raise ValueError("`resume` must go with `out`, the folder with the store of the earlier run; got out=None.")
     folder = None if out is None else check_folder(out)
     claims = select(collect(paths), only)
-    supported = _supported(folder) if failed_first and folder is not None else set()
+    before = {} if folder is None else _last_run(folder)
 
     identity = {"version": __version__, "seed": seed, "budget": budget}
     with end_run_if_disk_full(folder), contextlib.ExitStack() as stack:
@@ -115,7 +116,12 @@ def verify(
         if ahead and not apart:
             stack.enter_context(compiling_ahead(claims))
         work = folder / "work" if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        order = sorted(claims, key=lambda item: item.id in supported)
+
+        def turn(item: Claim) -> tuple[bool, float]:
+            verdict, seconds = before.get(item.id, (None, math.inf))
+            return failed_first and verdict == SUPPORTED, -seconds if jobs > 1 else 0.0
+
+        order = sorted(claims, key=turn)
         stores = None if folder is None else folder / "jobs"
         if stores is not None and not resume:
             shutil.rmtree(stores, ignore_errors=True)
@@ -152,13 +158,13 @@ def verify(
     return results
 
 
-def _supported(folder: Path) -> set[str]:
-    """Return the ids of the claims that were supported in the last run of a folder; none without a readable file of results."""
+def _last_run(folder: Path) -> dict[str, tuple[str, float]]:
+    """Return verdict and seconds of each claim of the last run of a folder, by its id; none without a readable file of results."""
     try:
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        return {item["id"] for item in found["claims"] if item["verdict"] == SUPPORTED}
+        return {item["id"]: (item["verdict"], float(item["seconds"])) for item in found["claims"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return set()
+        return {}
 
 
 def _ended(item: Claim, seed: int, limit: float | None) -> ClaimResult:

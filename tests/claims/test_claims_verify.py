@@ -16,8 +16,9 @@ import pytest
 
 import sdetools.studies.sampler  # noqa: F401  it imports the Store before a fixture below replaces it
 from sdetools._install import install_command
-from sdetools.claims import BUDGETS, ClaimContext, verify
+from sdetools.claims import BUDGETS, ClaimContext, verification, verify
 from sdetools.claims.context import Missing, claim_seed
+from sdetools.claims.side_by_side import run_side_by_side
 from sdetools.simulation.store import Store, StoreError
 
 CLAIMS = '''
@@ -435,6 +436,27 @@ def test_claims_side_by_side_have_the_same_results(claims, tmp_path):
     }
     assert sorted(id for *_, id in seen) == sorted(item.id for item in both.claims)
     assert not (tmp_path / "both" / "jobs").exists()
+
+
+def test_the_longest_claims_begin_first_side_by_side(claims, tmp_path, monkeypatch):
+    """By the seconds of the last run, and a claim without them first of all; the results have the order of the files. One process changes nothing."""
+    out, orders = tmp_path / "out", []
+
+    def record(order, *rest):
+        orders.append([item.id for item in order])
+        return run_side_by_side(order, *rest)
+
+    monkeypatch.setattr(verification, "run_side_by_side", record)
+    names = [item.id for item in verify(claims, out=out).claims]
+    results = json.loads((out / "results.json").read_text())
+    seconds = {name: float(5 * i % 7) for i, name in enumerate(names)}
+    for item in results["claims"]:
+        item["seconds"] = seconds[item["id"]]
+    results["claims"] = [item for item in results["claims"] if item["id"] != names[-1]]
+    (out / "results.json").write_text(json.dumps(results))
+    assert len(names) >= 4 and [item.id for item in verify(claims, out=out, jobs=2).claims] == names
+    expected = [names[-1], *sorted(names[:-1], key=seconds.get, reverse=True)]
+    assert orders == [expected] and expected != names and len({*seconds.values()}) == len(names)
 
 
 def test_a_killed_process_is_named_and_the_run_resumes(tmp_path):
