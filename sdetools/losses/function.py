@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from sdetools import _check
 from sdetools._arrays import components, spread
+from sdetools._identity import function_identity
 from sdetools.graph.errors import TracingError
 from sdetools.graph.tracing import NotTraceable, place_of, trace
 from sdetools.graph.value import Value, is_value, value as as_value
 from sdetools.losses import differences
-from sdetools.losses.base import Loss, coordinate_names, digest, scalar
+from sdetools.losses.base import Loss, coordinate_names, scalar
 from sdetools.losses.graphs import Formula, Graphs, Traced
 
 ORDERS = "value", "gradient", "hessian"
@@ -101,9 +99,9 @@ class FunctionLoss(Loss):
 
     @property
     def identity(self) -> str:
-        """A text, equal for equal losses: the dimension and the hashes of the three functions."""
+        """A text, equal for equal losses: the dimension and the identities of the three functions."""
         given = (self.function, self.value_function, self.hessian_function)
-        return f"function:{self.dim}:" + ":".join(_fingerprint(f) for f in given)
+        return f"function:{self.dim}:" + ":".join("-" if f is None else function_identity(f) for f in given)
 
     def value(self, x: Any, p: Any = None) -> Any:
         """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`; ValueError if no value was given. `p` is not used."""
@@ -129,7 +127,7 @@ class FunctionLoss(Loss):
             return self._graphs.curvature.of(x)
         if self._formula("product", x) is None:
             return differences.hessian(self.gradient, x)
-        return _paths(self._graphs.hessian(_rows(x)), x)
+        return with_path_axes(self._graphs.hessian(points_as_rows(x)), x)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
         """Return the third derivative, `(dim, dim, dim)` for one point `x` `(dim,)` and `(dim, dim, dim, paths)` for many, from the graph.
@@ -142,7 +140,7 @@ class FunctionLoss(Loss):
             return self._graphs.dense_third.of(x)
         if self._formula("third", x) is None:
             return differences.third(self.gradient, self.hessian if self.hessian_function is not None else None, x)
-        return _paths(self._graphs.tensor(_rows(x)), x)
+        return with_path_axes(self._graphs.tensor(points_as_rows(x)), x)
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
         """Return the Hessian-vector product sum_j d_ij L(x) v_j, by a forward pass over the graph of the gradient.
@@ -161,7 +159,7 @@ class FunctionLoss(Loss):
         if self.hessian_function is not None or self._formula("product", x) is None:
             return super().hessian_product(x, v)
         x, v = np.broadcast_arrays(spread(x, v), spread(v, x))
-        return _paths(self._graphs.product(_rows(x), _rows(v)), x)
+        return with_path_axes(self._graphs.product(points_as_rows(x), points_as_rows(v)), x)
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
         """Return the contraction sum_ij d_ijl L(x) M_ij; the dim^3 entries d_ijl L are formed only if the functions cannot be traced.
@@ -180,7 +178,7 @@ class FunctionLoss(Loss):
         matrix = np.asarray(matrix, dtype=float)
         paths = np.broadcast_shapes(x.shape[1:], matrix.shape[2:])
         x = np.broadcast_to(spread(x, matrix[0]), (self.dim, *paths))
-        return _paths(self._graphs.contracted(_rows(x), matrix.reshape(self.dim, self.dim, -1)), x)
+        return with_path_axes(self._graphs.contracted(points_as_rows(x), matrix.reshape(self.dim, self.dim, -1)), x)
 
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
         """Return sum_ij d_ijl L(x) a_i b_j, `(dim,)`, for one point `x` and vectors `a`, `b`, each `(dim,)`, by two forward passes over the graph."""
@@ -189,7 +187,7 @@ class FunctionLoss(Loss):
             return self._graphs.third.of(x, a, b)
         if self._formula("third", x) is None:
             return super().third_product(x, a, b)
-        return self._graphs.third(*(_rows(self._point(y)) for y in (x, a, b)))[:, 0]
+        return self._graphs.third(*(points_as_rows(self._point(y)) for y in (x, a, b)))[:, 0]
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
         """Return `(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0 if the graph of the value shows it, with H `(dim, dim)` and c `(dim,)`.
@@ -250,14 +248,14 @@ class FunctionLoss(Loss):
             return self._call(order, x)
         formula = self._formula(FORMULAS[order], x)
         if formula is not None:
-            return _paths(formula(_rows(x)), x)
+            return with_path_axes(formula(points_as_rows(x)), x)
         if (self._value_batched, self.batched, self._hessian_batched)[order]:
             return self._call(order, x)
         return self._one_by_one(order, x)
 
     def _one_by_one(self, order: int, x: np.ndarray) -> np.ndarray:
         """Call a function that was given once for each path of `x` `(dim, *paths)`, and stack the results along the paths."""
-        rows = _rows(x).T
+        rows = points_as_rows(x).T
         return np.stack([self._call(order, row) for row in rows], axis=-1).reshape((self.dim,) * order + x.shape[1:])
 
     def _call(self, order: int, x: np.ndarray) -> Any:
@@ -294,12 +292,12 @@ class FunctionLoss(Loss):
         return super()._point(as_value(x) if is_value(x) else x)
 
 
-def _rows(x: np.ndarray) -> np.ndarray:
+def points_as_rows(x: np.ndarray) -> np.ndarray:
     """Return the points `x` `(dim, *paths)` as `(dim, n)`, n = 1 for one point."""
     return np.ascontiguousarray(x.reshape(len(x), -1), dtype=float)
 
 
-def _paths(found: np.ndarray, x: np.ndarray) -> np.ndarray:
+def with_path_axes(found: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return a copy of results `(*shape, n)` of n points, with the path axes of `x`: none for one point."""
     return np.array(found.reshape(found.shape[:-1] + x.shape[1:]))[()]
 
@@ -341,33 +339,3 @@ def _number(result: Any, x: Any) -> Any:
         f"The value must be one number for one point; got {'nothing' if result is None else f'shape {np.shape(result)}'}. "
         "Sum it, for example by np.sum."
     )
-
-
-def _fingerprint(function: Any, visited: tuple[int, ...] = ()) -> str:
-    """Return a hash of a function as text: of its code, its constants, and the global and enclosed values that it reads; "-" for None."""
-    function = getattr(function, "py_func", function)
-    code = getattr(function, "__code__", None)
-    if function is None or id(function) in visited:
-        return "-"
-    if code is None:
-        return getattr(function, "__name__", None) or digest(np.frombuffer(pickle.dumps(function), dtype=np.uint8))
-    outside = [function.__globals__[n] for n in code.co_names if n in function.__globals__]
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    parts = [*_code(code), *(_outside(v, (*visited, id(function))) for v in (*cells, *outside, *(function.__defaults__ or ())))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _code(code: CodeType) -> list[str]:
-    """Return the bytecode, names and constants of a code object and of those nested in it, as lines of text."""
-    nested = [c for c in code.co_consts if isinstance(c, CodeType)]
-    plain = [repr(c) for c in code.co_consts if not isinstance(c, CodeType)]
-    return [code.co_code.hex(), repr(code.co_names), *plain, *(line for c in nested for line in _code(c))]
-
-
-def _outside(value: Any, visited: tuple[int, ...]) -> str:
-    """Return the identity of a value: the hash of an array, the fingerprint of a function, the name of a module or class, else its repr."""
-    if isinstance(value, np.ndarray):
-        return digest(value)
-    if callable(value) or isinstance(value, ModuleType) or type(value).__repr__ is object.__repr__:
-        return _fingerprint(value, visited)
-    return repr(value)

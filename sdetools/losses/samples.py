@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
+from sdetools._identity import function_identity
 from sdetools.graph.derivatives import gradient, vjp
 from sdetools.graph.elements import PRICE
 from sdetools.graph.errors import TracingError
@@ -21,7 +22,7 @@ from sdetools.graph.sampling import gather
 from sdetools.graph.tracing import NotTraceable, place_of, trace
 from sdetools.graph.value import Trace, Value, is_value, order, value as as_value
 from sdetools.losses.base import coordinate_names, digest
-from sdetools.losses.function import FORMULAS, FunctionLoss, _fingerprint, _paths, _rows
+from sdetools.losses.function import FORMULAS, FunctionLoss, points_as_rows, with_path_axes
 from sdetools.losses.graphs import Formula, Graphs
 
 GATHER_COST, MATMUL_COST = 7.0, 0.5
@@ -180,8 +181,9 @@ class FunctionSamples(FunctionLoss):
 
     @property
     def identity(self) -> str:
-        """A text, equal for equal losses: the dimension, a hash of the code of the function, and a hash of the data."""
-        return f"samples:{self.dim}:{self._name}:{_fingerprint(self.value_function)}:{digest(*self.data)}"
+        """A text, equal for equal losses: the dimension, the identity of the function, and a hash of the data."""
+        assert self.value_function is not None
+        return f"samples:{self.dim}:{self._name}:{function_identity(self.value_function)}:{digest(*self.data)}"
 
     def sample_gradients(self, x: Any, of_model: bool = False) -> np.ndarray:
         """Return the gradient of l, or of the model f, at each sample, whose mean over the samples is `gradient(x)` for l.
@@ -198,7 +200,7 @@ class FunctionSamples(FunctionLoss):
                 f"`of_model` must be False for {self.label}, which has no model f; make it by from_function(model=..., data=...)."
             )
         x, formula = self._point(x), self._graphs.gradients[of_model]
-        return formula.of(x) if isinstance(x, Value) else _paths(formula(_rows(x)), x)
+        return formula.of(x) if isinstance(x, Value) else with_path_axes(formula(points_as_rows(x)), x)
 
     def sample_covariance(self, x: Any, of_model: bool = False) -> np.ndarray:
         """Return the covariance (1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the gradients g_i of the samples, with mean gbar.
@@ -284,7 +286,7 @@ class FunctionSamples(FunctionLoss):
         """Return the value, gradient or Hessian from the graph of the mean: the function itself is that of one sample."""
         if isinstance(x, Value):
             return getattr(self._graphs, FORMULAS[order]).of(x)
-        return _paths(self._formula(FORMULAS[order], x)(_rows(x)), x)  # type: ignore[misc]
+        return with_path_axes(self._formula(FORMULAS[order], x)(points_as_rows(x)), x)  # type: ignore[misc]
 
     def _trace(self, order: int, x: Value) -> Value:
         return self._graphs.value.of(x)

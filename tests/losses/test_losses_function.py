@@ -1,5 +1,6 @@
 """Losses given by Python functions: validation of derivatives, differences, functions of one point, Numba functions."""
 
+import functools
 import pickle
 import statistics
 from itertools import permutations
@@ -236,6 +237,54 @@ def test_identity_and_pickle():
     assert scaled(np.ones(1)).identity == scaled(np.ones(1)).identity != scaled(np.zeros(1)).identity
     assert from_function(recursive, 1).identity
     assert from_function(gradient, 2).identity != loss.identity
+
+
+class Scaled:
+    """A function object, and one with a method."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, x):
+        return self.factor * x[0] ** 2
+
+    def method(self, x):
+        return self.factor * x[0] ** 2
+
+
+def with_default(factor):
+    def f(x, *, factor=factor):
+        return factor * x[0] ** 2
+
+    return f
+
+
+def with_mapping(factor):
+    numbers = {"factor": factor}
+    return lambda x: numbers["factor"] * x[0] ** 2
+
+
+KINDS = {
+    "object": Scaled,
+    "method": lambda factor: Scaled(factor).method,
+    "keyword-only default": with_default,
+    "mapping": with_mapping,
+    "partial": lambda factor: functools.partial(lambda x, factor: factor * x[0] ** 2, factor=factor),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("data", [None, (np.ones(3), np.zeros(3))], ids=["alone", "with data"])
+def test_the_identity_depends_on_all_that_a_function_reads(kind, data):
+    """A store finds results by it: losses with the factors 1 and 2 have different identities, equal ones the same."""
+
+    def loss(factor):
+        function = KINDS[kind](factor)
+        if data is None:
+            return from_function(value=function, dim=1)
+        return from_function(value=lambda x, a, y: function(x) + a * x[0] + y, dim=1, data=data)
+
+    assert loss(1.0).identity == loss(1.0).identity != loss(2.0).identity
 
 
 @pytest.mark.parametrize(
