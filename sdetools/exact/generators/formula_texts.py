@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 LARGEST_SHOWN = 10**9
@@ -64,8 +65,13 @@ def formulas(terms: Mapping[Any, Any], names: Sequence[str]) -> dict[Any, Any]:
     return {key: formula(c, names) for key, c in terms.items()}
 
 
+@lru_cache(maxsize=4096)
 def readable(expression: Any) -> Any:
-    """Return an equal SymPy expression in the shorter of two forms, expanded or simplified."""
+    """Return an equal SymPy expression in the shorter of two forms, expanded or simplified.
+
+    SymPy takes up to seconds for it. The expansions of a rule for several equations, or of several atoms, have most of their terms in common, so
+    the last ones are kept.
+    """
     import sympy
 
     expanded = sympy.expand(decimal(expression, LONGEST_NUMBER, 17))
