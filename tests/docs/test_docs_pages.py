@@ -23,7 +23,7 @@ DOCS = TOP / "docs"
 sys.path.insert(0, str(DOCS / "tools"))
 from execute import PageError, blocks_of, execute, rendered  # noqa: E402
 
-PAGES = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+PAGES = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md") if page.name != "paper.md")  # a paper of its own
 EXECUTED = [page for page in PAGES if any(b.kind != "text" for b in blocks_of((DOCS / page).read_text(encoding="utf-8")))]
 TUTORIALS = ("verify", "order", "loss-and-noise", "optimiser", "sde", "manifold", "momentum", "drop", "cluster")
 CACHE = Path(os.environ.get("SDETOOLS_DOCS_CACHE") or TOP / ".cache" / "docs")
@@ -192,6 +192,16 @@ def test_theory_names_functions_and_claims_that_exist():
         text = _text(f"theory/{page}.md")
         assert text.count("- Source:") == text.count("- Function:") == text.count("- Claim:") >= 5
         assert "](claims.md#" in text and "][sdetools." in text
+
+
+def test_the_paper_cites_what_its_bibliography_has_and_has_the_length_of_one():
+    """Every source is cited, every citation has its source, and every name in code is public."""
+    head, text = _text("paper.md").split("---\n", 2)[1:]
+    cited = set(re.findall(r"@([a-z]+\d{4})", text))
+    assert cited == set(re.findall(r"^@\w+\{(\w+),", _text("paper.bib"), re.MULTILINE)) and len(cited) > 8
+    assert "bibliography: paper.bib" in head and 500 < len(text.split()) < 1750
+    names = set(re.findall(r"`([A-Za-z_]+)`", text)) - {"sdetools"}
+    assert names and names <= set(st.__all__)
 
 
 def test_the_citation_has_the_version_and_the_licence():
