@@ -226,7 +226,7 @@ class SignAndGradient(st.Dynamics):
 REFUSED = {
     "another law": (
         lambda: generator_gap(st.SignSGD(OTHER, PLAN), st.LimitSDE(OTHER, PLAN)),
-        "single coordinate .* normal noise",
+        "centred-exponential noise jumps.*has a kink.*st.exact.sign_chain",
     ),
     "correlated": (lambda: generator_gap(st.SignSGD(TWO, PLAN), st.LimitSDE(TWO, PLAN)), "independent of all others"),
     "shared": (lambda: step_generator(SignAndGradient(ORACLE, PLAN)), "independent of all others"),

@@ -147,9 +147,10 @@ def _root(step: OneStep, home: DifferentialRing, covariance: Any, tau: Any, weak
     for i, one in enumerate(change):
         for j, p in one.terms.items():
             if j < 2 * weak_order:
-                for k, z in enumerate(home.z):
-                    if moments[k](2) == home.one and not moments[k](1):
-                        root[i, k] += readable(home.expression(home.linear_part(p, k))) * tau ** sympy.Rational(j - 1, 2)
+                for k in range(q):
+                    part = home.linear_part(p, k)
+                    if part and moments[k](2) == home.one and not moments[k](1):
+                        root[i, k] += readable(home.expression(part)) * tau ** sympy.Rational(j - 1, 2)
     size = max(
         (abs(float(sympy.N(c))) for e in covariance for t in sympy.Add.make_args(sympy.expand(e)) for c in [t.as_coeff_Mul()[0]]),
         default=1.0,

@@ -18,7 +18,7 @@ LARGEST_DENOMINATOR = 10**6
 CLOSE = 1e-14
 LARGEST_OF_PI = 1000
 """Numbers are taken for a power of pi times the root of a fraction, such as 1 / sqrt(2 pi), if the fraction has a denominator up to this size."""
-POWERS_OF_PI = (Fraction(-1, 2), Fraction(1), Fraction(1, 2), Fraction(-1))
+POWERS_OF_PI = tuple(Fraction(k, 2) for k in (-1, 2, 1, -2, 3, -3, 4, -4))
 ROUNDING = 1e-11
 """Rounding error of a coefficient, relative to those that cancel, if the numbers are floats."""
 DIGITS = 40
@@ -86,18 +86,17 @@ class DifferentialRing:
         value = float(value)
         if value != value or value in (float("inf"), -float("inf")):
             raise NotExpandable(f"an expansion must have finite numbers; got {value!r}.")
-        near = _near(value)
-        if near is not None:
-            return self._fraction(near)
-        square = _near(value * value)
-        if square is not None:
-            root = self.function("power", self._fraction(square), Fraction(1, 2))
-            return root if value > 0 else -root
-        for exponent in POWERS_OF_PI:
-            square = _near((value * math.pi ** -float(exponent)) ** 2, LARGEST_OF_PI)
-            if square is not None:
-                root = self.function("power", self._fraction(square), Fraction(1, 2)) * self.power_of_pi(exponent)
-                return root if value > 0 else -root
+        # small denominators first: by chance the square of 2^(1/2) pi^(3/2) is near a fraction with one below 10^6
+        for largest in (LARGEST_OF_PI, LARGEST_DENOMINATOR):
+            near = _near(value, largest)
+            if near is not None:
+                return self._fraction(near)
+            for exponent in (Fraction(0), *POWERS_OF_PI) if largest == LARGEST_OF_PI else (Fraction(0),):
+                square = _near((value * math.pi ** -float(exponent)) ** 2, largest)
+                if square is not None:
+                    root = self.function("power", self._fraction(square), Fraction(1, 2))
+                    root = root * self.power_of_pi(exponent) if exponent else root
+                    return root if value > 0 else -root
         self.exact = False
         return self._fraction(Fraction(value))
 

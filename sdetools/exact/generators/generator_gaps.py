@@ -59,8 +59,9 @@ def generator_gap(
     `st.HamiltonianSDE` the momentum of `st.SGDM` is in terms of V, and the order is (alpha - 1)/(alpha + 1).
 
     Drift, diffusion, loss and noise must be formulas (expressions, or functions that can be traced) without kinks, and the step a
-    polynomial in its draws at every power of the root of tau, or in signs and clippings of single coordinates of a gradient with normal
-    noise, as in `st.SignSGD`. Noise that samples data counts as Gaussian up to its second moments.
+    polynomial in its draws at every power of the root of tau, or in signs and clippings of single coordinates of a gradient, as in `st.SignSGD`,
+    whose noise is normal, Student's (of an integer number of degrees), Cauchy's or a mixture (`exact.generators.noisy_laws`). Noise that samples
+    data counts as Gaussian up to its second moments.
 
     Args:
         rule: An optimiser with constant coefficients, an integrator, or a function of eta that returns an optimiser.

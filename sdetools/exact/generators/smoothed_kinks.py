@@ -6,8 +6,9 @@ For g ~ N(m, v) in one coordinate, with Phi and phi the normal distribution func
     E clip(g)^k       = low^k Phi(a) + high^k (1 - Phi(b)) + I_k,        clip(g) = min(max(g, low), high)
     I_0 = Phi(b) - Phi(a),        I_k = m I_(k-1) + (k-1) v I_(k-2) - s (high^(k-1) phi(b) - low^(k-1) phi(a)).
 
-So an expansion takes sign(g) or clip(g) itself for a draw, whose moments depend on the state. They must be normal and independent of all other draws of the
-step. The error function of an SDE's drift, and a maximum with 0 under a root, are recognised in the graph of operations.
+So an expansion takes sign(g) or clip(g) itself for a draw, whose moments depend on the state. Its noise must be independent of all other draws of the
+step; besides the normal law `exact.generators.noisy_laws` has Student's, Cauchy's, and mixtures. The error function of an SDE's drift, and a maximum with 0
+under a root, are recognised in the graph of operations.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ from typing import Any
 import numpy as np
 
 from sdetools.exact.generators.differential_ring import DifferentialRing, NotExpandable
+from sdetools.exact.generators.noisy_laws import INDEPENDENT, NoisyNumber, noisy_number, student_moment
 from sdetools.exact.generators.power_series import Series
 from sdetools.graph.error_function import erf
 from sdetools.graph.value import Value, is_number, order
-
-INDEPENDENT = "a sign or a clipping must be of a single coordinate of the gradient, with normal noise that is independent of all others in the step"
 
 
 @dataclass(frozen=True)
@@ -128,21 +128,6 @@ def guards(outputs: Sequence[Value]) -> dict[Value, Value]:
     return out
 
 
-def normal_law(home: DifferentialRing, p: Any, gaussian: Sequence[bool]) -> tuple[Any, Any, frozenset[int]]:
-    """Return the mean and variance of a polynomial that is affine in normal draws, and the numbers of the draws in it.
-
-    Raises:
-        NotExpandable: If it is not affine in them, or contains other draws or none.
-    """
-    slopes = {k: home.linear_part(p, k) for k in range(len(home.z))}
-    slopes = {k: c for k, c in slopes.items() if c}
-    mean = home.mean(p, [lambda k: home.zero] * len(home.z))
-    rest = p - mean - sum((c * home.z[k] for k, c in slopes.items()), home.zero)
-    if rest or not slopes or not all(k < len(gaussian) and gaussian[k] for k in slopes):
-        raise NotExpandable(f"{INDEPENDENT}.")
-    return mean, sum((c * c for c in slopes.values()), home.zero), frozenset(slopes)
-
-
 def kink_moment(home: DifferentialRing, mean: Any, variance: Any, bounds: tuple[float, ...]) -> Callable[[int], Any]:
     """Return the function of k >= 1 that gives the k-th moment of sign(g) (without bounds) or clip(g), a polynomial, for g ~ N(mean, variance).
 
@@ -183,6 +168,15 @@ def kink_moment(home: DifferentialRing, mean: Any, variance: Any, bounds: tuple[
     return moment
 
 
+def mixture_moment(home: DifferentialRing, law: Sequence[NoisyNumber], bounds: tuple[float, ...]) -> Callable[[int], Any]:
+    """Return the function of k >= 1 that gives the k-th moment of sign(g) (without bounds) or clip(g) for g of a mixture, a polynomial."""
+    parts = [
+        (one.weight, student_moment(home, one, bounds) if one.degrees else kink_moment(home, one.mean, one.square, bounds))
+        for one in law
+    ]
+    return lambda k: sum((home.number(weight) * moment(k) for weight, moment in parts), home.zero)
+
+
 def check_unshared(home: DifferentialRing, change: Sequence[Any], used: frozenset[int]) -> None:
     """Raise NotExpandable if a series of the change of a state contains one of the draws `used`, which are inside a sign or a clipping."""
     first = len(home.x)
@@ -202,9 +196,10 @@ def smoothed(
         laws: The laws of the draws of the step's noise, pairs of a name and its numbers.
 
     Raises:
-        NotExpandable: If an argument depends on the size of the step, or is not normal, or two have a draw in common.
+        NotExpandable: If an argument depends on the size of the step, or its law is not known, or two have a draw in common.
     """
-    gaussian, known, used = [name == "gaussian" for name, _ in laws], {}, frozenset[int]()
+    known: dict[Any, Any] = {}
+    used = frozenset[int]()
     values: list[np.ndarray] = []
     moments: list[Callable[[int], Any]] = []
     for kink, row in zip(found, rows, strict=True):
@@ -216,12 +211,12 @@ def smoothed(
                 )
             p = one.terms.get(0, home.zero)
             if (p, kink.bounds) not in known:
-                mean, variance, own = normal_law(home, p, gaussian)
+                law, own = noisy_number(home, p, laws)
                 if used & own:
                     raise NotExpandable(f"{INDEPENDENT}.")
                 used |= own
-                known[p, kink.bounds] = home.z[len(gaussian) + len(moments)]
-                moments.append(kink_moment(home, mean, variance, kink.bounds))
+                known[p, kink.bounds] = home.z[len(laws) + len(moments)]
+                moments.append(mixture_moment(home, law, kink.bounds))
             out[at] = Series(home, {0: known[p, kink.bounds]})
         values.append(out)
     return Smoothed(values, moments, used)
