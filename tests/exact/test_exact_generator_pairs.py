@@ -235,7 +235,10 @@ REFUSED = {
         "function sign has a kink",
     ),
     "large noise": (lambda: generator_gap(*PAIRS["SignSDE, order 1"][:2], sigma_power=-0.5), "constant scale, sigma_power=0"),
-    "by norm": (lambda: step_generator(st.ClippedSGD(ORACLE, PLAN, norm=1.0)), "maximum has a kink"),
+    "by norm": (
+        lambda: step_generator(st.ClippedSGD(TWO, PLAN, norm=1.0)),
+        "clipped by its norm, must have normal noise of constant, equal",
+    ),
     "slow": (
         lambda: generator_gap(
             st.SGD(ORACLE, PLAN), st.SlowSDE(st.NoisyOracle(st.losses.hyperbola(), st.noise.gaussian(2)), PLAN)

@@ -27,11 +27,20 @@ def _by_value(state: State, oracle: Oracle, eta: Any, limit: Any) -> State:
     return (x - eta * np.minimum(np.maximum(oracle(x), -limit), limit),)
 
 
+def clipped_by_norm(g: Any, limit: Any) -> Any:
+    """Return g min(1, limit / |g|_2), with the norm over all coordinates, for a vector `(dim,)`, vectors `(dim, paths)`, or a traced value.
+
+    Example:
+        >>> clipped_by_norm(np.array([[3.0, 0.3], [4.0, 0.4]]), 1.0).tolist()
+        [[0.6, 0.3], [0.8, 0.4]]
+    """
+    return g / np.maximum(np.sqrt((g * g).sum(axis=0)) / limit, 1.0)
+
+
 def _by_norm(state: State, oracle: Oracle, eta: Any, limit: Any) -> State:
     """Return the state after a step with the gradient scaled to a norm of at most `limit`."""
     (x,) = state
-    g = oracle(x)
-    return (x - eta * (g / np.maximum(np.sqrt((g * g).sum(axis=0)) / limit, 1.0)),)
+    return (x - eta * clipped_by_norm(oracle(x), limit),)
 
 
 class ClippedSGD(WithoutGain):

@@ -13,6 +13,7 @@ from sdetools.exact.generators.differential_ring import ROUNDING, DifferentialRi
 from sdetools.exact.generators.formula_texts import readable, shown
 from sdetools.exact.generators.generator_result import Index
 from sdetools.exact.generators.one_step import OneStep
+from sdetools.exact.generators.radial_means import radial_mean
 
 LONGEST_TEXT = 9_000
 """Largest number of characters of an entry of drift or diffusion."""
@@ -122,6 +123,11 @@ def derived_sde(
                 i, j = at
                 covariance[i, j] += scale * c * (2 if i == j else 1)
                 covariance[j, i] = covariance[i, j]
+    if any(e.has(radial_mean()) for e in (*drift, *covariance)):
+        raise NotExpandable(
+            f"the modified equation must be a formula that can be simulated; that of {rule.name} in {n} coordinates contains means over directions (1F1 or "
+            "incomplete gamma functions), which expressions do not have. st.exact.step_generator has its drift and covariance."
+        )
     root = _root(step, home, covariance, tau, weak_order) if any(covariance) else sympy.zeros(n, 0)
     plain = {tau: sympy.Symbol(name, real=True)}
     rows = [[readable(e).xreplace(plain) for e in root.row(i)] for i in range(n)]

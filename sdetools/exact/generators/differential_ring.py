@@ -56,6 +56,7 @@ class DifferentialRing:
         unit: The power of r that is the time of a step, 2 unless it is set.
         exact: Whether all numbers so far were fractions or roots of fractions; other numbers have the rounding errors of floats.
         own_moments: The moments of the last draws, which depend on the coordinates: functions of the order that return polynomials.
+        joint: Pairs of the numbers of draws that are not independent, and a function of their powers that returns the moment, a polynomial.
     """
 
     def __init__(self, coordinates: Sequence[Any], draws: int, atoms: int = 12, largest: int = 12) -> None:
@@ -71,10 +72,11 @@ class DifferentialRing:
         self._first_draw, self._first_atom = n, n + draws
         self.zero, self.one, self.largest, self.exact, self.unit = self.ring.zero, self.ring.one, largest, True, 2
         self.own_moments: list[Callable[[int], Any]] = []
+        self.joint: list[tuple[tuple[int, ...], Callable[[tuple[int, ...]], Any]]] = []
         self._atoms: dict[Any, Any] = {}
         self._symbols: list[Any] = []
         self._roots: dict[int, Any] = {}
-        self._made: list[tuple[str, Any, Fraction | None]] = []
+        self._made: list[tuple[str, Any, Any]] = []
         self._slopes: dict[int, list[Any]] = {}
 
     # ---- numbers and functions
@@ -108,7 +110,7 @@ class DifferentialRing:
         power = sympy.pi ** sympy.Rational(exponent.numerator, exponent.denominator)
         return self._atoms[key] if key in self._atoms else self._atom(key, power)
 
-    def _atom(self, key: tuple[str, Any, Fraction | None], symbol: Any) -> Any:
+    def _atom(self, key: tuple[str, Any, Any], symbol: Any) -> Any:
         """Return a new atom of a value, which is known by (function, argument, exponent) from now on."""
         if not self._free:
             raise TooFewAtoms
@@ -165,6 +167,13 @@ class DifferentialRing:
         self._atoms[key] = found
         return found
 
+    def radial(self, k: int, n: int, c: Any, rho: Any) -> Any:
+        """Return the atom R_kn(c, rho) of `radial_means` at the polynomial `rho` of the coordinates, for a number c of SymPy."""
+        from sdetools.exact.generators.radial_means import radial_mean
+
+        key = "radial", rho, (k, n, c)
+        return self._atoms[key] if key in self._atoms else self._atom(key, radial_mean()(k, n, c, self.expression(rho)))
+
     def reduced(self, p: Any) -> Any:
         """Return a polynomial with the squares of roots replaced by their arguments."""
         for k, square in reversed(self._roots.items()):  # the argument of a root may contain earlier ones
@@ -177,8 +186,16 @@ class DifferentialRing:
                 p = out
         return p
 
-    def taylor(self, kind: str, c: Any, order: int, exponent: Fraction | None = None) -> list[Any]:
-        """Return f(c), f'(c), f''(c) / 2!, ... up to `order` as polynomials; arguments as in `function`."""
+    def taylor(self, kind: str, c: Any, order: int, exponent: Any = None) -> list[Any]:
+        """Return f(c), f'(c), f''(c) / 2!, ... up to `order` as polynomials; arguments as in `function`, or "radial" with (k, n, limit)."""
+        if kind == "radial":  # d R_kn / d rho = R_k,n+2 - R_kn
+            power, n, limit = exponent
+            row = [self.radial(power, n + 2 * i, limit, c) for i in range(order + 1)]
+            return [
+                sum(((-1) ** (j - i) * math.comb(j, i) * row[i] for i in range(j + 1)), self.zero)
+                * self._fraction(Fraction(1, math.factorial(j)))
+                for j in range(order + 1)
+            ]
         value = self.function(kind, c, exponent)
         if kind == "power":
             assert exponent is not None
@@ -274,6 +291,10 @@ class DifferentialRing:
         out = self.zero
         for powers, coefficient in self.by_powers(p, self._first_draw, self._first_atom).items():
             factor = self.one
+            for draws, together in self.joint:
+                if any(powers[i] for i in draws):
+                    factor = factor * together(tuple(powers[i] for i in draws))
+                    powers = tuple(0 if i in draws else k for i, k in enumerate(powers))
             for moment, k in zip(moments, powers, strict=True):
                 factor = factor * moment(k) if k else factor
                 if not factor:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.exact.generators.operators import Index
+from sdetools.exact.generators.radial_means import NAME, numeric_radial_mean
 
 TOLERANCE = 1e-11
 """Relative and absolute tolerance of the solution of the ordinary differential equations."""
@@ -48,15 +49,16 @@ def flow_constant(
     from scipy.integrate import solve_ivp
     from sympy import lambdify
 
+    modules: list[Any] = [{NAME: numeric_radial_mean}, "numpy"]
     n, most = len(symbols), max(sum(b) for b in (*leading, *terminal))
     basis = [b for b in product(range(most + 1), repeat=n) if 0 < sum(b) <= most]
     place = {b: k for k, b in enumerate(basis)}
     drift = {next(i for i, k in enumerate(b) if k): c for b, c in limit.items()}
     terms = [(place[b], place[e], f, i) for b in basis for e, f, i in _terms(b, n) if i in drift]
-    slopes = lambdify(symbols, [f * _along(drift[i], symbols, _minus(basis[b], basis[e], i)) for b, e, f, i in terms], "numpy")
+    slopes = lambdify(symbols, [f * _along(drift[i], symbols, _minus(basis[b], basis[e], i)) for b, e, f, i in terms], modules)
     rows, columns = np.array([b for b, *_ in terms]), np.array([e for _, e, *_ in terms])
-    velocity = lambdify(symbols, [drift.get(i, 0) for i in range(n)], "numpy")
-    errors = lambdify(symbols, [leading.get(b, 0) for b in basis], "numpy")
+    velocity = lambdify(symbols, [drift.get(i, 0) for i in range(n)], modules)
+    errors = lambdify(symbols, [leading.get(b, 0) for b in basis], modules)
     options = dict(method="DOP853", rtol=TOLERANCE, atol=TOLERANCE)
     path = solve_ivp(lambda _, x: np.array(velocity(*x), dtype=float), (0, horizon), x0, dense_output=True, **options)
     if not path.success:
@@ -69,10 +71,10 @@ def flow_constant(
         return out
 
     end = path.y[:, -1]
-    last = lambdify(symbols, [_along(h, symbols, b) for b in basis], "numpy")
+    last = lambdify(symbols, [_along(h, symbols, b) for b in basis], modules)
     start = np.append(np.array(last(*end), dtype=float), 0.0)
     total = solve_ivp(backward, (0, horizon), start, **options).y[-1, -1]
-    final = lambdify(symbols, sum((c * _along(h, symbols, b) for b, c in terminal.items()), 0), "numpy")
+    final = lambdify(symbols, sum((c * _along(h, symbols, b) for b, c in terminal.items()), 0), modules)
     return float(total + final(*end))
 
 

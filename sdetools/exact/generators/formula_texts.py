@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from sdetools.exact.generators.radial_means import radial_mean, without_radial
+
 LARGEST_SHOWN = 10**9
 """A fraction with a larger denominator is shown as a decimal number."""
 LONGEST_NUMBER = 10**14
@@ -47,9 +49,15 @@ def formula(text: Any, names: Sequence[str]) -> Any:
     """
     if not isinstance(text, str):
         return text
-    from sdetools.losses.parser import Domain, parse
+    from sdetools.losses.parser import Domain, parse, symbol
 
-    found = parse(text, names)
+    text, radial = without_radial(text)
+    found = parse(text, [*names, *radial])
+    # arguments contain names made before them: innermost first
+    known: dict[Any, Any] = {}
+    for name, arguments in radial.items():
+        known[symbol(name)] = radial_mean()(*(parse(one, [*names, *radial]).xreplace(known) for one in arguments))
+    found = found.xreplace(known)
     found = found.xreplace({d: 0 for d in found.atoms(Domain)})  # the terms by which an expression keeps the domain of a root
     # SymPy multiplies out 2 (x + 1), which a result may contain as a product
     return found if formula_text(found) == text else readable(found)

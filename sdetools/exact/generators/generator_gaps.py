@@ -60,8 +60,9 @@ def generator_gap(
 
     Drift, diffusion, loss and noise must be formulas (expressions, or functions that can be traced) without kinks, and the step a
     polynomial in its draws at every power of the root of tau, or in signs and clippings of single coordinates of a gradient, as in `st.SignSGD`,
-    whose noise is normal, Student's (of an integer number of degrees), Cauchy's or a mixture (`exact.generators.noisy_laws`). Noise that samples
-    data counts as Gaussian up to its second moments.
+    whose noise is normal, Student's (of an integer number of degrees), Cauchy's or a mixture (`exact.generators.noisy_laws`), or in a gradient that
+    is normalised or clipped by its norm, under normal noise of equal coordinates (`exact.generators.radial_laws`). Noise that samples data counts as
+    Gaussian up to its second moments.
 
     Args:
         rule: An optimiser with constant coefficients, an integrator, or a function of eta that returns an optimiser.

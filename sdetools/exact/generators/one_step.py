@@ -116,7 +116,7 @@ class OneStep:
     def moved(self, home: DifferentialRing, state: Sequence[Sequence[Series]]) -> list[np.ndarray]:
         """Return the parts of the state after one step, arrays of series, from those before it; the draws are those of the ring."""
         outputs, given, z = self._graph(home, state)
-        home.own_moments = []
+        home.own_moments, home.joint = [], []
         found = kinks(outputs, z)
         if not found:
             return evaluated(outputs, given, home)
@@ -125,7 +125,7 @@ class OneStep:
         outputs = replaced(outputs, {v: v for v in given} | dict(zip((one.node for one in found), fresh, strict=True)))
         after = evaluated(outputs, given | {v: own[..., None] for v, own in zip(fresh, made.values, strict=True)}, home)
         check_unshared(home, [e for part in after for e in part], made.used)
-        home.own_moments = made.moments
+        home.own_moments, home.joint = made.moments, made.joint
         return after
 
     def _graph(

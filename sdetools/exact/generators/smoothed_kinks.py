@@ -16,13 +16,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from sdetools.dynamics.rules.clipping import clipped_by_norm
+from sdetools.dynamics.rules.without_gain import direction
 from sdetools.exact.generators.differential_ring import DifferentialRing, NotExpandable
 from sdetools.exact.generators.noisy_laws import INDEPENDENT, NoisyNumber, noisy_number, student_moment
 from sdetools.exact.generators.power_series import Series
+from sdetools.exact.generators.radial_laws import ISOTROPIC, isotropic_law, radial_moment
 from sdetools.graph.error_function import erf
 from sdetools.graph.value import Value, is_number, order
 
@@ -35,11 +39,13 @@ class Kink:
         node: Its value.
         inner: What the sign or clipping is of.
         bounds: The bounds of the clipping, finite; empty for a sign.
+        norm: The largest norm of a vector that is clipped as a whole, 0 for one that is normalised; None for signs and clipping by value.
     """
 
     node: Value
     inner: Value
     bounds: tuple[float, ...] = ()
+    norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,13 @@ class Smoothed:
         values: Their series, each a draw of the ring, arrays.
         moments: The moments of these draws, functions of the order that return polynomials in the coordinates.
         used: The draws of the noise in their arguments.
+        joint: The draws of vectors of a given norm, which are not independent, with their joint moments; see `DifferentialRing.joint`.
     """
 
     values: list[np.ndarray]
     moments: list[Callable[[int], Any]]
     used: frozenset[int]
+    joint: list[tuple[tuple[int, ...], Callable[[tuple[int, ...]], Any]]]
 
 
 def kinks(outputs: Sequence[Value], noisy: Value) -> list[Kink]:
@@ -69,12 +77,33 @@ def kinks(outputs: Sequence[Value], noisy: Value) -> list[Kink]:
     for node in reversed(nodes):
         if node.op != "map" or node.key in inside or node.key not in depends:
             continue
-        if node.name == "sign":
+        if (whole := _by_norm(node)) is not None:
+            found.append(whole)
+        elif node.name == "sign":
             found.append(Kink(node, node.args[0]))
         elif (one := _clipping(node)) is not None:
             found.append(one[0])
             inside.add(one[1])
     return found
+
+
+def _by_norm(node: Value) -> Kink | None:
+    """Return the vector g/|g| or g min(1, C/|g|) that a node is, in one coordinate a sign or a clipping by value; None for others."""
+    if node.name != "divide" or len(node.shape) != 1 or node.args[0].shape != node.shape:
+        return None
+    g, size = node.args
+    limit = None
+    if direction(g) is node:
+        limit = 0.0
+    elif size.op == "map" and size.name == "maximum":
+        by, own = size.args[0], 1.0  # |g| over C, which the graph writes as a product where it is exact, and leaves out if C = 1
+        if by.op == "map" and by.name in ("divide", "multiply") and by.args[1].op == "const" and by.args[1].size == 1:
+            own = float(by.args[1].extra.flat[0]) ** (1 if by.name == "divide" else -1)
+        if clipped_by_norm(g, own) is node:
+            limit = own
+    if limit is None:
+        return None
+    return Kink(node, g, norm=limit) if node.size > 1 else Kink(node, g, (-limit, limit) if limit else ())
 
 
 def _clipping(node: Value) -> tuple[Kink, Any] | None:
@@ -202,13 +231,29 @@ def smoothed(
     used = frozenset[int]()
     values: list[np.ndarray] = []
     moments: list[Callable[[int], Any]] = []
+    joint: list[tuple[tuple[int, ...], Callable[[tuple[int, ...]], Any]]] = []
     for kink, row in zip(found, rows, strict=True):
+        if any(set(one.terms) - {0} for one in row.ravel()):
+            raise NotExpandable(
+                "what a sign or a clipping is of must not depend on the size of the step: gradient and noise of constant scale, sigma_power=0."
+            )
         out = np.empty(row.shape, dtype=object)
+        if kink.norm is not None:
+            means, square, own = isotropic_law(
+                home, [one.terms.get(0, home.zero) for one in row], [name == "gaussian" for name, _ in laws]
+            )
+            if used & own:
+                raise NotExpandable(f"{ISOTROPIC}.")
+            used |= own
+            draws = tuple(len(laws) + len(moments) + i for i in range(len(row)))
+            together = radial_moment(home, means, square, kink.norm)
+            joint.append((draws, together))
+            for i, k in enumerate(draws):
+                moments.append(partial(_single, together, i, len(row)))
+                out[i] = Series(home, {0: home.z[k]})
+            values.append(out)
+            continue
         for at, one in np.ndenumerate(row):
-            if set(one.terms) - {0}:
-                raise NotExpandable(
-                    "what a sign or a clipping is of must not depend on the size of the step: gradient and noise of constant scale, sigma_power=0."
-                )
             p = one.terms.get(0, home.zero)
             if (p, kink.bounds) not in known:
                 law, own = noisy_number(home, p, laws)
@@ -219,4 +264,9 @@ def smoothed(
                 moments.append(mixture_moment(home, law, kink.bounds))
             out[at] = Series(home, {0: known[p, kink.bounds]})
         values.append(out)
-    return Smoothed(values, moments, used)
+    return Smoothed(values, moments, used, joint)
+
+
+def _single(together: Callable[[tuple[int, ...]], Any], i: int, size: int, k: int) -> Any:
+    """Return the k-th moment of entry i of a vector from its joint moments."""
+    return together(tuple(k if j == i else 0 for j in range(size)))
