@@ -59,7 +59,7 @@ class ModeSteps:
         return self.A[kind] + np.asarray(lam)[..., None, None] * slope
 
 
-def mode_steps(dynamics: Any, steps: int, chains: bool = False) -> ModeSteps:
+def mode_steps(dynamics: Any, steps: int) -> ModeSteps:
     """Return the matrices of steps 0, ..., `steps` - 1 of a linear rule in one coordinate.
 
     The rule is called with the coefficients of many steps at once, and checked against single calls; a rule that cannot take arrays as
@@ -68,11 +68,9 @@ def mode_steps(dynamics: Any, steps: int, chains: bool = False) -> ModeSteps:
     Args:
         dynamics: The dynamics, such as `st.SGDM(oracle, plan)`.
         steps: The number of steps, at least 1.
-        chains: Whether the point of a gradient may depend on another gradient of the step.
 
     Raises:
-        ValueError: If the rule is not linear, mixes coordinates or treats them differently, has constants or extra draws, or evaluates a
-            gradient at a point that depends on another gradient of the step and `chains` is False.
+        ValueError: If the rule is not linear, mixes coordinates or treats them differently, or has constants or extra draws.
     """
     check_linear(dynamics, "the exact risk", one_draw=False)
     rows = np.asarray(dynamics.coefficient_values(steps), dtype=float).reshape(steps, -1)
@@ -85,7 +83,7 @@ def mode_steps(dynamics: Any, steps: int, chains: bool = False) -> ModeSteps:
     _check_coordinatewise(dynamics, n, rows[0])
     checked = np.unique(np.linspace(0, len(rows) - 1, 5).astype(int))
     copies = open_step(dynamics.rule, [1] * n, 1, rows[0]).copies
-    single = [_single(dynamics.rule, n, rows[k], chains) for k in checked]
+    single = [_single(dynamics.rule, n, rows[k]) for k in checked]
     try:
         tables = [
             _together(dynamics.rule, n, single[0][1].shape[0], part) for part in np.array_split(rows, -(-len(rows) // _BLOCK))
@@ -99,7 +97,7 @@ def mode_steps(dynamics: Any, steps: int, chains: bool = False) -> ModeSteps:
             return _made(made, index, copies)
     except Exception:  # the rule is written for numbers as coefficients, as math.sqrt(eta) is
         pass
-    made = [np.stack(parts) for parts in zip(*(_single(dynamics.rule, n, row, chains) for row in rows), strict=True)]
+    made = [np.stack(parts) for parts in zip(*(_single(dynamics.rule, n, row) for row in rows), strict=True)]
     return _made(made, index, copies)
 
 
@@ -109,19 +107,13 @@ def _made(parts: list[np.ndarray], index: np.ndarray, copies: tuple[int, ...]) -
     return ModeSteps(A, G, U, K, np.ascontiguousarray(index, dtype=np.int64), np.array(copies, dtype=np.int64))
 
 
-def _single(rule: Any, n: int, row: np.ndarray, chains: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _single(rule: Any, n: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return A, G, U and K of one step."""
     step = open_step(rule, [1] * n, 1, row)
     if step.constant.any() or any(d.any() for d, _, _ in step.points):
         raise ValueError(
             "the exact risk must have a rule without constants, in coordinates whose origin is the minimiser; "
             "got one that moves the point 0 without a gradient. Measure x from the minimiser."
-        )
-    if not chains and any(K.any() for _, _, earlier in step.points for K in earlier):
-        raise ValueError(
-            "rate, edge and stationary risk must be of a rule with gradients at points that do not depend on another gradient of the same step, "
-            "because they solve one equation for each mode; got a rule that evaluates a gradient there. Its risk after any number of steps is "
-            "st.exact.risk."
         )
     empty, calls = np.zeros((0, n)), len(step.points)
     K = np.zeros((calls, calls))

@@ -71,7 +71,7 @@ def risk(
     steps = _check.count("steps", steps, least=0)
     kept = recorded(record, steps)
     total = int(kept[-1])
-    made = mode_steps(dynamics, max(total, 1), chains=True)
+    made = mode_steps(dynamics, max(total, 1))
     nodes = _nodes(nodes, len(problem.lam), moments, made.chained)
     start = problem.lam * start_moments(dynamics, x0)
     bound = estimate = 0.0

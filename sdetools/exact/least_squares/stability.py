@@ -6,21 +6,25 @@ At constant coefficients the second moments move by z_i <- E(lam_i) z_i + lam_i^
 
 which maps levels to levels, the run is stable in mean square if and only if all E(lam_i) and K(1) have a spectral radius below 1. The
 stationary levels solve level = s^2 + K(1) level. The rate is the largest z at which K(z) has the spectral radius 1 (the secular
-equation), or the largest eigenvalue of an E(lam_i) if that is larger. All maps preserve the order of covariances, so both are positive.
+equation), or the largest eigenvalue of an E(lam_i) if that is larger. All maps preserve the order of covariances, so both are positive. For rules whose
+gradients form chains see `exact.least_squares.chained_stability`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from sdetools import _check
 from sdetools.dynamics.arguments import check_dynamics
-from sdetools.exact.least_squares.mode_problem import mode_problem
+from sdetools.exact.least_squares.chained_rows import ChainedMoments
+from sdetools.exact.least_squares.chained_stability import chained_rate, chained_stationary_risk
+from sdetools.exact.least_squares.mode_problem import ModeProblem, mode_problem
 from sdetools.exact.least_squares.mode_steps import ModeSteps, mode_steps
 from sdetools.exact.least_squares.moment_maps import MomentMap, moment_map
 from sdetools.noise.oracle import NoisyOracle
@@ -103,13 +107,7 @@ def stationary_risk(dynamics: Any) -> float:
         >>> round(stationary_risk(st.SGD(oracle, st.schedules.constant(0.2))), 6)
         0.000875
     """
-    problem, maps, lam = _final(dynamics)
-    if not is_stable(maps, lam):
-        return np.inf
-    J = len(maps.N)
-    level = np.linalg.solve(np.eye(J * J) - level_gain(maps, lam), np.full(J * J, problem.label_variance))
-    z = np.linalg.solve(np.eye(len(maps.position)) - maps.at(lam), level @ maps.N.reshape(J * J, -1))
-    return float(((lam * lam)[:, None] * z).sum(axis=0) @ maps.position / 2)
+    return _final(dynamics).risk
 
 
 def rate(dynamics: Any) -> float:
@@ -129,8 +127,7 @@ def rate(dynamics: Any) -> float:
         >>> rate(st.SGD(oracle, st.schedules.constant(0.25)))  # (1 - 1/4)^2 + 2 (1/4)^2
         0.6875
     """
-    _, maps, lam = _final(dynamics)
-    return float(f"{exact_rate(maps, lam):.14g}")
+    return float(f"{_final(dynamics).rate:.14g}")
 
 
 def stability_edge(dynamics: Any) -> float:
@@ -153,7 +150,7 @@ def stability_edge(dynamics: Any) -> float:
     if isinstance(dynamics, NoisyOracle):
         raise ValueError(f"`dynamics` must be a rule, such as st.SGD(oracle, plan); got {_check.shown(dynamics)}.")
     if callable(dynamics):
-        stable = lambda c: is_stable(*_final(dynamics(c))[1:])  # noqa: E731
+        stable = lambda c: _final(dynamics(c)).stable  # noqa: E731
     else:
         stable = _scaled(dynamics)
     c = 1.0
@@ -185,7 +182,7 @@ def _scaled(dynamics: Any) -> Callable[[float], bool]:
         )
 
     def stable(c: float) -> bool:
-        return is_stable(*_final(_with_rate(dynamics, names.index(found[0]), c))[1:])
+        return _final(_with_rate(dynamics, names.index(found[0]), c)).stable
 
     return stable
 
@@ -203,8 +200,52 @@ def _with_rate(dynamics: Any, column: int, by: float) -> Any:
     return out
 
 
-def _final(dynamics: Any) -> tuple[Any, MomentMap, np.ndarray]:
-    """Return the problem, the map of the moments in a late step, and the positive eigenvalues."""
+@dataclass(frozen=True)
+class LateStep:
+    """A late step of a rule, and its moments.
+
+    Attributes:
+        problem: The problem with its positive eigenvalues alone.
+        made: The matrices of the step, of one kind.
+    """
+
+    problem: ModeProblem
+    made: ModeSteps
+
+    @cached_property
+    def maps(self) -> MomentMap | ChainedMoments:
+        """The map of the moments in the step."""
+        return ChainedMoments(self.problem, self.made) if self.made.chained else moment_map(self.made, self.problem.factor)
+
+    @property
+    def stable(self) -> bool:
+        """Whether the second moments remain bounded and forget their start."""
+        if isinstance(self.maps, ChainedMoments):
+            with np.errstate(all="ignore"):
+                return chained_rate(self.maps) < 1
+        return is_stable(self.maps, self.problem.lam)
+
+    @property
+    def rate(self) -> float:
+        """The factor per step by which their distance from their limit finally changes."""
+        return chained_rate(self.maps) if isinstance(self.maps, ChainedMoments) else exact_rate(self.maps, self.problem.lam)
+
+    @property
+    def risk(self) -> float:
+        """The excess risk in their limit, infinity without one."""
+        maps, lam = self.maps, self.problem.lam
+        if isinstance(maps, ChainedMoments):
+            return chained_stationary_risk(maps)
+        if not is_stable(maps, lam):
+            return np.inf
+        J = len(maps.N)
+        level = np.linalg.solve(np.eye(J * J) - level_gain(maps, lam), np.full(J * J, self.problem.label_variance))
+        z = np.linalg.solve(np.eye(len(maps.position)) - maps.at(lam), level @ maps.N.reshape(J * J, -1))
+        return float(((lam * lam)[:, None] * z).sum(axis=0) @ maps.position / 2)
+
+
+def _final(dynamics: Any) -> LateStep:
+    """Return a late step of a rule; ValueError if its coefficients keep moving."""
     problem = mode_problem(getattr(dynamics, "oracle", None))  # type: ignore[arg-type]
     length = 2 * len(dynamics.plan.eta_values) + _LATE
     rows = np.asarray(dynamics.coefficient_values(length), dtype=float)
@@ -213,8 +254,7 @@ def _final(dynamics: Any) -> tuple[Any, MomentMap, np.ndarray]:
             f"the coefficients must be constant in the end for a stationary law; those of {dynamics.name} keep moving. "
             "Follow its risk by st.exact.risk."
         )
-    made = mode_steps(dynamics, length)
-    return problem, moment_map(_last(made), problem.factor), problem.lam[problem.lam > 0]
+    return LateStep(replace(problem, lam=problem.lam[problem.lam > 0]), _last(mode_steps(dynamics, length)))
 
 
 def _last(made: ModeSteps) -> ModeSteps:
