@@ -184,11 +184,24 @@ FILTERS = [e for e in optimisers() if e.gain and e.exact and e.name not in ("SGD
 """The linear filters without STORM, whose first step differs, and LocalSGD, which has several draws a step."""
 
 
+class TwoDraws(st.Dynamics):
+    """The mean of two gradients on independent draws."""
+
+    copies = 2
+
+    @staticmethod
+    def rule(state, oracle, eta):
+        (x,) = state
+        return (x - eta * (oracle.independent(0)(x) + oracle.independent(1)(x)) / 2,)
+
+
 def test_several_draws_a_step_are_refused():
+    """But for LocalSGD, which is compared by rounds."""
     oracle, plan = st.NoisyOracle(LOSS, st.noise.gaussian(dim=1)), st.schedules.constant(0.01)
-    for method in (st.LocalSGD(oracle, plan, workers=2), st.LocalSGD(oracle, plan, workers=3, local_steps=1)):
-        with pytest.raises(ValueError, match="must have no draws besides those of one gradient; LocalSGD has"):
-            generator_gap(method, st.LimitSDE(oracle, plan))
+    with pytest.raises(ValueError, match="must have no draws besides those of one gradient; TwoDraws has"):
+        generator_gap(TwoDraws(oracle, plan), st.LimitSDE(oracle, plan))
+    with pytest.raises(ValueError, match="must have no draws besides those of one gradient; LocalSGD has"):
+        step_generator(st.LocalSGD(oracle, plan, workers=2), 1)
 
 
 def filter_pair(entry, eta, oracle):

@@ -20,6 +20,7 @@ from sdetools.dynamics.base import Dynamics
 from sdetools.dynamics.integrators.base import Integrator
 from sdetools.dynamics.rules.optimisers import SGD, SGDM
 from sdetools.dynamics.rules.second_moment import SecondMoment
+from sdetools.dynamics.rules.several_gradients import LocalSGD
 from sdetools.dynamics.sdes.adaptive_limits import RMSPropSDE
 from sdetools.dynamics.sdes.limits import HamiltonianSDE
 from sdetools.dynamics.sdes.sde import SDE
@@ -31,6 +32,7 @@ from sdetools.exact.generators.generator_result import GeneratorGap
 from sdetools.exact.generators.one_step import MOST_COORDINATES, OneStep, expansion, generator, idle_parts
 from sdetools.exact.generators.operators import Operator
 from sdetools.exact.generators.scaled_numbers import ETAS, Number, ScaledNumbers, by_class, by_rates, constant_row, of_equation
+from sdetools.exact.generators.worker_rounds import WorkerRound, worker_of
 from sdetools.exact.linear import open_step
 from sdetools.schedules import from_arrays
 
@@ -55,8 +57,9 @@ def generator_gap(
     the equation has the position alone, beta is constant: the rule must be a linear filter of the gradients whose buffers start at 0, and
     the motion of its position after the first few steps is compared (`exact.generators.fast_buffers`), up to order 1. Any other scaling is given by
     two functions of eta, `rule` and `sde`, whose numbers are sums of at most two powers of eta, such as 1 - beta = eta^(1/2). Parts of a
-    state that no step reads are left out, and the second moment v of `st.RMSProp` and `st.Adam` is v / sigma^2 where sigma grows. For
-    `st.HamiltonianSDE` the momentum of `st.SGDM` is in terms of V, and the order is (alpha - 1)/(alpha + 1).
+    state that no step reads are left out. `st.LocalSGD` is compared by rounds, at whose ends its workers meet, with an SDE of its position, such as
+    `st.LimitSDE` of SGD with sigma / K^(1/2); the leading error is that of a round over the number of its steps. The second moment v of
+    `st.RMSProp` and `st.Adam` is v / sigma^2 where sigma grows. For `st.HamiltonianSDE` the momentum of `st.SGDM` is in terms of V, and the order is (alpha - 1)/(alpha + 1).
 
     Drift, diffusion, loss and noise must be formulas (expressions, or functions that can be traced) without kinks, and the step a
     polynomial in its draws at every power of the root of tau, or in signs and clippings of single coordinates of a gradient, as in `st.SignSGD`,
@@ -117,6 +120,8 @@ class ExpandedPair:
         filter: Whether the SDE has the position alone and the rule buffers besides.
         finer: For functions of eta, the numbers in another root r of the step's time tau = r^unit, as a function of `unit`.
         unit: The power of r that is the time of a step.
+        rounds: The number of steps of the rule that `step` is.
+        title: The name of the rule, where it is not that of `step`.
     """
 
     step: OneStep
@@ -125,6 +130,8 @@ class ExpandedPair:
     filter: bool
     finer: Callable[[int], ScaledNumbers] | None = None
     unit: int = 2
+    rounds: int = 1
+    title: str = ""
 
 
 def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
@@ -138,6 +145,8 @@ def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
     if not isinstance(one, (Dynamics, Integrator)) or not isinstance(equation, SDE):
         raise ValueError(f"`rule` and `sde` must be an optimiser or integrator and an SDE; got {one!r} and {equation!r}.")
     _check_pair(one, equation)
+    if isinstance(one, LocalSGD) and not any(functions):
+        return _round_pair(one, equation, sigma_power)
     size, wanted = one.dim * len(one.parts), equation.dim * len(equation.parts)
     idle = idle_parts(one) if size != wanted and isinstance(one, Dynamics) and wanted > one.dim else ()
     size -= one.dim * len(idle)
@@ -167,6 +176,22 @@ def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
         )
     finer = partial(by_rates, rule, sde) if all(functions) else None
     return ExpandedPair(OneStep(one, numbers, names, timed, idle), equation, own, size != wanted, finer, unit)
+
+
+def _round_pair(rule: LocalSGD, equation: SDE, sigma_power: float) -> ExpandedPair:
+    """Return a round of local SGD and an SDE of its position; NotExpandable if the SDE has more coordinates or depends on the time."""
+    if len(equation.names) * len(equation.parts) != rule.dim:
+        raise NotExpandable(
+            f"`sde` must have the {rule.dim} coordinates of the position for LocalSGD, whose workers meet; got {len(equation.names) * len(equation.parts)}."
+        )
+    if rule.dim > MOST_COORDINATES:
+        raise NotExpandable(f"a symbolic expansion must have at most {MOST_COORDINATES} coordinates; got {rule.dim}. Take fewer.")
+    worker = worker_of(rule)
+    numbers = by_class(worker, equation, rule.step_time, False, sigma_power)
+    if numbers.signals is None:
+        raise NotExpandable("`sde` must have coefficients that are constant in time for LocalSGD, which is compared by rounds.")
+    step = WorkerRound(worker, numbers, state_names(worker), False, workers=rule.workers, local_steps=rule.local_steps)
+    return ExpandedPair(step, equation, numbers, False, rounds=rule.local_steps, title=rule.name)
 
 
 def _check_pair(one: Any, equation: SDE) -> None:
@@ -255,6 +280,7 @@ def _compared(pair: ExpandedPair, weak_order: int, atoms: int) -> GeneratorGap:
             break
     if not found and not note:
         note = f"The generators agree up to tau^{weak_order + 1}: the weak order is above {weak_order}."
+    found = {a: p * home.number(Fraction(1, pair.rounds)) for a, p in found.items()}
     return _result(pair, home, power, found, {}, None, note)
 
 
@@ -294,13 +320,15 @@ def _result(
     )
     order = float(Fraction(power, home.unit) - 1)
     return GeneratorGap(
-        step.rule.name, repr(pair.sde), step.names, order, leading, slowest, step.rule.step_time, gain, last, note
+        pair.title or step.rule.name, repr(pair.sde), step.names, order, leading, slowest, step.rule.step_time, gain, last, note
     )
 
 
 def _semigroup(pair: ExpandedPair, home: DifferentialRing, largest: int) -> Operator:
     """Return exp(tau A) - 1 of the SDE up to r^largest."""
-    return generator(pair.sde, pair.equation, home, pair.step.timed, largest).exponential_minus_one()
+    return (
+        generator(pair.sde, pair.equation, home, pair.step.timed, largest).scaled(Fraction(pair.rounds)).exponential_minus_one()
+    )
 
 
 def filter_ring(step: OneStep, atoms: int) -> DifferentialRing:

@@ -113,9 +113,9 @@ class OneStep:
         outputs, _, z = self._graph(blank, [np.array([Series(blank, {})] * dim)] * len(self.rule.parts))
         return sum(one.node.size for one in kinks(outputs, z))
 
-    def moved(self, home: DifferentialRing, state: Sequence[Sequence[Series]]) -> list[np.ndarray]:
-        """Return the parts of the state after one step, arrays of series, from those before it; the draws are those of the ring."""
-        outputs, given, z = self._graph(home, state)
+    def moved(self, home: DifferentialRing, state: Sequence[Sequence[Series]], first: int = 0) -> list[np.ndarray]:
+        """Return the parts of the state after one step, arrays of series, from those before it; the draws are those of the ring from `first` on."""
+        outputs, given, z = self._graph(home, state, first)
         home.own_moments, home.joint = [], []
         found = kinks(outputs, z)
         if not found:
@@ -129,7 +129,7 @@ class OneStep:
         return after
 
     def _graph(
-        self, home: DifferentialRing, state: Sequence[Sequence[Series]] | Sequence[np.ndarray]
+        self, home: DifferentialRing, state: Sequence[Sequence[Series]] | Sequence[np.ndarray], first: int = 0
     ) -> tuple[list[Value], dict[Value, np.ndarray], Value]:
         """Return the graph of the parts after a step, the series of its inputs, and the input of the draws."""
         oracle, laws, _ = self.noise
@@ -157,7 +157,7 @@ class OneStep:
             twin, bound = self.rule, BoundOracle(oracle, z, inputs("p", self.numbers.oracle))
         new = _traced(f"a step of {self.rule.name}", twin.rule, tuple(parts), bound, *coefficients)
         known = {v: np.array([[e] for e in row], dtype=object) for v, row in zip(parts, state)}
-        known |= {z: np.array([[Series(home, {0: p})] for p in home.z[: len(laws)]], dtype=object)} if laws else {}
+        known |= {z: np.array([[Series(home, {0: p})] for p in home.z[first : first + len(laws)]], dtype=object)} if laws else {}
         known |= {v: np.array([[series(home, n)] for n in own], dtype=object) for v, own in numbers.items()}
         known |= {v: np.array([row], dtype=object) for v, row in zip(coefficients, rows) if isinstance(v, Value)}
         return [_of_shape(v, (dim,)) for v in new], known, z
