@@ -48,7 +48,7 @@ class WorkerRound(OneStep):
         return OneStep(self.rule, self.numbers, self.names, self.timed)
 
     @property
-    def kinked(self) -> int:  # type: ignore[override]
+    def kinked(self) -> int:
         """0: the local steps have no signs or clippings."""
         return 0
 
