@@ -298,9 +298,32 @@ def finite(name: str, value: Any, hint: str = "") -> np.ndarray:
     return out
 
 
+def coordinates(name: str, value: Any) -> np.ndarray:
+    """Return numbers that are no answers to a yes-or-no question as an array of finite doubles: as `finite`, but Booleans are refused, too.
+
+    Args:
+        name: Name of the checked argument, for the message.
+        value: A number, list, array, tensor or data frame of real numbers.
+
+    Raises:
+        ValueError: As `finite`, or if an entry is True or False.
+
+    Example:
+        >>> coordinates("x0", [True, 0.5])
+        Traceback (most recent call last):
+        ...
+        ValueError: `x0` must be an array of real numbers; got [True, 0.5]. Write 1.0 and 0.0 for True and False.
+    """
+    out = finite(name, value)
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    if any(np.asarray(entry).dtype.kind == "b" for entry in entries):
+        raise ValueError(f"`{name}` must be an array of real numbers; got {shown(value)}. Write 1.0 and 0.0 for True and False.")
+    return out
+
+
 def point(name: str, value: Any, dim: int) -> np.ndarray:
     """Return a point as an array of finite doubles `(dim,)`; ValueError for another shape or other entries. `name` is its name in the message."""
-    out = finite(name, value)
+    out = coordinates(name, value)
     if out.shape != (dim,):
         raise ValueError(
             f"`{name}` must have shape ({dim},), one number per coordinate; got shape {out.shape}. "
@@ -326,7 +349,10 @@ def covariance(name: str, value: Any, dim: int | None = None) -> np.ndarray:
         out = np.diag(out)
     if out.ndim != 2 or out.shape[0] != out.shape[1] or (dim is not None and len(out) != dim):
         want = f"({dim}, {dim})" if dim is not None else "(dim, dim)"
-        raise ValueError(f"`{name}` must be a covariance matrix of shape {want}; got shape {np.shape(value)}.")
+        raise ValueError(
+            f"`{name}` must be a covariance matrix of shape {want}; got shape {np.shape(value)}. "
+            "A vector is taken as its diagonal."
+        )
     scale = max(float(np.abs(out).max(initial=0.0)), np.finfo(float).tiny)
     if np.abs(out - out.T).max(initial=0.0) > 1e-12 * scale:
         raise ValueError(f"`{name}` must be symmetric; its largest asymmetry is {np.abs(out - out.T).max():.3g}.")

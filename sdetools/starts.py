@@ -367,7 +367,7 @@ def checked(x0: Any, dim: int) -> np.ndarray | Law:
         raise ValueError(
             f"`x0` must be a point, an array (dim, n), or a law; got {_check.shown(x0)}. Make a law with st.starts.from_function(...)."
         )
-    out = _check.finite("x0", x0)
+    out = _check.coordinates("x0", x0)
     if out.ndim == 2 and len(out) == dim and out.shape[1]:
         return out.copy()
     if out.ndim == 2:

@@ -35,12 +35,13 @@ STREAM = st.streaming_least_squares([1.0, 0.5], label_noise=0.1, batch=2)
 SPECTRUM = st.exact.power_law(5, 1.0, 0.5)
 NET, MSE = torch.nn.Linear(2, 1), torch.nn.functional.mse_loss
 BATCH = torch.ones(16, 2), torch.ones(16, 1)
+BATCH_ARRAYS = np.ones((16, 2)), np.ones(16)
 WEIGHTS = [torch.nn.Parameter(torch.zeros(2))]
 
 
 def run(**change):
     """Simulate with valid arguments, some of them changed."""
-    return st.simulate(SGD, **(dict(x0=[1.0, 0.5], horizon=0.5, paths=20, observe=["x"], backend="numpy") | change))
+    return st.simulate(**(dict(dynamics=SGD, x0=[1.0, 0.5], horizon=0.5, paths=20, observe=["x"], backend="numpy") | change))
 
 
 def line(study, **change):
@@ -94,6 +95,45 @@ def model(kind, g):
     """Return a torchsde model with two coordinates, noise of a kind and a diffusion g(y)."""
     members = {"noise_type": kind, "sde_type": "ito", "f": lambda self, t, y: -y, "g": lambda self, t, y: g(y)}
     return type("Model", (), members)()
+
+
+class Whole(st.Dynamics):
+    """A rule with a constant of its own, which is an integer."""
+
+    coefficients, p = ("eta", "p"), 2
+
+    @staticmethod
+    def rule(state, oracle, eta, p):
+        """Take a step of p eta."""
+        return (state[0] - p * eta * oracle(state[0]),)
+
+
+class Missing(Whole):
+    """A rule whose constant was forgotten."""
+
+    coefficients = ("eta", "q")
+
+
+class Own(Whole):
+    """A rule with a function for its numbers."""
+
+    def __init__(self, oracle, plan, given):
+        super().__init__(oracle, plan)
+        self.given = given
+
+    def coefficient_values(self, steps):
+        """Return what the function gives."""
+        return self.given(steps)
+
+
+def canvas():
+    """Return axes of matplotlib."""
+    return st.plots.canvas()[1]
+
+
+def two_paths():
+    """Run two dynamics with paths."""
+    return st.weak_gap(SGD, SGD, [1.0, 0.5], 0.5, 20, ["x"], trajectories=2, backend="numpy")
 
 
 CASES = {
@@ -413,7 +453,172 @@ CASES = {
         "(2, 2, 2)",
     ),
     "g of NumPy": (lambda: bridge.from_torchsde(model("scalar", lambda y: y.numpy()), 2), "`g`", "real tensor", "ndarray"),
+    # Booleans are no coordinates, and no times
+    "x0 of Booleans": (lambda: run(x0=[True, False]), "`x0`", "real numbers", "[True, False]", "Write 1.0 and 0.0"),
+    "x0 with one Boolean": (lambda: run(x0=[True, 0.5]), "`x0`", "real numbers", "[True, 0.5]", "Write 1.0"),
+    "points of Booleans": (lambda: run(x0=np.ones((2, 3), dtype=bool)), "`x0`", "real numbers", "True", "Write 1.0"),
+    "a tensor of Booleans": (lambda: run(x0=torch.tensor([True, False])), "`x0`", "real numbers", "True", "Write 1.0"),
+    "an exact start of Booleans": (lambda: st.exact.moments(st.SGD(FLAT, PLAN), [True, True], 3), "`x0`", "[True, True]", "1.0"),
+    "a momentum of Booleans": (lambda: st.SGDM(ORACLE, WITH_BETA, momentum=[True, False]), "`momentum`", "[True, False]", "1.0"),
+    "times True": (lambda: run(times=True), "`times`", "real numbers", "True", "Write 1.0"),
+    # signs
+    "a move against the gradient": (lambda: st.SAM(ORACLE, PLAN, rho=-0.05), "`rho`", "0 or above", "-0.05", "At rho = 0"),
+    "a negative rate to convert": (
+        lambda: bridge.convert(-0.1, 0.9, source="heavy-ball", target="sgdm"),
+        "`lr`",
+        "0 or above",
+        "-0.1",
+        "the sign of the loss",
+    ),
+    "a negative rate in torch": (lambda: bridge.HeavyBall(WEIGHTS, lr=-0.1), "`lr`", "at least 0", "-0.1"),
+    # rules of one's own
+    "coefficients in a dict": (
+        lambda: run(dynamics=Own(ORACLE, PLAN, lambda n: {"p": 1.0})),
+        "`coefficient_values` of Own",
+        "(5, 2)",
+        "eta, p",
+        "{'p': 1.0}",
+        "float attributes",
+    ),
+    "coefficients of one step": (
+        lambda: run(dynamics=Own(ORACLE, PLAN, lambda n: np.ones((1, 2)))),
+        "`coefficient_values` of Own",
+        "(5, 2)",
+        "shape (1, 2)",
+        "float attributes",
+    ),
+    "a coefficient that is an integer": (
+        lambda: run(dynamics=Whole(ORACLE, PLAN)),
+        "`coefficients` of Whole",
+        "float attributes",
+        "'p', whose value is 2",
+        "such as 2.0",
+    ),
+    "a coefficient that is none": (
+        lambda: run(dynamics=Missing(ORACLE, PLAN)),
+        "`coefficients` of Missing",
+        "'q', whose value is None",
+        "Set self.q",
+    ),
+    # objects, and what was nearly one
+    "a noise that was not called": (
+        lambda: st.NoisyOracle(LOSS, st.noise.gaussian),
+        "`noise`",
+        "<function gaussian>",
+        "gaussian(dim=2)",
+    ),
+    "two dimensions": (
+        lambda: st.weak_gap(SGD, st.SGD(LINE, PLAN), [1.0, 0.5], 0.5, 20, ["x"]),
+        "one dimension",
+        "2 and 1",
+        "losses",
+    ),
+    "a distance from None": (
+        lambda: st.distance(None, np.ones((1, 5))),
+        "`first`",
+        "(dim, paths)",
+        "NoneType",
+        "keep_final=True",
+    ),
+    "a functional without a name": (lambda: st.Accumulate("", lambda a, b: a[0]), "`name`", "a text", "''", "'crossings'"),
+    "a functional with a number for a name": (
+        lambda: st.Accumulate(3, lambda a, b: a[0]),
+        "`name`",
+        "a text",
+        "3",
+        "'crossings'",
+    ),
+    "claims None": (lambda: st.verify(None), "`paths`", "file or folder", "None", "'claims.py'"),
+    "claims by number": (lambda: st.verify([3]), "`paths`", "file or folder", "3", "'claims.py'"),
+    "coordinates as a text": (lambda: run(trajectories=2).plot_paths(coordinates="x"), "`coordinates`", "a list", "'x'", "['x']"),
+    "two axes for one plane": (
+        lambda: two_paths().plot_paths(ax=[canvas(), canvas()]),
+        "`ax`",
+        "1 axes",
+        "got 2",
+        "separate=True",
+    ),
+    "no processes": (lambda: run(executor="processes:0"), "`executor`", "at least 1", "0", "number of workers"),
+    "a gradient at a text": (lambda: LOSS.gradient("x"), "`x`", "real numbers", "'x'", "[1.0, 0.5]"),
+    "a value without the data": (
+        lambda: st.losses.from_function(value=lambda x: x[0] ** 2, dim=2, data=BATCH_ARRAYS),
+        "`value`",
+        "function of x, row_0, row_1",
+        "(x)",
+    ),
+    "a matrix for a diagonal": (lambda: st.starts.gaussian([0.0, 0.0], [[1.0]]), "`covariance`", "(2, 2)", "(1, 1)", "diagonal"),
+    "a list of sigmas": (lambda: st.NoisyOracle(LOSS, st.noise.gaussian(2), sigma=[1, 2]), "`sigma`", "0 or above", "[1, 2]"),
+    "beta of 1": (lambda: st.schedules.constant(0.1, 1.0), "`beta`", "[0, 1)", "1.0", "Take it below 1"),
+    "no step_time": (lambda: st.SGD(ORACLE, PLAN, step_time=0), "`step_time`", "positive", "0"),
+    "one batch of too many": (lambda: st.noise.minibatch(DATA, 5, replace=False), "`size`", "at most", "3", "5", "replace=True"),
+    "a matrix that is not symmetric": (
+        lambda: st.losses.quadratic([[1.0, 2.0], [0.0, 1.0]]),
+        "`H`",
+        "symmetric",
+        "2",
+        "(H + H.T) / 2",
+    ),
+    "bounds exchanged": (lambda: st.Bounded("x", 2, 1), "`low`", "below `high`", "low=2", "Swap them"),
+    "a time before the start": (lambda: run(times=[-0.1]), "`times`", "between 0 and the horizon", "-0.1"),
+    "no times": (lambda: run(times=[]), "`times`", "between 0 and the horizon", "[]"),
+    "an observable twice": (lambda: run(observe=["x", "x"]), "`observe`", "once", "x, x", "a dict"),
+    "more trajectories than paths": (lambda: run(trajectories=30), "`trajectories`", "at most", "30 of 20", "run more paths"),
+    "steps of two lengths": (
+        lambda: st.weak_gap(SGD, st.SGD(ORACLE, st.schedules.constant(0.07)), [1.0, 0.5], 0.5, 20, ["x"]),
+        "must nest",
+        "0.1 and 0.07",
+        "step_time=",
+    ),
+    "two budgets": (
+        lambda: st.weak_gap(SGD, SGD, [1.0, 0.5], 0.5, 20, ["x"], precision=0.1),
+        "`paths` or `precision`",
+        "100_000",
+    ),
+    # diagnosis
+    "a batch of none": (lambda: diagnosis(batch_size=0), "`batch_size`", "at least 1", "0", "Pass it"),
+    "a batch of none beside a loader": (
+        lambda: diagnosis(batch_size=0, data=torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*BATCH), batch_size=4)),
+        "`batch_size`",
+        "at least 1",
+        "0",
+    ),
+    "another form of momentum": (lambda: diagnosis(form="adam"), "`form`", "heavy-ball, sgdm, nesterov", "'adam'"),
+    "the class of a loss": (lambda: diagnosis(loss=torch.nn.MSELoss), "`loss`", "the class MSELoss", "Write MSELoss()"),
+    "yes for exact": (lambda: diagnosis(exact="yes"), "`exact`", "True or False", "'yes'"),
+    "the class of a criterion": (
+        lambda: bridge.loss_of_module(NET, torch.nn.MSELoss, *BATCH),
+        "`criterion`",
+        "the class MSELoss",
+        "Write MSELoss()",
+    ),
+    "a criterion by name": (
+        lambda: bridge.loss_of_module(NET, "mse", *BATCH),
+        "`criterion`",
+        "(output, target)",
+        "'mse'",
+        "mse_loss",
+    ),
+    "the class of a network": (
+        lambda: bridge.loss_of_module(torch.nn.Linear, MSE, *BATCH),
+        "`module`",
+        "Linear",
+        "not its class",
+    ),
     # commands
+    "an empty loss": ("gap --loss '' --x0 1 --eta 0.1", "`--loss`", "a formula such as", "got ``"),
+    "a loss with ^": ("gap --loss x^2 --x0 1 --eta 0.1", "`--loss`", "powers with `**`", "`^` in `x^2`", "Replace ^ by **"),
+    "a constant loss": ("gap --loss 3 --x0 1 --eta 0.1", "`--variables`", "a formula without any", "`3`", "--variables x"),
+    "a constant loss on the slow clock": ("slow --loss 3 --x0 1 --eta 0.1", "`--variables`", "`3`", "--variables x"),
+    "a momentum of 1 on the command line": ("gap --loss x**2 --x0 1 --eta 0.1 --beta 1.0", "`beta`", "[0, 1)", "1.0"),
+    "a rate twice": ("sweep --loss x**2 --x0 1 --eta 0.1,0.1 --beta 0.5", "`eta`", "different values", "[0.1, 0.1]"),
+    "a horizon between steps": (
+        "gap --loss x**2 --x0 1 --eta 0.1 --horizon 0.15",
+        "`horizon`",
+        "1.5 steps of 0.1",
+        "horizon=0.1",
+    ),
+    "a spectrum of words": ("risk --spectrum power:a,b --eta 0.1", "`spectrum`", "numbers separated by commas", "'a,b'"),
+    "a setting without a value": ("train resnet32-cifar10 --miniature --set seeds", "--set must be key=value", "'seeds'"),
     "an unknown name on the command line": ("gap --loss x**2 --x0 1 --eta 0.1 --observe y", "only the names x", "`y`"),
     "a rate in words": ("gap --loss x**2 --x0 1 --eta fast", "`eta`", "numbers separated by commas", "'fast'", "0.1,0.05"),
     "a point in words": ("gap --loss x**2 --x0 a --eta 0.1", "x0", "numbers separated by commas", "'a'"),
@@ -460,6 +665,10 @@ def test_the_table_covers_the_public_surface():
 
 def test_valid_neighbours_of_the_wrong_inputs_run():
     """Negative control: the helpers that build the cases run unchanged."""
+    assert Own(ORACLE, PLAN, lambda n: np.full((n, 2), 0.1)).given(3).shape == (3, 2)
+    assert run(dynamics=Own(ORACLE, PLAN, lambda n: np.full((n, 2), 0.1))).paths == run(x0=[1, 0]).paths == 20
+    assert two_paths().plot_paths(ax=[canvas(), canvas()], separate=True) is not None
+    assert bridge.convert(0.0, source="sgd", target="sgd") == {"lr": 0.0} and st.SAM(ORACLE, PLAN, rho=0.0).rho == 0
     assert run().paths == 20 and leaving("x > 2").run.paths == 20
     assert order().gaps[0].paths == 20 and work().paths == 20
     assert run(x0=pd.Series([1.0, 0.5])).at("x").value == run(x0=xr.DataArray([1.0, 0.5])).at("x").value == run().at("x").value

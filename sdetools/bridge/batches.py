@@ -46,7 +46,7 @@ class Batches:
     def __init__(self, data: Any, size: int | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None:
         collate: Callable[[list[Any]], Any] | None = None
         if isinstance(data, torch.utils.data.DataLoader):
-            size = size or data.batch_size or getattr(data.batch_sampler, "batch_size", None)
+            size = (data.batch_size or getattr(data.batch_sampler, "batch_size", None)) if size is None else size
             collate, data = data.collate_fn, data.dataset
         default = torch.utils.data.default_collate
         if isinstance(data, torch.utils.data.TensorDataset) and collate in (None, default):

@@ -172,7 +172,7 @@ def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> di
         The keyword arguments of the target: a dict with "lr" and, where the target has them, "momentum" and "nu".
 
     Raises:
-        ValueError: If a name is unknown, `lr` is not finite, `momentum` is not in [0, 1), or no settings of the target give the steps of the
+        ValueError: If a name is unknown, `lr` is not finite or negative, `momentum` is not in [0, 1), or no settings of the target give the steps of the
             source.
 
     Example:
@@ -185,7 +185,7 @@ def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> di
     """
     for name, value, known in (("source", source, _NAMED), ("target", target, {*_NAMED, "qhm"})):
         _check.choice(name, value, sorted(known))
-    lr, mu = _check.number("lr", lr), _check.momentum("momentum", momentum)
+    lr, mu = _check.non_negative("lr", lr, "To go up, change the sign of the loss."), _check.momentum("momentum", momentum)
     if source == "sgd" and mu != 0:
         raise ValueError(f"`momentum` of sgd must be 0; got momentum={momentum!r}. Name the form: sgdm, heavy-ball or nesterov.")
     steps = FILTERS[_NAMED[source]]({"momentum": mu})

@@ -107,6 +107,8 @@ def diagnose(
     checked_module(model)
     if not _check.number("lr", lr) > 0:
         raise ValueError(f"`lr` must be positive; got lr={lr!r}.")
+    _check.choice("form", form, ["heavy-ball", "sgdm", "nesterov"])
+    _check.flag("exact", exact)
     plain_lr = convert(lr, momentum, source=form, target="sgd")["lr"]
     seed = _check.count("seed", seed, least=0)
     batches = _check.count("batches", batches, least=2 * GROUPS)

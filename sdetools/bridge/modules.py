@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sdetools import _check
 from sdetools._identity import function_identity
 from sdetools.bridge.batches import batch_rows, map_tensors
 from sdetools.losses.torch_function import TorchSamples
@@ -110,8 +111,21 @@ def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], input
         (9, 8, (9,))
     """
     if not isinstance(module, torch.nn.Module):
-        raise ValueError(f"`module` must be a torch.nn.Module; got {module!r}.")
+        raise ValueError(f"`module` must be a torch.nn.Module; got {module!r}. Pass a network, not its class.")
+    _check_criterion("criterion", criterion)
     return ModuleLoss(module, criterion, inputs, targets)
+
+
+def _check_criterion(name: str, criterion: Any, rule: str = "") -> None:
+    """Raise a ValueError unless a loss is a function of (output, target), and no class; `name` is its name in the message, `rule` what else it may be."""
+    if isinstance(criterion, type):
+        raise ValueError(
+            f"`{name}` must be a function of (output, target){rule}; got the class {criterion.__name__}. Write {criterion.__name__}()."
+        )
+    if not callable(criterion):
+        raise ValueError(
+            f"`{name}` must be a function of (output, target){rule}; got {_check.shown(criterion)}. Pass for example torch.nn.functional.mse_loss."
+        )
 
 
 def check_module(module: torch.nn.Module) -> None:
@@ -226,8 +240,8 @@ class Objective:
         loss_of: Callable[[torch.nn.Module, Any], Any] | None = None,
         rows: int | None = None,
     ) -> None:
-        if loss_of is None and not callable(loss):
-            raise ValueError(f"`loss` must be a function of (output, target), or None beside `loss_of`; got {loss!r}.")
+        if loss_of is None:
+            _check_criterion("loss", loss, ", or None beside `loss_of`")
         self.loss: Any = loss if loss_of is None else None
         self.loss_of, self.rows, self.sums = loss_of, rows, False
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdetools._check import suggestion
+from sdetools._check import shown, suggestion
 from sdetools._install import EXTRAS, install_line
 
 if TYPE_CHECKING:
@@ -127,7 +127,13 @@ def collect(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
         ValueError: For a path that does not exist, a file that cannot be imported (with its line), a file or folder without claims,
             and an id that is used twice.
     """
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths) if isinstance(paths, Iterable) else []
+    if wrong := [paths] * (not isinstance(paths, Iterable | os.PathLike)) + [
+        p for p in given if not isinstance(p, (str, os.PathLike))
+    ]:
+        raise ValueError(
+            f"`paths` must be a file or folder of claims, or a list of them; got {shown(wrong[0])}. Write 'claims.py'."
+        )
     if not given:
         raise ValueError("`paths` must name at least one file or folder of claims; got none. Try the folder `paper_checks`.")
     files: dict[Path, None] = {}

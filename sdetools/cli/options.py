@@ -95,6 +95,17 @@ def noise_options(command: Any) -> Any:
     return command
 
 
+def loss_of(options: dict[str, Any]) -> Any:
+    """Return the loss of the options --loss and --variables; in its errors they have these names."""
+    import sdetools as st
+
+    try:
+        return st.losses.from_expression(options["loss"], variables=options["variables"])
+    except ValueError as error:
+        shown = str(error).replace("`text`", "`--loss`").replace("`variables`", "`--variables`")
+        raise ValueError(shown.replace("Pass variables='x'", "Pass --variables x")) from None
+
+
 def noise_of(options: dict[str, Any], dim: int) -> Any:
     """Return the gradient noise in `dim` dimensions, an object of `st.noise`, that the options describe.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sdetools.cli.options import check_bounded, noise_of, noise_options, numbers, plan_of, stable_index
+from sdetools.cli.options import check_bounded, loss_of, noise_of, noise_options, numbers, plan_of, stable_index
 from sdetools.cli.rule_options import RULES, rule_of, rule_options, switches
 
 INTEGRATORS = {
@@ -115,7 +115,7 @@ def pair_arguments(options: dict[str, Any], say: Callable[[str], None] | None = 
     ripple = _check.number("ripple", options["ripple"])
     if not 0 <= ripple <= 1:
         raise ValueError(f"`ripple` must lie in [0, 1]; got ripple={ripple!r}. Above 1 every second step would climb the loss.")
-    loss = st.losses.from_expression(options["loss"], variables=options["variables"])
+    loss = loss_of(options)
     noise = noise_of(options, loss.dim)
     sigma = None if options["sigma"] == "auto" else _number_or_auto(options["sigma"])
     x0 = _check.point("x0", numbers("x0", options["x0"]), loss.dim)

@@ -10,6 +10,7 @@ from sdetools.cli.common import checked_folder, main, running
 from sdetools.cli.options import (
     check_exclusive,
     compute_options,
+    loss_of,
     momentum_options,
     noise_of,
     noise_options,
@@ -90,7 +91,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     from sdetools import _check
 
     eta = _check.positive("eta", options["eta"])
-    loss = st.losses.from_expression(options["loss"], variables=options["variables"])
+    loss = loss_of(options)
     if options["label_noise"] is not None:
         models = [text.strip() for text in options["label_noise"].split(";")]
         noise = st.noise.label_noise(model=models, std=_check.positive("std", options["std"]), variables=list(loss.names))

@@ -6,8 +6,7 @@ initial momentum. An integrator applied to an SDE is the other kind of `Moving` 
 For implementers of a new `Dynamics`, which takes a few lines and changes no other part of the library:
 
 1. `parts` names the parts of the state, the position `"x"` first. A part is an array `(dim,)` of one path or `(dim, paths)` of many.
-2. `coefficients` names the numbers that may change from step to step: eta and beta of the plan, or float attributes of the object.
-   `coefficient_values(steps)` returns them, one row per step.
+2. `coefficients` names the numbers of a step: eta and beta of the plan, or float attributes. Where others change, override `coefficient_values`.
 3. `rule(state, oracle, *coefficients) -> state` is branch-free arithmetic, and `oracle(x)` is a noisy gradient at `x`. All calls
    of the oracle in one step use the same draws (the same minibatch). The same code runs on NumPy arrays (the reference
    implementation) and on values of a graph (traced into a kernel). It must not branch on them (use `np.where`) or modify them in place.
@@ -234,7 +233,7 @@ class BoundOracle:
 class Dynamics(Moving):
     """The base class of optimisers: a one-step rule on noisy gradients, with its oracle, its schedule and its clock.
 
-    The module's docstring says how to write one of your own.
+    A rule of your own is a subclass with `parts`, `coefficients` and the static method `rule(state, oracle, *coefficients)`.
 
     Args:
         oracle: The noisy gradient oracle, a `NoisyOracle`.
@@ -332,9 +331,10 @@ class Dynamics(Moving):
         series = {"eta": self.plan.etas, "beta": self.plan.betas}
         unknown = [c for c in self.coefficients if c not in series and not isinstance(getattr(self, c, None), float)]
         if unknown:
+            c, own = unknown[0], getattr(self, unknown[0], None)
             raise ValueError(
-                f"`coefficients` of {self.name} must be eta, beta or float attributes, or `coefficient_values` must be overridden; "
-                f"got {', '.join(unknown)}."
+                f"`coefficients` of {self.name} must be eta, beta or float attributes; got {c!r}, whose value is {_check.shown(own)}. Set "
+                f"self.{c} to a float such as {float(own) if isinstance(own, int) else 0.5}, or override `coefficient_values`."
             )
         columns = [series[c](steps) if c in series else np.full(steps, getattr(self, c)) for c in self.coefficients]
         return np.column_stack(columns) if columns else np.empty((steps, 0))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sdetools._arrays import components
+from sdetools._check import shown
 from sdetools.graph.value import Value
 
 
@@ -163,7 +164,9 @@ class Loss(ABC):
     def _point(self, x: Any) -> Any:
         """Return `x` as a float64 or object array, or as the graph value it is; ValueError unless it has `dim` components along its first axis."""
         if not isinstance(x, Value):
-            x = np.asarray(x)
+            given, x = x, np.asarray(x)
+            if x.dtype.kind not in "biufO":
+                raise ValueError(f"`x` must be an array of real numbers; got {shown(given)}. Write a point like [1.0, 0.5].")
             x = x if x.dtype == object else np.asarray(x, dtype=float)
         if x.ndim == 0 or len(x) != self.dim:
             raise ValueError(

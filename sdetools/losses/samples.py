@@ -146,6 +146,7 @@ class FunctionSamples(FunctionLoss):
         if not callable(own):
             raise ValueError(f"`{self._name}` must be a function of x and of one row of each array of `data`; got {own!r}.")
         self.dim, self.data = _check.count("dim", dim), _arrays(data)
+        _check.function(self._name, own, ["x", *(f"row_{i}" for i in range(len(self.data) - (model is not None)))])
         self.samples, self.names, self.parameters = len(self.data[0]), coordinate_names(names, self.dim), np.empty(0)
         if model is not None and (len(self.data) < 2 or self.data[-1].ndim != 1):
             raise ValueError(

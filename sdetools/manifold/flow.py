@@ -136,7 +136,9 @@ def points_of(loss: Loss, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
         ValueError: If `loss` is no loss or has too many coordinates, or if `x` has a wrong shape or entries that are not finite.
     """
     if not isinstance(loss, Loss):
-        raise ValueError(f"`loss` must be a loss of `sdetools.losses`; got {loss!r}. Try losses.from_expression('(x*y - 1)**2').")
+        raise ValueError(
+            f"`loss` must be a loss of `sdetools.losses`; got {_check.shown(loss)}. Try losses.from_expression('(x*y - 1)**2')."
+        )
     if loss.dim > LARGEST_DENSE:
         raise ValueError(
             f"`loss` must have at most {LARGEST_DENSE} coordinates for dense Hessians; got {loss.dim}. "

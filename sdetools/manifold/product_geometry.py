@@ -252,7 +252,9 @@ def matrix_free(loss: Loss, x: Any, rank: int | None = None) -> MatrixFree:
         (1, np.float64(-2.0))
     """
     if not isinstance(loss, Loss):
-        raise ValueError(f"`loss` must be a loss of `sdetools.losses`; got {loss!r}. Try losses.from_torch_model(...).")
+        raise ValueError(
+            f"`loss` must be a loss of `sdetools.losses`; got {_check.shown(loss)}. Try losses.from_torch_model(...)."
+        )
     x = _check.point("x", x, loss.dim)
     rank = None if rank is None else _check.count("rank", rank)
     found = _by_residuals(loss, x, rank) if getattr(loss, "model", None) is not None else _by_lanczos(loss, x, rank)

@@ -49,14 +49,18 @@ class NoisyOracle:
 
     def __init__(self, loss: Loss, noise: Noise, sigma: float = 1.0) -> None:
         if not isinstance(loss, Loss):
-            raise ValueError(f"`loss` must be a loss of `sdetools.losses`; got {loss!r}. Try losses.from_expression('x**2 / 2').")
+            raise ValueError(
+                f"`loss` must be a loss of `sdetools.losses`; got {_check.shown(loss)}. Try losses.from_expression('x**2 / 2')."
+            )
         if loss.jump:
             raise ValueError(
                 f"`loss` must be continuous, for its gradient leaves jumps out; got {loss.jump} in the loss {_check.shown(loss.label)}. "
                 "Write max, abs or a continuous Piecewise, or pass it as observe=."
             )
         if not isinstance(noise, Noise):
-            raise ValueError(f"`noise` must be a noise of `sdetools.noise`; got {noise!r}. Try `noise.gaussian(dim={loss.dim})`.")
+            raise ValueError(
+                f"`noise` must be a noise of `sdetools.noise`; got {_check.shown(noise)}. Try `noise.gaussian(dim={loss.dim})`."
+            )
         if loss.dim != noise.dim:
             raise ValueError(
                 f"`noise` must have the dimension of the loss, {loss.dim}; got a noise of dimension {noise.dim}. "

@@ -49,7 +49,8 @@ def path_plot(
     plane, few = len(labels) == 2 and not time, count <= FEW
     if separate and plane and len(members) > 1:
         return _separate(names, members, loss, ax)
-    _, panels = axes_for(1 if plane else len(labels), ax)
+    way = "For one axes a dynamics, side by side, pass separate=True." if plane and len(members) > 1 else ""
+    _, panels = axes_for(1 if plane else len(labels), ax, hint=way)
     limits = [_limits([v[..., i] for v in values]) for i in range(len(labels))]
     if plane and loss is not None:
         _contours(panels[0], loss, *limits)

@@ -25,7 +25,9 @@ LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5))
 """Line styles, by which curves differ in print as well."""
 
 
-def axes_for(count: int, ax: Any = None, columns: int = 3, size: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:
+def axes_for(
+    count: int, ax: Any = None, columns: int = 3, size: tuple[float, float] | None = None, hint: str = ""
+) -> tuple[Figure, list[Axes]]:
     """Return axes in the style of the reports: the given ones, or those of a new figure.
 
     Args:
@@ -33,6 +35,7 @@ def axes_for(count: int, ax: Any = None, columns: int = 3, size: tuple[float, fl
         ax: Axes to draw on, one for each panel, single or in an array; None makes a new figure.
         columns: The number of panels in a row of a new figure.
         size: Width and height of a new figure in inches. None takes 6.4 x 5.0 for one panel, else 3.4 a column plus 0.6, and 2.8 a row.
+        hint: Last sentence of the message about another number of axes, a remedy; empty for none.
 
     Returns:
         The pair (figure, list of its `count` axes in reading order).
@@ -59,7 +62,7 @@ def axes_for(count: int, ax: Any = None, columns: int = 3, size: tuple[float, fl
         if not hasattr(axes, "spines"):
             raise ValueError(f"`ax` must be axes of matplotlib or None; got {shown(axes)}. Take them from `plt.subplots()`.")
     if len(panels) != count:
-        raise ValueError(f"`ax` must be {count} axes, one for each panel; got {len(panels)}.")
+        raise ValueError(f"`ax` must be {count} axes, one for each panel; got {len(panels)}.{f' {hint}' if hint else ''}")
     for axes in panels:
         style(axes)
     return panels[0].figure, panels

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from multiprocessing import current_process
 from typing import Any
 from weakref import WeakSet
 
@@ -27,6 +28,8 @@ SENT_WITH_EACH_CHUNK = 1 << 16
 OWN_CLUSTER = {"distributed.scheduler.allowed-failures": 0, "distributed.deploy.lost-worker-timeout": "1h"}
 """Settings of a Dask cluster of one's own: each failure is reported, so that `retries` counts all of them, and a process that was killed is replaced
 however long that takes; by default a cluster gives it up after 15 seconds."""
+MAIN_ALONE = 'each imports the script that starts it. Put the call below `if __name__ == "__main__":`.'
+"""What a script must do that starts processes, for messages."""
 COUNT_AGAIN = 1.0
 """Seconds after which the workers of a Dask cluster are counted again."""
 
@@ -151,8 +154,10 @@ class Dask(Executor):
                 silence_logs=50,
                 preload=[*config.get("distributed.worker.preload"), f"from {__name__} import begin_worker; begin_worker()"],
             )
-        except BaseException:
+        except BaseException as error:
             settings.__exit__(None, None, None)
+            if isinstance(error, RuntimeError):  # its chain of causes fills pages
+                raise RuntimeError(f"`executor` could not start {count} processes of Dask ({error}); {MAIN_ALONE}") from None
             raise
         return cls(Client(cluster, set_as_default=False), cluster, settings)
 
@@ -254,7 +259,7 @@ def _count(name: str, argument: str, workers: int | None) -> int:
         return workers or available_threads()
     if not argument.isdecimal():
         raise ValueError(f"`executor` must be {name} or {name}:N with a number of workers; got {name}:{argument}.")
-    return _check.count(name, int(argument), most=MOST_THREADS)
+    return _check.count("executor", int(argument), most=MOST_THREADS, hint=f"N in {name}:N is the number of workers.")
 
 
 ENGINES: dict[str, Callable[[str, int | None], Executor]] = {
@@ -323,6 +328,9 @@ def open_executor(executor: Any, workers: int | None = None) -> Iterator[Executo
             yield executor if executor is None or isinstance(executor, Executor) else Dask(executor)
         return
     name, _, argument = executor.partition(":")
+    starts = name == "processes" or (name == "dask" and ":" not in argument)
+    if starts and getattr(current_process(), "_inheriting", False):  # a new process is importing the script
+        raise SystemExit(f"sdetools: `executor` {executor!r} starts processes; {MAIN_ALONE}")
     pool = ENGINES[name](argument, workers)
     try:
         yield pool

@@ -16,6 +16,7 @@ from sdetools.dynamics.base import Moving
 from sdetools.graph.errors import TracingError
 from sdetools.graph.value import Value, value
 from sdetools.noise.base import Normal
+from sdetools.simulation.coefficient_rows import coefficient_rows
 from sdetools.simulation.draws import DrawPlan
 from sdetools.simulation.records import PAIR, SINGLE, Columns
 from sdetools.starts import Law
@@ -330,9 +331,7 @@ class Program:
         Row k holds the coefficients of step k of the program. The columns of the first dynamics come first. Those of a dynamics with a longer step
         are repeated for each of the short steps within it.
         """
-        values = np.hstack(
-            [np.repeat(m.coefficient_values(self.steps // r), r, axis=0) for m, r in zip(self.members, self.every)]
-        )
+        values = np.hstack([np.repeat(coefficient_rows(m, self.steps // r), r, axis=0) for m, r in zip(self.members, self.every)])
         return np.array(values[:1] if (values == values[:1]).all() else values, dtype=float, order="C")
 
     @cached_property

@@ -74,7 +74,7 @@ def asked_steps(name: str, times: Any, steps: int, step_time: float) -> np.ndarr
         if times != "all":
             raise ValueError(f"`{name}` must be a list of times, 'all' or None; got {times!r}.")
         return np.arange(steps + 1)
-    asked = np.atleast_1d(_check.finite(name, times))
+    asked = np.atleast_1d(_check.coordinates(name, times))
     if asked.ndim != 1 or not len(asked) or asked.min() < 0 or asked.max() > steps * step_time * (1 + 1e-9):
         raise ValueError(f"`{name}` must be a list of times between 0 and the horizon {steps * step_time:.6g}; got {times!r}.")
     return np.unique([0 if t == 0 else steps_to(t, step_time, name) for t in asked.tolist()])

@@ -309,6 +309,8 @@ def _points(name: str, given: Any) -> np.ndarray:
         if given is None:
             raise ValueError(f"`{name}` must have its last points; got a run without them. Run it with keep_final=True.")
     try:
+        if given is None:
+            raise TypeError
         out = np.asarray(given, dtype=float)
     except (TypeError, ValueError):
         raise ValueError(

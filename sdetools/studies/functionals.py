@@ -96,6 +96,10 @@ class Accumulate:
     function: Callable[[Any, Any], Any]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(
+                f"`name` must be a text, the name in results; got {_check.shown(self.name)}. Write for example 'crossings'."
+            )
         _check.function("function", self.function, ["before", "after"])
 
     @property

@@ -128,6 +128,8 @@ class KeptPaths(Result):
 
         if self.trajectories is None:
             raise ValueError("`trajectories` must have been requested; got a run without them. Run it with trajectories=100.")
+        if isinstance(coordinates, str):
+            raise ValueError(f"`coordinates` must be a list of names; got {coordinates!r}. Write coordinates=[{coordinates!r}].")
         parts = [m.parts[0] if part is None else part for m in self.members]
         names = [str(name) for name in self.trajectories.coordinate.values]
         for name, given, known in (

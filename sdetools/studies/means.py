@@ -280,7 +280,10 @@ def make_program(
     first = members[0]
     if len(members) == 2:
         if members[0].dim != members[1].dim:
-            raise ValueError(f"the two dynamics must have one dimension; got {members[0].dim} and {members[1].dim}.")
+            raise ValueError(
+                f"the two dynamics must have one dimension; got {members[0].dim} and {members[1].dim}. "
+                "Make them on losses with the same number of coordinates."
+            )
         names = [m.names for m in members]
         if set(names[0]) == set(names[1]) and names[0] != names[1]:
             raise ValueError(

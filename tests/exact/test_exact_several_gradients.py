@@ -35,6 +35,13 @@ class Ascending(st.Dynamics):
         return x - eta * (m + 0.5 * g), m
 
 
+class Extragradient(st.Dynamics):
+    """The gradient at a point down the gradient, on the same draws: SAM's formula with a negative move, which `st.SAM` refuses."""
+
+    coefficients, rho = ("eta", "rho"), -0.1
+    rule = staticmethod(st.SAM.rule)
+
+
 class Chain(st.Dynamics):
     """A chain of three gradients."""
 
@@ -90,7 +97,7 @@ def rows(batch):
 CASES = {
     "SAM": (st.SAM(rows(2), PLAN, rho=0.2), 5),
     "SAM, moving": (st.SAM(rows(2), MOVING, rho=0.2), 5),
-    "SAM, negative rho, sigma": (st.SAM(rows(2).with_sigma(1.7), PLAN, rho=-0.1), 5),
+    "SAM's formula, negative rho, sigma": (Extragradient(rows(2).with_sigma(1.7), PLAN), 5),
     "SAM, svag": (st.SAM(st.svag(rows(1).with_sigma(0.8), 3), PLAN, rho=0.2), 5),
     "two parts": (Ascending(rows(2), st.schedules.constant(0.1, 0.6)), 5),
     "three gradients": (Chain(rows(1), PLAN), 7),

@@ -246,6 +246,39 @@ def test_a_dask_worker_that_joins_late_takes_part(expected, dask):
     dask._own.scale(2)
 
 
+def test_a_script_without_a_main_guard_is_described_in_a_sentence(tmp_path):
+    """Dask's processes import the script: each says so in a line and ends, and so does the script. Control: below the guard it runs."""
+    pytest.importorskip("distributed")
+    lines = [
+        "from sdetools.simulation.clusters import open_executor",
+        "with open_executor('dask:1') as pool:",
+        "    print(pool.submit(abs, -3).result())",
+    ]
+    script, root = tmp_path / "script.py", os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    for guarded in (False, True):
+        rows = [lines[0], 'if __name__ == "__main__":', *("    " + line for line in lines[1:])] if guarded else lines
+        script.write_text("\n".join(rows))
+        found = subprocess.run(
+            [sys.executable, script],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            env=os.environ | {"PYTHONPATH": root},
+            check=False,
+        )
+        if guarded:
+            assert found.returncode == 0 and found.stdout == "3\n", found.stderr
+        else:
+            text = found.stderr.strip().splitlines()
+            assert found.returncode == 1 and len(text) < 30, found.stderr
+            assert re.fullmatch(
+                r"sdetools: `executor` 'dask:1' starts processes; .* Put the call below `if __name__ .*`\.", text[0]
+            )
+            assert re.fullmatch(
+                r"RuntimeError: `executor` could not start 1 processes of Dask .* below `if __name__ .*`\.", text[-1]
+            )
+
+
 def test_an_address_and_a_client(expected, dask):
     """The cluster of a scheduler by its address, and a client of the user, which stays open."""
     address = dask._client.scheduler.address
@@ -430,7 +463,7 @@ def test_names_of_engines_are_checked_before_anything_starts(tmp_path):
     for wrong, words in (
         ("processes:many", "a number of workers; got processes:many"),
         ("threads:many", "a number of workers; got threads:many"),
-        ("processes:0", "`processes`"),
+        ("processes:0", "`executor` .*processes:N"),
         ("slurm:30", "options such as slurm:partition=NAME"),
         ("slurm:jobs=0", "`jobs`"),
     ):

@@ -88,11 +88,11 @@ class SAM(WithoutGain):
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, without momentum (all beta_k = 0).
-        rho: The length of the move in units of the gradient, a finite number.
+        rho: The length of the move in units of the gradient, 0 or above.
         step_time: The time of one step; by default the plan's base rate eta.
 
     Raises:
-        ValueError: If the plan has momentum or `rho` is not a finite number.
+        ValueError: If the plan has momentum or `rho` is not a finite number, 0 or above.
 
     Example:
         >>> import sdetools as st
@@ -107,7 +107,7 @@ class SAM(WithoutGain):
     no_gain = "gradients at the iterates; SAM takes its gradient at x + rho g(x). Compare it with SGD at the same eta"
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, rho: float = 0.05, step_time: float | None = None) -> None:
-        self.rho = _check.number("rho", rho, hint="At rho = 0 the method is SGD.")
+        self.rho = _check.non_negative("rho", rho, "At rho = 0 the method is SGD; a move against the gradient is another method.")
         super().__init__(oracle, without_momentum(plan, "SAM"), step_time=step_time)
 
     @staticmethod
@@ -130,7 +130,7 @@ ENTRIES = (
         "P. Foret et al., ICLR 2021",
         "eta",
         valid=({"rho": 0.05}, {"rho": 0.0}),
-        refused=(({"rho": np.inf}, "`rho`"), _PLAN),
+        refused=(({"rho": np.inf}, "`rho`"), ({"rho": -0.05}, "`rho`"), _PLAN),
         gain=False,
     ),
 )
