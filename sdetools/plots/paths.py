@@ -17,6 +17,8 @@ PANELS = 6
 FEW = 6
 """Up to this number of paths each has a colour of its own."""
 DASHES = (0, (4, 2))
+LEGEND_COLUMNS = 5
+"""The number of entries in a row of the legend above the axes."""
 MANIFOLD = "#9fd0c5"
 """The light colour of the minimisers."""
 
@@ -95,7 +97,8 @@ def _separate(names: Sequence[str], members: Sequence[Any], loss: Any, ax: Any) 
     _, panels = axes_for(len(members), ax, size=(4.6 * len(members), 4.2))
     for axes, name, member in zip(panels, names, members):
         path_plot([name], [member], None, axes)
-        axes.set_title(typeset(name), color=INK, fontsize=11, loc="right")
+        rows = -(-len(axes.get_legend().get_texts()) // LEGEND_COLUMNS)
+        axes.set_title(typeset(name), color=INK, fontsize=11, loc="right", pad=6 + 13 * rows)  # above the legend
     corners = np.array([[axes.get_xlim(), axes.get_ylim()] for axes in panels])
     (left, low), (right, high) = corners[..., 0].min(axis=0), corners[..., 1].max(axis=0)
     for axes in panels:
@@ -255,5 +258,5 @@ def _legend(axes: Axes, names: Sequence[str], paths: Sequence[str]) -> None:
         ] * (len(names) > 1)
     else:
         entries = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=typeset(name)) for i, name in enumerate(names)]
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 5, "borderaxespad": 0.2}
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": LEGEND_COLUMNS, "borderaxespad": 0.2}
     axes.legend(handles=entries, fontsize=8, frameon=False, labelcolor=INK, handlelength=1.6, columnspacing=1.2, **place)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import sdetools as st
 from sdetools import plots
@@ -282,6 +283,17 @@ def test_a_fan_is_the_median_and_the_ranges_of_the_paths():
     assert all(np.isnan(line[2]) for line in (median, *ends))
     with pytest.raises(ValueError, match="`levels` must lie strictly between 0 and 1"):
         plots.fan_panels(T, {"x": {"SGD": paths[:, :2]}}, levels=[90])
+
+
+@pytest.mark.parametrize("count", [3, 5, 6])
+def test_titles_of_separate_dynamics_stand_above_their_legends(count):
+    """Three paths leave room beside the legend, five fill its row, six make two rows."""
+    (run,) = walk("xy")
+    panels = plots.path_plot(["momentum", "SGD"], [run[:count]] * 2, LOSS, separate=True)
+    panels[0].figure.canvas.draw()
+    for axes, name in zip(panels, ["momentum", "SGD"]):
+        (title,) = (text for text in axes.get_children() if isinstance(text, Text) and text.get_text() == name)
+        assert title.get_window_extent().y0 >= axes.get_legend().get_window_extent().y1 - 1
 
 
 def test_separate_planes_have_one_scale_and_one_colour_for_each_path():
