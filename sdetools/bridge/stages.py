@@ -200,7 +200,7 @@ def _trial_stage(found: Trial, x0: Quantity, evidence: Evidence, gradients: floa
     else:
         evidence = replace(evidence, trial_gap=float(found.gaps.mean()), trial_steps=found.steps)
         keep = probability(evidence, x0)
-        text = f"plain SGD lacks {evidence.trial_gap:.3g} of momentum's progress in {what}; more than {TOLERANCE:g} in the share {found.share} of them"
+        text = f"plain SGD lacks {evidence.trial_gap:.3g} of momentum's progress, the mean over {what}; more than {TOLERANCE:g} in the share {found.share} of them"
     return DiagnosisStage(STAGES[2], keep, text, gradients, rule and not math.isnan(keep.value)), evidence
 
 
