@@ -226,9 +226,9 @@ def test_invalid_arguments_are_rejected_in_one_sentence(name):
     assert "\n" not in str(error.value)
 
 
-def test_too_few_arguments_are_the_users_error():
-    """A function with too few parameters raises its own TypeError."""
-    with pytest.raises(TypeError, match="positional argument"):
+def test_too_few_arguments_are_refused_with_those_that_it_gets():
+    """Before anything is traced, as for a function without data."""
+    with pytest.raises(ValueError, match=r"`value` must be a function of x, row_0, row_1; got one with the arguments \(x, a\)"):
         from_function(value=lambda x, a: a @ x, dim=2, data=(ROWS, np.ones(4)))
 
 
