@@ -97,7 +97,8 @@ def _separate(names: Sequence[str], members: Sequence[Any], loss: Any, ax: Any) 
     _, panels = axes_for(len(members), ax, size=(4.6 * len(members), 4.2))
     for axes, name, member in zip(panels, names, members):
         path_plot([name], [member], None, axes)
-        rows = -(-len(axes.get_legend().get_texts()) // LEGEND_COLUMNS)
+        legend = axes.get_legend()
+        rows = -(-len(legend.get_texts()) // LEGEND_COLUMNS) if legend is not None else 0
         axes.set_title(typeset(name), color=INK, fontsize=11, loc="right", pad=6 + 13 * rows)  # above the legend
     corners = np.array([[axes.get_xlim(), axes.get_ylim()] for axes in panels])
     (left, low), (right, high) = corners[..., 0].min(axis=0), corners[..., 1].max(axis=0)
