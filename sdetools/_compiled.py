@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numba
-from numba.core import sigutils
+from numba.core import sigutils, typed_passes, untyped_passes
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache, _CacheLocator
 from numba.core.ccallback import CFunc
+from numba.core.compiler import Compiler
+from numba.core.compiler_machinery import PassManager, register_pass
 
 from sdetools._machine_code import code_file, fault, place_of, save, text_key
 
@@ -18,6 +21,87 @@ P = ParamSpec("P")
 R = TypeVar("R")
 ROW = "int64(int64, int64, int64, int64, int64, int64)"
 """The signature of all functions that kernels call by address: whole numbers, and addresses of arrays."""
+
+
+class _Resolved:
+    """Numba's typing context, which resolves the type of a call once for each function and types of arguments, not anew for every call.
+
+    Args:
+        own: The typing context; all else is its own.
+    """
+
+    def __init__(self, own: Any) -> None:
+        self._own = own
+        self._known: dict[Any, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def resolve_function_type(self, function: Any, arguments: Any, named: dict[str, Any]) -> Any:
+        key = function, tuple(arguments), tuple(sorted(named.items()))
+        if self._known.get(key) is None:
+            self._known[key] = self._own.resolve_function_type(function, arguments, named)
+        return self._known[key]
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _TypeInference(typed_passes.NopythonTypeInference):
+    """Numba's type inference, by `_Resolved`: it visits every call several times, and a kernel repeats the calls of few functions."""
+
+    _name = "sdetools_type_inference"
+
+    def run_pass(self, state: Any) -> bool:
+        own, state.typingctx = state.typingctx, _Resolved(state.typingctx)
+        try:
+            return super().run_pass(state)
+        finally:
+            state.typingctx = own
+
+
+PASSES = (
+    (untyped_passes.TranslateByteCode, "analyzing bytecode"),
+    (untyped_passes.FixupArgs, "fix up args"),
+    (untyped_passes.IRProcessing, "processing IR"),
+    (untyped_passes.RewriteSemanticConstants, "rewrite semantic constants"),
+    (untyped_passes.DeadBranchPrune, "dead branch pruning"),
+    (untyped_passes.InlineInlinables, "inline inlinable functions"),
+    (untyped_passes.ReconstructSSA, "ssa"),
+    (_TypeInference, "nopython frontend"),
+    (typed_passes.PreLowerStripPhis, "remove phis nodes"),
+    (typed_passes.InlineOverloads, "inline overloaded functions"),
+    (typed_passes.IRLegalization, "ensure IR is legal prior to lowering"),
+    (typed_passes.AnnotateTypes, "annotate types"),
+    (typed_passes.NativeLowering, "native lowering"),
+    (typed_passes.NoPythonBackend, "nopython mode backend"),
+)
+"""The passes of Numba's own pipeline that change plain loops over memory, in its order, with its descriptions.
+
+The others serve closures, `with`, exceptions with arguments, literals and expressions of arrays, which functions called by address do not have. They
+would take a sixth of the time and leave the machine code as it is.
+"""
+
+
+class _Compiler(Compiler):
+    """Numba's compiler with the passes of `PASSES`."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = PassManager("sdetools")
+        for made, description in PASSES:
+            passes.add_pass(made, description)
+        passes.finalize()
+        return [passes]
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection: what a compilation makes lives until its end, and the collector would visit all other objects as well."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Locator(_CacheLocator):
@@ -97,14 +181,16 @@ def callback(function: Callable[..., Any], file: Path | None, key: str, signatur
     vanishes, and the code needs no symbol of Numba's.
 
     Args:
-        function: The Python function.
+        function: The Python function: loops, branches, numbers and memory, without closures, comprehensions and arithmetic of arrays (`PASSES`).
         file: The file of the cache; None saves nothing.
         key: A text that is stored in the file and must be given to load it, such as `_machine_code.text_key()`.
         signature: The types of the arguments and of the result in Numba's notation; by default `ROW`, six integers to one.
         **options: Further options of `numba.cfunc`.
     """
-    made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=options | {"forceinline": True})
-    made.compile()
+    options |= {"forceinline": True}
+    made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=options, pipeline_class=_Compiler)
+    with _without_garbage_collection():
+        made.compile()
     save(file, key, made)
     return made
 
