@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from sdetools import _compiled
 from sdetools.graph import lanes, rows
 from sdetools.graph.arrays import compiled
 from sdetools.graph.elements import Tables, indent
 from sdetools.graph.loops import Loops
 from sdetools.graph.value import Trace, Value
+from sdetools.simulation.kernel import kernel
 
-TEXT = """
-def run(rows, F, K, N{data}{uniform}):
-    base, Fat = rows.ctypes.data, F.ctypes.data
-    S, S2 = lanes.float_pointer(base), rows.reshape(({count}, {lanes}))
-{addresses}
+TEXT = """import math
+
+import numpy as np
+
+from sdetools.graph import lanes
+
+
+def run(where):
+    A = lanes.whole_pointer(where)
+    base, Fat = A[0], A[1]
+    S, F, K, N = lanes.float_pointer(base), lanes.whole_pointer(Fat), lanes.float_pointer(A[2]), lanes.whole_pointer(A[3])
+{arrays}
 {lines}
-    rows[0] = rows[0]  # used to the end, or Numba frees it
+    return 0
 """
 
 
@@ -48,43 +54,55 @@ def as_loops(formula: Callable[[Value], Value], x: np.ndarray, width: int = 16) 
     return out
 
 
-@cache
-def _kernel(text: str, stages: tuple[tuple[str, Any], ...]) -> Callable[..., None]:
-    space: dict[str, Any] = {"np": np, "math": math, "lanes": lanes, **dict(stages)}
+def _called(text: str, stages: dict[str, Any], kept: bool) -> Callable[[int], int]:
+    """Compile a text as the kernels of simulations are, with their cache on disk if `kept`."""
+    if kept:
+        return kernel(text, stages, stages)
+    space: dict[str, Any] = {}
     exec(compile(text, "<loops>", "exec"), space)
-    return njit(**lanes.FAST)(space["run"])
-
-
-def pointer(i: int, d: np.ndarray) -> list[str]:
-    """Return the lines that define an array of data as the generated code expects it."""
-    return [f"d{i}at = a{i}.ctypes.data", f"d{i} = lanes.{'real' if d.dtype.kind == 'f' else 'whole'}_pointer(d{i}at)"]
+    space |= stages
+    if stages:
+        return _compiled.jit(cache=False, **lanes.FAST)(space["run"])
+    return _compiled.callback(space["run"], None, "", "int64(int64)", **lanes.FAST).ctypes
 
 
 def loops(
-    outputs: Sequence[tuple[int, Value]], inputs: Sequence[tuple[int, Value]], width: int, uniform: Sequence[Value] = ()
+    outputs: Sequence[tuple[int, Value]],
+    inputs: Sequence[tuple[int, Value]],
+    width: int,
+    uniform: Sequence[Value] = (),
+    kept: bool = True,
 ) -> Callable[..., np.ndarray]:
-    """Return a kernel of `outputs` (row, value): from arrays by row, and the uniform inputs, to all rows `(rows, width)`."""
+    """Return a kernel of `outputs` (row, value): from arrays by row, and the uniform inputs, to all rows `(rows, width)`.
+
+    Its machine code is kept on disk unless `kept` is False, as for random formulas, which do not come again.
+    """
     tables = Tables()
     free = max(row + v.size for row, v in [*outputs, *inputs])
     made = Loops(outputs, {v.key: row for row, v in inputs}, {}, {v.key: v.name for v in uniform}, free, width, tables)
-    data = "".join(f", a{i}" for i in range(len(tables.data)))
-    names = "".join(f", {v.name}" for v in uniform)
-    addresses = "\n".join(indent([line for i, d in enumerate(tables.data) for line in pointer(i, d)]))
-    text = TEXT.format(
-        data=data, uniform=names, count=made.rows, lanes=width, addresses=addresses, lines="\n".join(indent(made.lines))
-    )
-    kernel = _kernel(text, tuple(tables.stages.items()))
+    kinds = ["real" if d.dtype.kind == "f" else "whole" for d in tables.data]
+    arrays = [f"S2 = lanes.carray(S, ({made.rows}, {width}))"] if tables.stages else []
+    for i, kind in enumerate(kinds):
+        arrays += [f"d{i}at = A[{4 + i}]", f"d{i} = lanes.{kind}_pointer(d{i}at)"]
+    arrays += [f"{v.name} = lanes.float_pointer(A[{4 + len(kinds) + i}])" for i, v in enumerate(uniform)]
+    text = TEXT.format(arrays="\n".join(indent(arrays)), lines="\n".join(indent(made.lines)))
+    call = _called(text, tables.stages, kept)
     functions = np.array([rows.address(name) for name in tables.functions] or [0], np.int64)
     numbers, sizes = np.array(tables.numbers or [0.0]), np.array(tables.sizes or [0], np.int64)
+
+    types = {"real": np.float64, "whole": np.int64}
+    data = [np.ascontiguousarray(d.ravel(order="K"), types[kind]) for d, kind in zip(tables.data, kinds, strict=True)]
 
     def run(given: dict[int, Any], *numbers_of_all: np.ndarray) -> np.ndarray:
         block = np.full((made.rows, width), np.nan)
         for row, array in given.items():
             flat = np.reshape(array, (-1, width))
             block[row : row + len(flat)] = flat
-        flat = block.ravel()
-        kernel(flat, functions, numbers, sizes, *(d.ravel(order="K") for d in tables.data), *numbers_of_all)
-        return flat.reshape(made.rows, width)
+        assert len(numbers_of_all) == len(uniform)
+        own = [block, functions, numbers, sizes, *data, *(np.ascontiguousarray(u, float) for u in numbers_of_all)]
+        table = np.array([a.ctypes.data for a in own], np.int64)
+        assert call(table.ctypes.data) == 0
+        return block
 
     run.text = text  # type: ignore[attr-defined]
     return run

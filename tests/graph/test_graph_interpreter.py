@@ -125,7 +125,7 @@ def test_programs_match_numpy(lanes, formula):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loops, "BUDGET", 0)
         patch.setattr(Loops, "_is_long", lambda *_: True)
-        run = loops(stores, [(0, inputs[0]), (formula.dim, inputs[1])], lanes)
+        run = loops(stores, [(0, inputs[0]), (formula.dim, inputs[1])], lanes, kept=False)
     assert_same(run({0: x, formula.dim: m}), plain(formula, x, m))
 
 

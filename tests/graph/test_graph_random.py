@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emitted import TEXT, loops
+from emitted import loops
 from formulas import ROUNDING, Formula, assert_same, formulas, graph, places, plain, state
 from hypothesis import given, settings
 
@@ -56,13 +56,11 @@ def interpreted(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
             S[b] = np.power(given_, S[c]) if name == "power" else getattr(np, name)(given_)
 
     space: dict[str, Any] = {"np": np, "math": MATH, **{n: f.py_func for n, f in tables.stages.items()}}
-    space["lanes"] = SimpleNamespace(call=call, float_pointer=lambda _: S, **LANES)
+    space["lanes"] = SimpleNamespace(call=call, **LANES)
     data = "".join(f", a{i}" for i in range(len(tables.data)))
-    addresses = "\n".join(indent([f"d{i}at, d{i} = a{i}.ctypes.data, a{i}" for i in range(len(tables.data))]))
-    text = TEXT.format(
-        data=data, uniform="", count=made.rows, lanes=lanes, addresses=addresses, lines="\n".join(indent(made.lines))
-    )
-    exec(text.replace("rows.ctypes.data, F.ctypes.data", "0, 0"), space)
+    addresses = [f"d{i}at, d{i} = a{i}.ctypes.data, a{i}" for i in range(len(tables.data))]
+    head = ["base = Fat = 0", f"S2 = S.reshape({made.rows}, {lanes})", *addresses]
+    exec("\n".join([f"def run(S, F, K, N{data}):", *indent([*head, *made.lines])]), space)
     space["run"](S, tables.functions, tables.numbers, tables.sizes, *(d.ravel(order="K") for d in tables.data))
     return S.reshape(-1, lanes)
 
@@ -103,7 +101,7 @@ def test_torch_code_matches_numpy(formula):
 def test_compiled_loops_match_numpy(lanes, formula):
     x, m = state(formula, lanes)
     inputs, outputs = graph(formula)
-    run = loops(places(formula, outputs), [(0, inputs[0]), (formula.dim, inputs[1])], lanes)
+    run = loops(places(formula, outputs), [(0, inputs[0]), (formula.dim, inputs[1])], lanes, kept=False)
     assert_same(run({0: x, formula.dim: m}), plain(formula, x, m))
 
 
