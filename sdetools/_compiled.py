@@ -64,6 +64,7 @@ PASSES = (
     (untyped_passes.IRProcessing, "processing IR"),
     (untyped_passes.RewriteSemanticConstants, "rewrite semantic constants"),
     (untyped_passes.DeadBranchPrune, "dead branch pruning"),
+    (untyped_passes.RewriteDynamicRaises, "rewrite dynamic raises"),
     (untyped_passes.InlineInlinables, "inline inlinable functions"),
     (untyped_passes.ReconstructSSA, "ssa"),
     (_TypeInference, "nopython frontend"),
@@ -76,7 +77,7 @@ PASSES = (
 )
 """The passes of Numba's own pipeline that change plain loops over memory, in its order, with its descriptions.
 
-The others serve closures, `with`, exceptions with arguments, literals and expressions of arrays, which functions called by address do not have. They
+The others serve closures, `with`, literals and expressions of arrays, which functions called by address do not have. They
 would take a sixth of the time and leave the machine code as it is.
 """
 
