@@ -38,6 +38,12 @@ def value_or_nan(function: Callable, *args: Any, **options: Any) -> Any:
         return math.nan
 
 
+def value_or_far(function: Callable, *args: Any, **options: Any) -> float:
+    """Return a number of the library, or `NON_FINITE_DISTANCE` where it raises for a case that the statement covers, or is not finite."""
+    found = value_or_nan(function, *args, **options)
+    return float(found) if np.isfinite(found) else NON_FINITE_DISTANCE
+
+
 def already_contradicted(run: Any) -> bool:
     """Return whether a deterministic measurement lies outside its range, so that no simulation can change the verdict."""
     exact = [item for item in run.record.measurements if isinstance(item.estimate, float)]

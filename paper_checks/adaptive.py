@@ -26,7 +26,7 @@ from _adaptive_chain import (
     svag_draws,
 )
 from _estimates import combined, scaled, shifted
-from _plain import NON_FINITE_DISTANCE
+from _plain import NON_FINITE_DISTANCE, value_or_nan
 
 import sdetools as st
 
@@ -98,8 +98,10 @@ def to_their_sdes(run):
         )
         sde = equation(make(0.01))
         state = np.concatenate(sde.start(np.array([START])))
-        noise = SIGMA0 / PROBLEM.denominator(0.0) if name == "RMSProp" else 2.0 * SIGMA0  # of x, or of the momentum, c1 sigma0
-        found = abs(sde.diffusion(state, [1.0], s=tuple(sde.signal_values(np.zeros(1), 0.0, 0.01)[0]))[int(name == "Adam")])
+        noise = (
+            -SIGMA0 / (SIGMA0 * math.sqrt(U0) + EPS0) if name == "RMSProp" else 2.0 * SIGMA0
+        )  # of x, or of the momentum, c1 sigma0
+        found = float(sde.diffusion(state, [1.0], s=tuple(sde.signal_values(np.zeros(1), 0.0, 0.01)[0]))[int(name == "Adam")])
         run.measure(f"{name}: noise of the SDE of the library at t = 0", found, noise, relative=1e-12)
         # the means are linear in x and u is a number, so that Euler's scheme is a recursion: without paths, extrapolated
         run.measure(f"{name}: E x of the SDE of the library", euler_mean(sde), mean, tolerance=1e-5)
@@ -276,6 +278,40 @@ def means(run, method, paths, stream, observe=("x", "x**2")):
     return [found.at(name) for name in observe]
 
 
+def away_from_square_root(make, k):
+    """Return the largest relative distance of two steps of a rescaled AdamW from those of the square-root rule for k times the batch.
+
+    Rates, decays and the number added to the root are written out, with rates and averages of gradients that move in time. Further distances are those of
+    the initial second moment, the noise and the time of a step.
+    """
+    etas, betas = 0.1 / np.arange(1.0, 10.0), 0.95 + 0.004 * np.arange(9.0)
+    beta2, eps, decay, moment, sigma, time = 0.97, 0.4, 0.3, 7.0, 2.0, 0.02
+    oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=sigma)
+    scaled = value_or_nan(
+        lambda: make(
+            st.AdamW(
+                oracle, st.schedules.from_arrays(etas, betas), beta2=beta2, eps=eps, weight_decay=decay, bias_correction=False,
+                second_moment=moment, step_time=time,
+            )
+        )
+    )  # fmt: skip
+    if not isinstance(scaled, st.AdamW):
+        return NON_FINITE_DISTANCE
+    x, m, v = np.array([[0.7], [-0.4], [5.0]])
+    state, rows, pairs, root = (x, m, v), scaled.coefficient_values(2), [], math.sqrt(k)
+    for step, g in enumerate((1.3, -0.6)):
+        at = min(math.floor(step * k + 1e-9), 8)  # on the clock of samples
+        eta, beta, slow = root * etas[at], 1 - k * (1 - betas[at]), 1 - k * (1 - beta2)
+        m, v, before = beta * m + (1 - beta) * g, slow * v + (1 - slow) * g**2, x
+        x = before - eta * m / (np.sqrt(v) + eps / root) - eta * root * decay * before
+        state = scaled.rule(state, lambda point, g=g: np.array([g]), *rows[step])
+        pairs += zip(state, (x, m, v), strict=True)
+    pairs += [(scaled.second_moment, moment / k), (scaled.oracle.sigma, sigma / root)]
+    pairs += [(scaled.step_time, k * time), (scaled.plan.eta, root * etas[0])]
+    worst = float(np.max([np.abs(np.asarray(found) / expected - 1).max() for found, expected in pairs]))
+    return worst if math.isfinite(worst) else NON_FINITE_DISTANCE
+
+
 @st.claim(
     "square-root-rule",
     statement=r"For batches that are $k$ times larger RMSProp keeps its law on the clock of samples, up to $O(h)$, if $\eta$ is multiplied by $\sqrt k$, $1 - \beta_2$ "
@@ -286,8 +322,14 @@ def square_root_rule(run):
     """Compare the means at t = 2 for batches of one and four times the size."""
     k, h, paths = 4, 0.0125, run.scale(quick=200_000, standard=2_000_000, full=10_000_000)
     run.note(
-        r"Both are RMSProp on the same SDE, at $h$ and $4h$: their means differ by $3h$ times the constant of the weak error, about .15 here."
+        r"Both are RMSProp on the same SDE, at $h$ and $4h$: their means differ by $3h$ times the constant of the weak error, about .15 here. "
+        r"Detects a rate, a decay or a number added to the root that is scaled by another power."
     )
+    for times in (k, 0.5):
+        away = away_from_square_root(lambda one, times=times: st.square_root_rule(one, times), times)
+        run.measure(
+            f"AdamW for {times:g} times the batch: two steps beside the rule, largest relative distance", away, at_most=1e-12
+        )
     one = rule(st.RMSProp, h)
     root = st.square_root_rule(one, k)
     plan = st.schedules.constant(k * one.plan.eta)
@@ -312,6 +354,8 @@ def svag_for_adaptive(run):
         r"The distance of a local order from its limit is of order $1/l$, which is extrapolated from $l = 2, 4, 8$: terms of order $1/l^2$, about .03, are left. "
         r"Detects another pair of weights."
     )
+    away = away_from_square_root(lambda one: st.svag(one, 2**2), 1 / 4)
+    run.measure("AdamW, l = 2: two steps beside the rule, largest relative distance", away, at_most=1e-12)
     found = {}
     for kind, draws in (("SVAG", svag_draws), ("skewness kept", lambda l: exponential_draws())):
         coarse, fine = local_orders([exact_mean(round(T / h) * l * l, draws(l)) - MEAN for l in (2, 4, 8)])

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from _estimates import extrapolated
 from _filtered_signs import limit_of_ratio, median_of_filter, noise_of_filter, small_step_variance, variance_at_rest
+from _plain import value_or_far
 from scipy.stats import cauchy, expon, norm
 
 import sdetools as st
@@ -23,8 +24,8 @@ HALF, NODES = 3.0, 96
 
 
 def of_sde(sde, observe):
-    """Return E observe(X_T) from START for an SDE of the library."""
-    return st.exact.semigroup(sde, (-HALF, HALF), T, NODES).expectation(lambda x: observe(x[0]), [START])
+    """Return E observe(X_T) from START for an SDE of the library; far off where its drift does not point inwards, or is no function of x."""
+    return value_or_far(lambda: st.exact.semigroup(sde, (-HALF, HALF), T, NODES).expectation(lambda x: observe(x[0]), [START]))
 
 
 def oracle(scale=S):

@@ -96,6 +96,16 @@ def test_every_entry_of_the_table_exists(table):
     assert set(table.equivalent) <= keys, sorted(set(table.equivalent) - keys)
 
 
+def test_no_formula_is_hidden_behind_the_entry_of_its_folder(table):
+    """The first entry that lists a function counts: behind that of its folder a formula would never be drawn with its claims."""
+    folders = []
+    for formula in table.formulas:
+        for entry in formula.code:
+            assert entry.endswith("/") or not entry.startswith(tuple(folders)), f"{formula.name}: {entry}"
+        folders += [entry for entry in formula.code if entry.endswith("/")]
+    assert len(folders) > 5
+
+
 def test_the_claims_of_the_table_are_those_of_the_paper(table):
     """The table finds the same claims as `collect`."""
     from sdetools.claims import collect

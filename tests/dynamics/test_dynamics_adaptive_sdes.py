@@ -111,6 +111,35 @@ def test_the_equations_of_rmsprop_and_adam_written_out():
     assert st.AdamSDE(own, plan, bias_correction=False).signal_values(np.array([0.0]), 0.0, 0.01)[0, 2:].tolist() == [1.0, 1.0]
 
 
+def test_a_stage_within_a_step_reads_the_plan_at_its_own_time():
+    """k = floor((t + c h) / eta^2) by hand at eta = .1: t + c h = .0099 lies in step 0, .0301 in step 3, and a jump at the end of a step acts after it."""
+    scaled, plan = oracle(0.5 / 0.1), st.schedules.from_arrays([0.1, 0.08, 0.05, 0.02])
+    sde = st.RMSPropSDE(scaled, plan, beta2=0.97, eps=2.0)
+    assert sde.signal_values(np.array([0.0, 0.0202]), 0.5, 0.0198)[:, 0] == pytest.approx([1.0, 0.2], rel=1e-14)
+    assert sde.signal_values(np.array([0.0, 0.01]), 1.0, 0.01)[:, 0] == pytest.approx([1.0, 0.8], rel=1e-14)
+    assert sde.signal_values(np.array([0.0, 0.01, 0.02]), 0.0, 0.01)[:, 0] == pytest.approx([1.0, 0.8, 0.5], rel=1e-14)
+    assert sde.signal_values(np.array([0.0]), 0.75, 0.0132)[:, 0] == pytest.approx(
+        [1.0], rel=1e-14
+    )  # .0099, where 1.02 times that is .0101
+    plan = st.schedules.from_arrays([0.1, 0.08, 0.05, 0.02], [0.9, 0.8, 0.7, 0.6])
+    adam = st.AdamSDE(scaled, plan, beta2=0.97, eps=2.0)
+    for start, fraction, h, k in ((0.0, 0.5, 0.0198, 0), (0.0202, 0.5, 0.0198, 3), (0.01, 0.75, 0.0132, 1)):
+        first, second = 1 - math.prod([0.9, 0.8, 0.7, 0.6][: k + 1]), 1 - 0.97 ** (k + 1)
+        expected = [[1.0, 0.8, 0.5, 0.2][k], (1 - [0.9, 0.8, 0.7, 0.6][k]) / 0.01, first, second]
+        assert adam.signal_values(np.array([start]), fraction, h)[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_noise_enters_as_that_of_the_gradient():
+    """-sigma0 z / P in the position, c1 sigma0 z in the momentum, so that an optimiser and its equation can share draws."""
+    scaled, z = oracle(0.5 / 0.1, dim=2), np.array([0.7, -1.1])
+    rms = st.RMSPropSDE(scaled, PLAN, beta2=0.97, eps=2.0)
+    y, P = np.array([1.0, 2.0, 2.5, 0.4]), 0.5 * np.sqrt([2.5, 0.4]) + 0.2
+    assert rms.diffusion(y, z, s=(0.8,)) == pytest.approx([*(-0.8 * 0.5 * z / P), 0.0, 0.0], rel=1e-14)
+    adam = st.AdamSDE(scaled, st.schedules.constant(0.1, beta=0.9), beta2=0.97, eps=2.0)
+    y = np.array([1.0, 2.0, 0.3, 0.1, 2.5, 0.4])
+    assert adam.diffusion(y, z, s=(0.8, 10.0, 0.5, 0.6)) == pytest.approx([0.0, 0.0, *(10.0 * 0.5 * z), 0.0, 0.0], rel=1e-14)
+
+
 def test_backends_agree():
     """Means of 300 paths on the same draws, to rounding."""
     eta = 0.1

@@ -92,6 +92,19 @@ def test_the_mean_exit_time_of_a_chain():
     assert exit_time(em, [-1.0], -4.0, 1.0) == pytest.approx((4 * fine - coarse) / 3, rel=1e-7)
 
 
+def test_a_chain_whose_steps_are_as_long_as_the_interval():
+    """Three deviations of a step are more than the interval, which one panel covers."""
+    coarse, fine = (chain_on_a_grid(0.25, lambda y: 0.0 * y, 1.0, 1.0, -1.0, 1.0, n) for n in (400, 800))
+    assert exit_time(st.EulerMaruyama(MOTION, 1.0), [0.25], -1.0, 1.0) == pytest.approx((4 * fine - coarse) / 3, rel=1e-7)
+
+
+def test_an_open_end_of_a_chain_with_strong_noise():
+    """Noise 2 in place of .6: the stationary law of x' = .9 x + .63 z has the deviation 1.45, and -20 is 13 of them away."""
+    em = st.EulerMaruyama(st.SDE(drift=["-x"], diffusion=["2"], variables="x"), 0.1)
+    coarse, fine = (chain_on_a_grid(0.0, lambda y: -y, 2 * math.sqrt(0.1), 0.1, -20.0, 2.0, n) for n in (600, 1200))
+    assert exit_time(em, [0.0], high=2.0) == pytest.approx((4 * fine - coarse) / 3, rel=1e-6)
+
+
 def test_a_chain_leaves_at_its_lower_end_as_its_mirror_image_at_the_upper():
     em = st.EulerMaruyama(WELL, 0.05)
     assert exit_time(em, [0.9], low=-0.7) == pytest.approx(exit_time(em, [-0.9], high=0.7), rel=1e-9)

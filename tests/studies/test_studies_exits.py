@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import zeta
 
 import sdetools as st
 from sdetools.estimates.interval import binomial_interval
+from sdetools.studies.stopping import outside_of
 
 EPS, DT = 0.2, 0.02
 WELL = st.SDE(drift=["x - x**3"], diffusion=[repr(math.sqrt(2 * EPS))], variables="x")
@@ -70,6 +72,15 @@ def test_sgd_leaves_as_its_chain():
     run = st.exit_time(sgd, [-1.0], "abs(x) - 1.5", 100.0, 50_000, ["x"], seed=2)
     assert run.censored == 0 and abs(run.mean().z(st.exact.exit_time(sgd, [-1.0], -1.5, 1.5))) < 4.5
     assert run.at_exit("x").low > -1.8
+
+
+def test_the_shift_is_that_of_the_noise_along_the_gradient():
+    """g = x + 2 y with two Brownian motions: b^T grad g = (.3 + .2, .4 + 1) by hand, of length 1.4866."""
+    sde = st.SDE(drift=["0", "0"], diffusion=[["0.3", "0.4"], ["0.1", "0.5"]], variables="x y")
+    leaves = outside_of("x + 2*y > 1", st.EulerMaruyama(sde, 0.04), True)
+    end = 1 + float(zeta(0.5)) / math.sqrt(2 * math.pi) * math.sqrt(0.04) * math.hypot(0.5, 1.4)
+    for y in (0.0, 0.3):
+        assert leaves(np.array([end - 2 * y + 1e-9, y])) and not leaves(np.array([end - 2 * y - 1e-9, y]))
 
 
 def test_a_shifted_boundary_gives_the_time_of_the_equation():
