@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 from _estimates import extrapolated
+from _plain import value_or_far
 from scipy.integrate import solve_ivp
 
 import sdetools as st
@@ -25,17 +26,21 @@ def sgd_flow():
     return float(found.y[0, -1])
 
 
-def adaptive_flow():
-    """Return x(T) of the adaptive flow, which rests at 1."""
+def level(x):
+    """Return b^2 diag H at (x, x^-2), where v rests."""
+    return B**2 * np.array([4 / x**2, x**4])
+
+
+def adaptive_flow(eps=0.0, share=1.0):
+    """Return x(T) of the adaptive flow, which rests at 1, from `share` times the level of v: S = diag(v^{1/2} + eps)^{-1}."""
 
     def slope(t, state):
         x, *v = state
-        S1, S2 = v[0] ** -0.5, v[1] ** -0.5
+        S1, S2 = 1 / (np.sqrt(v) + eps)
         moved = -(B**2) / 4 * (4 * S2 * x**3 - 8 * S1 / x**3) / (1 / S1 + 4 / (x**6 * S2))
-        return [moved, C * (B**2 * 4 / x**2 - v[0]), C * (B**2 * x**4 - v[1])]
+        return [moved, *(C * (level(x) - v))]
 
-    start = [START, B**2 * 4 / START**2, B**2 * START**4]
-    return float(solve_ivp(slope, (0, T), start, rtol=1e-10, atol=1e-12).y[0, -1])
+    return float(solve_ivp(slope, (0, T), [START, *(share * level(START))], rtol=1e-10, atol=1e-12).y[0, -1])
 
 
 def problem():
@@ -46,11 +51,12 @@ def problem():
 
 def of_library(kind):
     """Return x(T) of a slow equation of the library by Platen's scheme, which has order 2 in its steps, extrapolated."""
-    ends = []
-    for dt in (0.05, 0.025):
-        found = st.simulate(st.Platen(kind, dt), [START, START**-2], T, 2, observe=["x"], times=[T])
-        ends.append(found.at("x").value)
-    return (4 * ends[1] - ends[0]) / 3
+
+    def end(dt):
+        return st.simulate(st.Platen(kind, dt), [START, START**-2], T, 2, observe=["x"], times=[T]).at("x").value
+
+    coarse, fine = (value_or_far(end, dt) for dt in (0.05, 0.025))
+    return (4 * fine - coarse) / 3
 
 
 def method(name, eta):
@@ -58,11 +64,10 @@ def method(name, eta):
     oracle = problem()
     if name == "SGD":
         return st.SGD(oracle, st.schedules.constant(eta), step_time=eta**2)
-    moment = B**2 * np.array([4 / START**2, START**4])
     kind, beta = (st.RMSProp, 0.0) if name == "RMSProp" else (st.Adam, 0.9)
     return kind(
-        oracle, st.schedules.constant(eta, beta), beta2=1 - C * eta**2, eps=1e-12, bias_correction=False, second_moment=moment,
-        step_time=eta**2,
+        oracle, st.schedules.constant(eta, beta), beta2=1 - C * eta**2, eps=1e-12, bias_correction=False,
+        second_moment=level(START), step_time=eta**2,
     )  # fmt: skip
 
 
@@ -84,11 +89,18 @@ def part(run):
     )
     run.table("ends of the flows", [{"method": name, "x(4)": value} for name, value in flows.items()])
     plan, at = st.schedules.constant(0.01), [START, START**-2]
-    for kind, end in (
-        (st.SlowSDE(problem(), plan, at=at), flows["SGD"]),
-        (st.AdaptiveSlowFlow(problem(), plan, beta2=1 - C * 1e-4, eps=0.0, at=at), flows["Adam"]),
+    own = {"beta2": 1 - C * 1e-4, "at": at}
+    # the level of v alone cannot show the size of the noise: b^2 S^2 does not depend on it there
+    for name, kind, end in (
+        ("SlowSDE", st.SlowSDE(problem(), plan, at=at), flows["SGD"]),
+        ("AdaptiveSlowFlow", st.AdaptiveSlowFlow(problem(), plan, eps=0.0, **own), flows["Adam"]),
+        (
+            "AdaptiveSlowFlow from twice the level of v, eps = .1",
+            st.AdaptiveSlowFlow(problem(), plan, eps=0.1, second_moment=2 * level(START), **own),
+            adaptive_flow(0.1, 2.0),
+        ),
     ):
-        run.measure(f"x at t = 4 by {type(kind).__name__} beside the flow", of_library(kind), end, tolerance=1e-6)
+        run.measure(f"x at t = 4 by {name} beside the flow", of_library(kind), end, tolerance=1e-6)
     for i, (name, end) in enumerate(flows.items()):
         ends = []
         for j, eta in enumerate(etas):

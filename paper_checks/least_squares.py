@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from _plain import value_or_far
 
 import sdetools as st
 
@@ -155,8 +156,22 @@ def stationary(run):
 
 
 def gain(lam, batch):
-    """Return how many times faster the best SGDM is than the best SGD, by their exact rates."""
-    return math.log(E.best(lam, batch).rate) / math.log(E.best(lam, batch, momentum=False).rate)
+    """Return how many times faster the best SGDM is than the best SGD, by their exact rates; far off where the library refuses."""
+    return value_or_far(lambda: math.log(E.best(lam, batch).rate) / math.log(E.best(lam, batch, momentum=False).rate))
+
+
+def plain_rate(lam, batch, h, beta):
+    """Return the spectral radius of the map of all second moments S_i of (x, m) of SGDM: M_i S_i M_i^T + b b^T (lam_i^2 u_i^2 + lam_i sum_j lam_j u_j^2) / B."""
+    b = np.array([-h * (1 - beta), 1 - beta])
+    position = np.array([1.0, 0.0, 0.0, 0.0])  # E u^2 of a mode
+    whole = np.zeros((4 * len(lam), 4 * len(lam)))
+    for i, one in enumerate(lam):
+        M = np.array([[1.0, -h * beta], [0.0, beta]]) + one * np.outer(b, [1.0, 0.0])
+        here = slice(4 * i, 4 * i + 4)
+        whole[here, here] += np.kron(M, M) + one**2 / batch * np.outer(np.kron(b, b), position)
+        for j, other in enumerate(lam):
+            whole[here, 4 * j : 4 * j + 4] += one * other / batch * np.outer(np.kron(b, b), position)
+    return float(np.abs(np.linalg.eigvals(whole)).max())
 
 
 @st.claim(
@@ -171,6 +186,14 @@ def small_batch(run):
     run.note(
         r"The distance from the limit is of order $(B+2)/\sqrt{\kappa}$. Detects a wrong rate, and a search that misses the optimum by 1 %."
     )
+    for beta in (0.0, 0.7):
+        rule = st.SGDM(st.streaming_least_squares(LAM, 0.0, B), constant(0.3, beta))
+        run.measure(
+            f"rate of four modes, beta={beta}", value_or_far(E.rate, rule), plain_rate(LAM, B, 0.3, beta), relative=ROUNDING
+        )
+    for name, free in (("SGDM", True), ("SGD", False)):
+        best = E.best(LAM, B, momentum=free)
+        run.measure(f"best rate of {name}, four modes", best.rate, plain_rate(LAM, B, best.h, best.beta), relative=ROUNDING)
     gains = {batch: gain([1.0, 1 / kappa], batch) for batch in (1, 2, 4)}
     for batch, found in gains.items():
         run.measure(f"gain of SGDM, B={batch}", found, (batch + 2) / 2, relative=0.01)
@@ -267,7 +290,8 @@ def threshold(run):
     spreads = {kind: [] for kind in scales}
 
     def scaled(name, batch):
-        return -math.log(E.best(SPECTRA[name], max(round(batch), 1)).rate) * limits[name].kappa ** 0.5 / 4
+        speed = value_or_far(lambda: -math.log(E.best(SPECTRA[name], max(round(batch), 1)).rate))
+        return speed * limits[name].kappa ** 0.5 / 4
 
     for share in shares:
         for kind, own in scales.items():  # batches with the same geometric mean for each scale
@@ -280,6 +304,10 @@ def threshold(run):
         [{"B/B*": share} | {f"at equal B/{kind}": own[i] for kind, own in spreads.items()} for i, share in enumerate(shares)],
     )
     run.note("Detects another effective rank, and a threshold without sqrt(kappa).")
+    best = E.best(SPECTRA["two bulks"], 64)
+    run.measure(
+        "best rate, two bulks, B = 64", best.rate, plain_rate(SPECTRA["two bulks"], 64, best.h, best.beta), relative=ROUNDING
+    )
     for name, lam in SPECTRA.items():
         rank, root = lam.sum() / lam.max(), math.sqrt(lam.max() / lam.min())
         run.measure(f"threshold of the library, {name}", limits[name].threshold, rank * root / 2, relative=ROUNDING)
@@ -501,6 +529,10 @@ def measure_terms(run):
     run.measure("noise term beside stationary risks", found.noise, math.log(without / with_momentum), relative=1e-8)
     run.measure("rate term beside rates", found.rate, found.floor_step * abs(math.log(E.rate(rules[0]) / E.rate(rules[1]))), 1e-8)
     run.measure("bound beside the three terms", found.bound, found.noise + found.transient + found.rate, relative=1e-12)
+    # two modes with h lam t = 4 and 2 and equal weights w e^{-2 h lam t} at the last time: (4 (1 - 4) + 2 (1 - 2)) / 2 = -7 over that time
+    late = E.Spectrum(np.array([1.0, 0.5]), np.sqrt([math.exp(4.0), 2.0]), 0.0)
+    found = value_or_far(lambda: E.drop_momentum(late, 10**6, 0.004, beta, 1_000).transient)
+    run.measure("transient term of two modes by hand", found, 2 * beta / (1 - beta) * 7 / 1_000, relative=ROUNDING)
     many, small, steps = 10**6, 2e-4, 25_000
     for modes in (1, 12):  # the largest gap is at the end, where x t = 5, and at the start
         quiet = E.power_law(modes, 1.0, 0.5, 0.0)
@@ -543,6 +575,8 @@ def judged(rule, generator, count, top):
 
 
 def proportion(right, dropped):
-    """Return a proportion of problems as an estimate, with Clopper and Pearson's interval."""
+    """Return a proportion of problems as an estimate, with Clopper and Pearson's interval; 0 for a rule that drops nowhere."""
+    if dropped == 0:
+        return 0.0
     share = right / dropped
     return st.Estimate(share, math.sqrt(share * (1 - share) / dropped), dropped, least=0.0, most=1.0, two_valued=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from _plain import relative_distance, value_or_nan
+from _plain import relative_distance, value_or_far, value_or_nan
 from scipy.optimize import brentq
 
 import sdetools as st
@@ -66,8 +66,13 @@ def table(run):
     for name, (make, edge) in TABLE.items():
         for h in (0.01, 0.3):
             method, expected = make(h), edge(h)
-            found = brentq(
-                lambda lam, method=method: radius(method, lam) - 1, 0.5 * expected, 2 * expected, xtol=1e-14, rtol=1e-14
+            found = value_or_far(
+                brentq,
+                lambda lam, method=method: radius(method, lam) - 1,
+                0.5 * expected,
+                2 * expected,
+                xtol=1e-14,
+                rtol=1e-14,
             )
             run.measure(f"{name}, eta={h}: edge over the formula", found / expected, 1.0, tolerance=1e-6)
             with run.control(f"{name}, eta={h}, 1 % above the edge"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sdetools as st
+from sdetools.exact.least_squares.groups import group
 
 LAM, S, B = np.array([2.0, 0.9, 0.3, 0.05]), 0.4, 2
 RHO = np.array([1.0, -0.5, 2.0, 0.3])
@@ -260,3 +261,18 @@ def test_what_has_no_exact_risk_is_refused(make, words):
 def test_invalid_arguments_are_refused(x0, options, words):
     with pytest.raises(ValueError, match=words):
         st.exact.risk(RULES["SGD"](ORACLE), x0, **{"steps": 4} | options)
+
+
+def test_the_nodes_of_a_group_are_those_of_chebyshev():
+    """In each disc the q nodes are the roots of T_q, on which the bound of the error rests; the weights of a mode interpolate polynomials below degree q."""
+    spectrum, q = np.linspace(1.0, 0.2, 500), 4
+    found = group(spectrum, q, None)
+    assert len(found.discs) > 1
+    for centre, half, _, first, end in found.discs:
+        start = int(found.place[first])
+        nodes = found.lam[start : start + q]
+        roots = np.polynomial.chebyshev.chebval((nodes - centre) / half, [0.0] * q + [1.0])
+        assert np.abs(roots).max() < 1e-12 and len(np.unique(nodes.round(12))) == q
+        modes = spectrum[found.order[first:end]]
+        for power in range(q):
+            assert found.weights[first:end] @ nodes**power == pytest.approx(modes**power, rel=1e-12)
