@@ -58,24 +58,24 @@ class _TypeInference(typed_passes.NopythonTypeInference):
             state.typingctx = own
 
 
-PASSES = (
-    (untyped_passes.TranslateByteCode, "analyzing bytecode"),
-    (untyped_passes.FixupArgs, "fix up args"),
-    (untyped_passes.IRProcessing, "processing IR"),
-    (untyped_passes.RewriteSemanticConstants, "rewrite semantic constants"),
-    (untyped_passes.DeadBranchPrune, "dead branch pruning"),
-    (untyped_passes.RewriteDynamicRaises, "rewrite dynamic raises"),
-    (untyped_passes.InlineInlinables, "inline inlinable functions"),
-    (untyped_passes.ReconstructSSA, "ssa"),
-    (_TypeInference, "nopython frontend"),
-    (typed_passes.PreLowerStripPhis, "remove phis nodes"),
-    (typed_passes.InlineOverloads, "inline overloaded functions"),
-    (typed_passes.IRLegalization, "ensure IR is legal prior to lowering"),
-    (typed_passes.AnnotateTypes, "annotate types"),
-    (typed_passes.NativeLowering, "native lowering"),
-    (typed_passes.NoPythonBackend, "nopython mode backend"),
-)
-"""The passes of Numba's own pipeline that change plain loops over memory, in its order, with its descriptions.
+PASSES = {
+    "TranslateByteCode": "analyzing bytecode",
+    "FixupArgs": "fix up args",
+    "IRProcessing": "processing IR",
+    "RewriteSemanticConstants": "rewrite semantic constants",
+    "DeadBranchPrune": "dead branch pruning",
+    "RewriteDynamicRaises": "rewrite dynamic raises",
+    "InlineInlinables": "inline inlinable functions",
+    "ReconstructSSA": "ssa",
+    "TypeInference": "nopython frontend",
+    "PreLowerStripPhis": "remove phis nodes",
+    "InlineOverloads": "inline overloaded functions",
+    "IRLegalization": "ensure IR is legal prior to lowering",
+    "AnnotateTypes": "annotate types",
+    "NativeLowering": "native lowering",
+    "NoPythonBackend": "nopython mode backend",
+}
+"""The passes of Numba's own pipeline that change plain loops over memory, in its order, each with its description there.
 
 The others serve closures, `with`, literals and expressions of arrays, which functions called by address do not have. They
 would take a sixth of the time and leave the machine code as it is.
@@ -83,12 +83,16 @@ would take a sixth of the time and leave the machine code as it is.
 
 
 class _Compiler(Compiler):
-    """Numba's compiler with the passes of `PASSES`."""
+    """Numba's compiler with the passes of `PASSES`; with its own if this version of Numba does not have all of these."""
 
     def define_pipelines(self) -> list[Any]:
+        known = {**vars(untyped_passes), **vars(typed_passes), "TypeInference": _TypeInference}
+        if not known.keys() >= PASSES.keys():
+            own: list[Any] = super().define_pipelines()
+            return own
         passes = PassManager("sdetools")
-        for made, description in PASSES:
-            passes.add_pass(made, description)
+        for name, description in PASSES.items():
+            passes.add_pass(known[name], description)
         passes.finalize()
         return [passes]
 

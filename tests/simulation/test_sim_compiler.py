@@ -61,6 +61,21 @@ def test_the_machine_code_of_a_library_function_is_that_of_numbas_pipeline(monke
     assert own == numbas and len(own) > 1000
 
 
+def test_a_version_of_numba_without_one_of_the_passes_compiles_by_its_own(monkeypatch):
+    """The machine code is the same, so that nothing but time depends on it."""
+
+    def doubled(at):
+        lanes.float_pointer(at)[0] *= 2.0
+        return 0
+
+    def code():
+        return instructions(_compiled.callback(doubled, None, "", "int64(int64)", **lanes.FAST))
+
+    own = code()
+    monkeypatch.setattr(_compiled, "PASSES", _compiled.PASSES | {"NoSuchPass": "of another version"})
+    assert code() == own
+
+
 def test_another_formula_has_other_instructions(monkeypatch):
     """Negative control: the comparison detects that one operation is another, or that a product and a sum are not fused."""
 
