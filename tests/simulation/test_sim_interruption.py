@@ -41,16 +41,25 @@ def stored(file: Path) -> int:
 
 
 def interrupted(words, store, number) -> tuple[int, list[str]]:
-    """Start a process, send it a signal when its store has a row, and return its exit code and the lines of its error output."""
+    """Start a process, send it a signal when its store has a row, and return its exit code and the lines of its error output.
+
+    Tests that run in the background of a shell ignore Ctrl-C, and would hand this on: the process begins with the default action.
+    """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(
-        [sys.executable, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
-    )
-    begin = time.monotonic()
-    while not stored(store) and process.poll() is None and time.monotonic() - begin < 120:
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+        [sys.executable, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        begin = time.monotonic()
+        while not stored(store) and process.poll() is None and time.monotonic() - begin < 120:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     assert stored(store) > 0
     return process.returncode, errors.splitlines()
 
