@@ -167,6 +167,7 @@ def box(size, draws):
     raise AssertionError("no crop fits")
 
 
+@pytest.mark.slow
 def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
     """ResNet-50 at 224 pixels has the number of parameters of K. He et al. with 1,000 classes, and takes two steps."""
     write_folder(tmp_path, train=4, val=1, size=(300, 240))

@@ -132,9 +132,8 @@ def steps(out):
     return sum(ends.values())
 
 
-@pytest.mark.parametrize(
-    ("name", "workers"), [*((name, 1) for name in SETTINGS), pytest.param("resnet32-cifar10", 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "workers"), [*((name, 1) for name in SETTINGS), ("resnet32-cifar10", 2)])
 def test_a_run_killed_at_random_times_ends_with_the_same_bytes(name, workers, reference, command, fork_server, tmp_path):
     """Times are drawn in steps, plus a few milliseconds, so that they do not depend on the load of the machine."""
     out, output = tmp_path / "out", tmp_path / "output"

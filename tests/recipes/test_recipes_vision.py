@@ -152,6 +152,7 @@ def test_settings_from_the_command_line():
     assert recipes.identity_of("a", one) == recipes.identity_of("a", other)
 
 
+@pytest.mark.slow
 def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
     """ResNet-32 at batch 512 with augmentation and SVAG: two steps of the optimiser."""
     write_cifar(tmp_path, per_batch=210)

@@ -113,6 +113,7 @@ def stopped() -> None:
     np.testing.assert_allclose(runs[0].means, runs[1].means, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_stopped_paths_and_sums_on_the_simulator():
     run_apart(__file__, "stopped", NUMBA_ENABLE_CUDASIM="1")
 
@@ -146,6 +147,7 @@ def far() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_functions_agree_with_numpy_outside_their_domain():
     """The functions agree with NumPy outside their domain and range."""
     run_apart(__file__, "far", NUMBA_ENABLE_CUDASIM="1")
@@ -172,6 +174,7 @@ def test_an_error_of_a_hundred_billionth_of_an_observable_is_detected():
         close(off, exact)
 
 
+@pytest.mark.slow
 def test_controls_stored_states_divergence_and_single_precision():
     """Runs `others` on the simulator."""
     run_apart(__file__, "others", NUMBA_ENABLE_CUDASIM="1")
@@ -241,6 +244,7 @@ def assemble(*names: str) -> None:
     assert len(done) > 3 * len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [pytest.param(FEW, id="few"), *(pytest.param(part(n), id=str(n), marks=ALL) for n in range(PARTS))]
 )

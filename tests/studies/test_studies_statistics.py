@@ -118,6 +118,7 @@ def test_pointwise_intervals_do_not_cover_the_curve():
     assert hits < bounds(200, 0.95, 1e-4)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paths", [3, 5, 10, 30])
 def test_few_paths_still_cover(paths):
     """3,000 repetitions: at least 95 % minus 4.5 binomial errors of 400 repetitions.
