@@ -110,7 +110,8 @@ class Execution(Mapping[str, Any]):
         for name in given:
             if name not in known:
                 own = _parameters_of_caller()
-                meant = suggestion(name, [*own, *known], f"Options of execution are {', '.join(known)}; see st.Execution.")
+                parameters = f"Parameters are {', '.join(own)}; options of execution are " if own else "Options of execution are "
+                meant = suggestion(name, [*own, *known], f"{parameters}{', '.join(known)}; see st.Execution.")
                 raise TypeError(f"unexpected keyword argument `{name}`. {meant}")
         return cls(**given)
 

@@ -20,10 +20,16 @@ from sdetools.schedules import Plan
 class AdaptiveSlowFlow(SlowSDE):
     """The slow flow of RMSProp and Adam: dX = (lambda_t^2/2) S^{1/2} d2Phi_S[S^{1/2} sigma^2 Sigma S^{1/2}] dt, dv = c (sigma^2 diag Sigma - v) dt.
 
-    S = diag(v^{1/2} + eps)^{-1}, c = (1 - beta2) / eta^2, and d2Phi_S is that of the loss in the coordinates S^{-1/2} x. For label noise, Sigma = b^2 H on
-    the manifold, dX = -(lambda_t^2 b^2/4) Proj_S [S grad sum_i S_i H_ii] dt with the projection onto the tangent that is orthogonal for <., .>_{S^-1}: it
-    rests where sum_i H_ii^{1/2} does. One unit of time is 1/eta^2 steps, so pass `step_time=plan.eta**2` to the optimiser to compare with. Derived; it
-    agrees with the abstract of arXiv:2511.02773.
+    X moves on the manifold of minimisers of L, v is the second moment of the gradients. S = diag(v^{1/2} + eps)^{-1}, c = (1 - beta2) / eta^2, lambda_t
+    is the learning rate of the plan relative to its eta, and sigma^2 Sigma(X) the covariance of the gradient noise of a step. Phi_S(y) is the limit of the
+    gradient flow from y of the loss y -> L(S^{1/2} y), d2Phi_S[M] the sum over i and j of M_ij times its second derivative.
+
+    For label noise of standard deviation b, sigma^2 Sigma = b^2 H on the manifold, with H the Hessian of L. Then
+    dX = -(lambda_t^2 b^2/4) Proj_S [S grad sum_i S_i H_ii] dt, with S constant in the gradient and the projection onto the tangent space that is orthogonal
+    for the inner product u^T S^{-1} w. With eps = 0 it rests where v = b^2 diag H and sum_i H_ii^{1/2} is stationary along the manifold. One unit of time is
+    1/eta^2 steps, so pass `step_time=plan.eta**2` to the optimiser to compare with. Derived; it agrees with the abstract of arXiv:2511.02773.
+
+    The state is `(X, v)`, `2 dim` rows; `simulate` observes X, and takes a start x0 `(dim,)` or `(dim, paths)`, which is projected to Phi(x0).
 
     Args:
         oracle: The noisy gradient oracle, with noise that vanishes along the manifold, such as label noise.
@@ -31,8 +37,9 @@ class AdaptiveSlowFlow(SlowSDE):
         beta2: The decay of the second moment in [0, 1).
         eps: The number that is added to the root, at least 0.
         second_moment: The initial v, a number or a vector `(dim,)`; by default its point of rest sigma^2 diag Sigma(X_0).
-        at: As for `SlowSDE`.
-        rank: As for `SlowSDE`.
+        at: A point `(dim,)` whose gradient flow ends on the manifold; the rank of H is determined at that end. By default several random points near 0
+            are tried.
+        rank: The rank of H on the manifold, `dim` less the dimension of the manifold; by default it is determined from the eigenvalues of H.
 
     Raises:
         ValueError: If the noise moves along the manifold, an argument lies outside its range, and as `SlowSDE`.
@@ -42,7 +49,7 @@ class AdaptiveSlowFlow(SlowSDE):
         >>> loss = st.losses.from_expression("(x**2*y - 1)**2 / 2", variables="x y")
         >>> oracle = st.NoisyOracle(loss, st.noise.gaussian(root=[["2*x*y"], ["x**2"]], variables="x y"), sigma=0.5)
         >>> flow = AdaptiveSlowFlow(oracle, st.schedules.constant(0.01), beta2=1 - 4e-4, at=[1.0, 1.0])
-        >>> flow.drift(np.array([1.0, 1.0, 1.0, 0.25])).round(6) + 0.0  # at rest: v = b^2 diag H
+        >>> flow.drift(np.array([1.0, 1.0, 1.0, 0.25])).round(6) + 0.0  # at rest: b = sigma, H = [[4, 2], [2, 1]], v = b^2 diag H
         array([0., 0., 0., 0.])
     """
 
