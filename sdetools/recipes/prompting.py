@@ -124,18 +124,44 @@ def word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
 
 
 class Prompted(nn.Module):
-    """Masked language model with the logits of the label words, given as tokens `words`; its head is evaluated at the mask only."""
+    """Masked language model whose output is the logits of the label words at the mask, computed without what they do not depend on.
+
+    Only the mask's position passes through what follows the attention of the last layer, and the output layer has the rows of the label words alone. In
+    evaluation and in the gradient that changes rounding at most; in training, dropout draws other numbers of the same law.
+
+    Args:
+        model: A masked language model of transformers.
+        words: The tokens of the label words, in the order of classes.
+    """
 
     def __init__(self, model: Any, words: Sequence[int]) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("words", torch.tensor(words), persistent=False)
+        self._rows: tuple[torch.Tensor, torch.Tensor] | None = None
+        layers = getattr(getattr(model.base_model, "encoder", None), "layer", None)
+        after = getattr(getattr(layers[-1], "attention", None), "output", None) if layers else None
+        if after is not None:
+            after.register_forward_pre_hook(self._at_masks)
+        head = model.lm_head if hasattr(model, "lm_head") else model.cls
+        self._output = next(name for name, part in head.named_modules() if part is model.get_output_embeddings())
 
     def forward(self, ids: torch.Tensor, attention: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Return the logits of the label words `(n, classes)` from token ids and attention mask `(n, length)` and indices of the masks `(n,)`."""
-        hidden = self.model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state
+        rows = self._rows = torch.arange(len(positions), device=positions.device), positions
+        try:
+            hidden = self.model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state
+        finally:
+            self._rows = None
+        at_masks = hidden[rows] if hidden.shape[1] == ids.shape[1] else hidden[:, 0]
         head = self.model.lm_head if hasattr(self.model, "lm_head") else self.model.cls
-        return head(hidden[torch.arange(len(positions), device=positions.device), positions])[:, self.words]
+        output = self.model.get_output_embeddings().named_parameters()
+        own = {f"{self._output}.{name}": whole[self.words] for name, whole in output}
+        return torch.func.functional_call(head, own, (at_masks,))
+
+    def _at_masks(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return `inputs`, tensors `(n, length, width)`, at the masks alone, `(n, 1, width)`; unchanged where another calls the model."""
+        return inputs if self._rows is None else tuple(part[self._rows][:, None] for part in inputs)
 
 
 def pretrained(root: str, random: bool = False) -> tuple[Any, Any]:

@@ -243,6 +243,40 @@ def test_the_head_at_the_mask_equals_that_of_the_full_model_and_padding_changes_
     assert torch.allclose(logits, whole, atol=1e-6) and torch.allclose(logits[:1], alone, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DebertaV2", "MPNet"])
+def test_values_and_gradients_are_those_of_the_full_model_which_is_not_changed(kind):
+    """In double precision without dropout. MPNet has no part after the attention that could be left out."""
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=60, max_position_embeddings=16, pad_token_id=0, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    model = transformers.AutoModelForMaskedLM.from_config(config).double().train()
+    words, positions, labels = [7, 3, 11], torch.tensor([2, 4, 0]), torch.tensor([0, 2, 1])
+    ids, attention = torch.randint(1, 60, (3, 6)), torch.tensor([[1] * 6, [1] * 5 + [0], [1] * 3 + [0] * 3])
+
+    def whole():
+        return model(input_ids=ids, attention_mask=attention).logits[torch.arange(3), positions][:, words]
+
+    def gradients(of):
+        loss = torch.nn.functional.cross_entropy(of, labels)
+        return torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+
+    before = whole()
+    net = prompting.Prompted(model, words)
+    passed = []
+    if kind != "MPNet":
+        model.base_model.encoder.layer[-1].output.register_forward_hook(lambda part, given, out: passed.append(tuple(out.shape)))
+    logits = net(ids, attention, positions)
+    assert torch.allclose(logits, before, rtol=1e-12, atol=1e-14)
+    assert passed == ([] if kind == "MPNet" else [(3, 1, 16)])
+    for ours, theirs in zip(gradients(logits), gradients(before)):
+        ours, theirs = (torch.zeros(1) if g is None else g for g in (ours, theirs))
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-13)
+    assert torch.equal(whole(), before)
+
+
 COMMAND = ["train", "roberta-few-shot", "--set", "tasks=sst-2", "--set", "k=8", "--set", "steps=4", "--set", "subsets=13,21"]
 
 
