@@ -34,7 +34,7 @@ class Stepper:
         task: The task; its model is moved to the device and set to training mode.
         device: The device, such as "cpu" or "cuda:1".
         compiled: Whether the network is compiled by `torch.compile`.
-        channels_last: Whether images have their channels last in memory; None for the devices where that is faster (GPUs).
+        channels_last: Whether images have their channels last in memory; None for the devices where that is faster (GPUs and CPUs).
 
     Attributes:
         pieces: The number of pieces of a batch: that of the task, rounded up to a multiple of the number of processes.
@@ -53,7 +53,7 @@ class Stepper:
         self._kind = torch.device(device).type
         self._rank, self._world = rank_and_world()
         self.pieces = -(-task.pieces // self._world) * self._world
-        self._images_last = self._kind == "cuda" if channels_last is None else channels_last
+        self._images_last = self._kind in ("cuda", "cpu") if channels_last is None else channels_last
         if task.precision == "float64":
             task.model.double()
         task.model.to(device).train()
