@@ -1,8 +1,9 @@
 """Claims: statements about stochastic optimisation as functions that measure them, with collection, budgets and verdicts.
 
 Words of this package: a run executes all claims given to `verify`. A claim measures quantities; each has an interval and an accepted range.
-A control is a variant of a claim that must be contradicted. A chunk is a part of the paths of a simulation that is computed at once; the
-store is the file of finished chunks, from which an interrupted run resumes.
+A control is a variant of a claim that must be contradicted. A measurement is flagged if its interval lies outside its accepted range; the claim
+then runs again on fresh draws (`again`). A chunk is a part of the paths of a simulation that is computed at once; the store is the file of
+finished chunks, from which an interrupted run resumes.
 """
 
 from __future__ import annotations

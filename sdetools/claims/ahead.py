@@ -44,7 +44,7 @@ def compiling_ahead(claims: Sequence[Claim]) -> Iterator[None]:
 
 
 def _cache_is_empty() -> bool:
-    """Return whether there is a kernel cache without kernels."""
+    """Return whether there is a folder for cached kernels, and no kernel is in it."""
     from sdetools.simulation.kernel import folder
 
     place = folder()
@@ -57,7 +57,8 @@ def main(names: Sequence[str]) -> None:
     Errors of claims are ignored, and results are dropped.
 
     Args:
-        names: The claims as texts `path::id` with the path of the claim file, such as "claims/orders.py::theorem-3.5".
+        names: The claims as texts `path::id` with the path of the claim file, such as "claims/orders.py::theorem-3.5". A claim that is not found is
+            skipped.
     """
     from sdetools.claims.context import ClaimContext
 

@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import Any
 
 FALSE_ALARM = 0.02
-"""The largest probability that a comparison of two runs names a difference that is noise alone."""
+"""The largest probability that a comparison of two runs reports any difference that is noise alone."""
 ROUNDING = 1e-9
 """The relative difference up to which two exact numbers are equal."""
 
@@ -23,10 +23,11 @@ class Difference:
 
     Attributes:
         claim: The claim's id.
-        what: The name of the measurement, "verdict", or "claim" for a claim that one run lacks.
-        old: Its value in the first run, as text; "-" if that run lacks it.
-        new: Its value in the second run.
-        z: The difference in standard errors of the difference; infinite for exact numbers, NaN for texts.
+        what: The name of the measurement ("control: measurement" for one of a control), "verdict", or "claim" for a claim that one run lacks.
+        old: What the first run has, as text: value and standard error ("1.02 +- 0.03"), or the verdict; "-" if that run lacks it.
+        new: What the second run has, in the same form.
+        z: (new - old) / sqrt(s_old^2 + s_new^2) with the standard errors s; +inf for two unequal numbers without error; NaN for verdicts, and for
+            what one run lacks or has no finite value of.
     """
 
     claim: str
@@ -41,10 +42,11 @@ class RunComparison:
     """The comparison of two runs.
 
     Attributes:
-        moved: What differs beyond its errors: values, verdicts, and claims or measurements that one run lacks.
+        moved: What differs beyond its errors: values, verdicts, and claims or measurements that one run lacks. Claims that only the second run
+            has come last.
         edges: Verdicts that differ although all values of the claim agree within their errors: it lies on the edge of a tolerance.
-        values: The number of compared values.
-        threshold: The number of standard errors of a difference from which it is named.
+        values: The number of compared values: those of measurements, also in controls, which both runs have.
+        threshold: The |z| (see `Difference`) above which the difference of a value is in `moved`.
     """
 
     moved: tuple[Difference, ...]
@@ -57,14 +59,15 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> RunComp
     """Compare two files `results.json` of `sdetools verify`, claim by claim and value by value.
 
     A value moved if |new - old| > q sqrt(s_old^2 + s_new^2), with the standard errors s and the normal quantile q at which two runs of one
-    program with independent draws differ with probability at most `FALSE_ALARM` in any of their values.
+    program with independent draws differ with probability at most `FALSE_ALARM` (0.02) in any of their values. Two numbers without error moved
+    if they differ by more than 1e-9 of the larger one.
 
     Args:
         old: The file of the first run.
         new: The file of the second run.
 
     Returns:
-        The differences, in the order of the first run.
+        The differences, in the order of the claims in the first run.
 
     Raises:
         ValueError: If a file is not one that `sdetools verify` wrote.
@@ -90,7 +93,14 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> RunComp
 
 
 def _moved(id: str, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float) -> Iterator[Difference]:
-    """Yield the measurements of a claim that moved, and those that one run lacks."""
+    """Yield the measurements of a claim that moved, and those that one run lacks.
+
+    Args:
+        id: The claim's id.
+        old: The claim's dict in `results.json` of the first run.
+        new: Its dict of the second run.
+        threshold: The number of standard errors of a difference above which a value moved.
+    """
     before, after = _values(old), _values(new)
     for name in {**before, **after}:
         a, b = before.get(name), after.get(name)
@@ -111,13 +121,13 @@ def _moved(id: str, old: Mapping[str, Any], new: Mapping[str, Any], threshold: f
 
 
 def _values(claim: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the measurements of a claim and of its controls by name."""
+    """Return the dicts of the measurements of a claim by name, and of its controls by "control: measurement"."""
     own = {item["name"]: item for item in claim["measurements"]}
     return own | {f"{control['name']}: {item['name']}": item for control in claim["controls"] for item in control["measurements"]}
 
 
 def _error(item: Mapping[str, Any]) -> float:
-    """Return the standard error of a measurement; where it has none, that of a normal law with its interval, infinite if unknown."""
+    """Return the standard error of a measurement; where it has none, that of a normal law with the same interval; inf without a finite interval."""
     if item["stderr"] is not None:
         return float(item["stderr"])
     if item["low"] is None or item["high"] is None or not 0 < item["level"] < 1:
@@ -126,7 +136,7 @@ def _error(item: Mapping[str, Any]) -> float:
 
 
 def _text(item: Mapping[str, Any] | None) -> str:
-    """Return a measurement as text, its value and standard error."""
+    """Return a measurement as text, its value and standard error: "1.02 +- 0.03", or "-" for None, or "not finite"."""
     if item is None:
         return "-"
     if item["value"] is None:
@@ -136,7 +146,7 @@ def _text(item: Mapping[str, Any] | None) -> str:
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-    """Return the claims in a file `results.json` by id."""
+    """Return the dicts of the claims in a file `results.json`, by id; ValueError if it is no such file."""
     if not Path(path).is_file():
         raise ValueError(f"`path` must be a file results.json of `sdetools verify`; got {str(path)!r}, which does not exist.")
     try:

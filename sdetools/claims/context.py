@@ -30,7 +30,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Budget:
-    """The budget `name` of one claim: `paths` of a simulation, and the intended `seconds` of a computation that is not counted in paths."""
+    """The budget `name` of one claim: `paths` of a simulation, and the intended `seconds` of a computation that is not counted in paths.
+
+    Both are numbers which a claim reads from its `ClaimContext`; nothing ends a claim that takes longer.
+    """
 
     name: str
     paths: int
@@ -42,15 +45,20 @@ BUDGETS = {
     "standard": Budget("standard", 1_000_000, 300.0),
     "full": Budget("full", 10_000_000, 3600.0),
 }
-"""The budgets by name."""
+"""The budgets by name: "quick" has 20,000 paths and 10 s, "standard" 10^6 and 300 s, "full" 10^7 and 3,600 s."""
 
 
 class Missing(Exception):
-    """An error by which a claim says that it cannot run, because something is missing.
+    """An error by which a claim says that it cannot run, because something is missing; its verdict is then `not run`.
 
     Args:
         what: What is missing, such as a data set, or a whole sentence with its full stop, such as the message of another error.
-        remedy: The command that installs it.
+        remedy: The command that installs it; empty for none.
+
+    Example:
+        >>> import sdetools as st
+        >>> st.claims.Missing("the data set california", "pip install scikit-learn").reason
+        'the data set california is missing: pip install scikit-learn'
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:
@@ -59,7 +67,7 @@ class Missing(Exception):
 
     @property
     def reason(self) -> str:
-        """The sentence on what is missing, with the remedy behind it."""
+        """The text "<what> is missing: <remedy>"; if `what` ends with a full stop, both texts after each other."""
         what = str(self).strip()
         if what.endswith("."):
             return f"{what} {self.remedy}".strip()
@@ -67,9 +75,13 @@ class Missing(Exception):
 
 
 def claim_seed(seed: int, id: str) -> int:
-    """Return the seed of one claim, an integer below 2^52: a hash of the seed of the run and the id of the claim.
+    """Return the seed of one claim, an integer from 0 to 2^52 - 1: a hash of the seed of the run and the id of the claim.
 
     Claims are independent, and a new one does not change the others. The seed has 52 bits, which every JSON parser reads exactly.
+
+    Args:
+        seed: The seed of the run, the argument of `verify`.
+        id: The id of the claim; "<id> again" for its second run, on fresh draws.
 
     Example:
         >>> claim_seed(0, "theorem-3.5") == claim_seed(0, "theorem-3.5") != claim_seed(1, "theorem-3.5")
@@ -82,18 +94,23 @@ class ClaimContext:
     """The context of a claim: the argument of its function, created by `verify`, whose methods record results in the report.
 
     Attributes:
-        budget, paths, seconds: Name of the budget, its paths of a simulation, and its seconds for work not counted in paths (see `Budget`).
+        id: The claim's id.
+        budget: The name of the budget, "quick", "standard" or "full"; KeyError for another one.
+        paths: The budget's number of paths of a simulation.
+        seconds: The budget's intended seconds of work that is not counted in paths.
         seed: Seed of the claim, `claim_seed` of the argument `seed` (the seed of the run) and the claim's id.
-        executor, threads, retries: As in `sdetools.Execution`: an executor, or None for threads in this process; the number of threads, or None; how
-            often a chunk is submitted again after its worker failed.
-        store: The open `Store` of finished chunks, or None.
-        record: The record of measurements, figures and tables.
+        executor, threads, retries: As in `sdetools.Execution`: an executor, or None for threads in this process; the number of threads, None for one
+            per core; how often a chunk (a set of paths computed at once) is submitted again after its worker failed.
+        store: The open `Store` (file) of finished chunks, or None.
+        record: The `ClaimRecord` of the measurements, controls, figures, tables and notes so far.
 
     Further arguments: `work` is the folder of all claims' files (without it `folder` ends the claim), `resume` says whether the run continues
-    an interrupted one, `progress(done, total)` is called during simulations, and `again` gives draws independent of those of a first run.
+    an interrupted one, `progress(done, total)` is called during simulations with numbers of paths, and `again=True` is for the second run of a
+    claim: its seed, and so all draws, are independent of those of the first.
 
     Example:
-        >>> run = ClaimContext("a-claim", budget="quick", seed=7)
+        >>> import sdetools as st
+        >>> run = st.claims.ClaimContext("a-claim", budget="quick", seed=7)
         >>> run.paths, run.scale(quick=8, standard=64, full=512)
         (20000, 8)
         >>> run.measure("half", 0.5, expected=0.5, tolerance=1e-9)
@@ -133,7 +150,7 @@ class ClaimContext:
         self._control: Control | None = None
 
     def scale(self, *, quick: T, standard: T, full: T) -> T:
-        """Return the argument whose name is that of the claim's budget: `quick`, `standard` or `full`."""
+        """Return the one of the arguments `quick`, `standard` and `full`, of any type, whose name is that of the claim's budget."""
         return {"quick": quick, "standard": standard, "full": full}[self.budget]
 
     def options(self, **extra: Any) -> dict[str, Any]:
@@ -154,7 +171,11 @@ class ClaimContext:
     def folder(self) -> Iterator[Path]:
         """Return a context manager that gives the path of the claim's folder for files: empty, or as an interrupted run left it with `resume`.
 
-        Call it before expensive computations: a process that only compiles ahead has no folder, so that `Missing` ends the claim here.
+        Call it as `with run.folder() as path:`, before expensive computations: a process that only compiles ahead has no folder, so that the claim
+        ends here. The files remain after the body; `verify` removes them at its end if it has no output folder.
+
+        Raises:
+            Missing: If the context has no folder for files.
         """
         if (place := self._place) is None:
             raise Missing("a folder for files")
@@ -180,13 +201,20 @@ class ClaimContext:
             name: Name, unique among the measurements of the claim or, within `control`, of the control.
             estimate: An `Estimate`, or a number that is exact. Pass a number computed from paths as an `Estimate`.
             expected: The expected value, the centre of the accepted range.
-            tolerance: Largest absolute difference from `expected`.
+            tolerance: Largest absolute difference from `expected`, a positive number.
             relative: Instead of `tolerance`: largest difference as a fraction of |expected|, where `expected` is not 0.
             at_most: Upper bound; the range has no lower end.
             at_least: Lower bound; the range has no upper end.
 
         Raises:
             ValueError: For no criterion or several, no tolerance or two, an invalid number or estimate, and a name that is used twice.
+
+        Example:
+            >>> import sdetools as st
+            >>> run = st.claims.ClaimContext("a-claim")
+            >>> run.measure("order", st.Estimate(1.02, 0.01, 1000), expected=1.0, relative=0.1)
+            >>> run.record.measurements[0].accept_low, run.record.measurements[0].accept_high
+            (0.9, 1.1)
         """
         target = self._free(name)
         estimate = judged_estimate(name, estimate)
@@ -208,15 +236,15 @@ class ClaimContext:
     ) -> Any:
         """Record a quantity as `measure` does, with as many paths as its verdict requires.
 
-        The estimator is called with n, 2n, 4n, ... paths, at most `looks` times, until its interval lies inside the accepted range or outside.
-        The levels allow for the looks: the error rate of each is divided by their number, so that errors are as rare as with one look.
+        The estimator is called with n, 2n, 4n, ... paths, at most `looks` times, until its interval lies inside the accepted range or outside it.
+        Each such comparison is a look. A look has the error rates of `measure` divided by `looks`, so that errors are as rare as with one look.
 
         Args:
             name: Name, unique within the claim or control.
             estimator: A function of the number of paths (or seeds) that returns an `Estimate`, such as
                 `lambda n: st.simulate(rule, x0, 1.0, observe=["x"], **run.options(paths=n)).at("x")`.
             expected: The expected value, the centre of the accepted range.
-            tolerance: Largest absolute difference from `expected`.
+            tolerance: Largest absolute difference from `expected`, a positive number.
             relative: Instead of `tolerance`: largest difference as a fraction of |expected|.
             at_most: Upper bound; the range has no lower end.
             at_least: Lower bound; the range has no upper end.
@@ -224,14 +252,15 @@ class ClaimContext:
             paths: The number n of paths of the first call; by default that of the budget.
 
         Returns:
-            The estimate that is judged, that of the last call.
+            The estimate that is judged, that of the last call: an object with the interface of an `Estimate`, or a float.
 
         Raises:
-            ValueError: What `measure` raises, or if `looks` or `paths` is not a positive integer.
+            ValueError: As for `measure` (no criterion or several, an invalid estimate, a name that is used twice), or if `looks` or `paths` is not a
+                positive integer.
 
         Example:
             >>> import sdetools as st
-            >>> run, asked = ClaimContext("a-claim"), []
+            >>> run, asked = st.claims.ClaimContext("a-claim"), []
             >>> found = run.decide("mean", lambda n: asked.append(n) or st.Estimate(1.0, 10 / n**0.5, n), at_most=1.2)
             >>> asked, found.n
             ([20000, 40000], 40000)
@@ -251,7 +280,26 @@ class ClaimContext:
 
     @contextmanager
     def control(self, name: str) -> Iterator[None]:
-        """Return a context manager of a negative control: a measurement in its body must be contradicted. ValueError within another control."""
+        """Return a context manager of a negative control: at least one measurement in its body must be contradicted.
+
+        A negative control is a variant of the claim that is false, such as one with a wrong learning rate. Call `measure` and `decide` in the body
+        as outside of it; a claim whose control passes is not supported.
+
+        Args:
+            name: Name, unique among the controls of the claim.
+
+        Raises:
+            ValueError: Within another control, or for an empty name or one that is used twice.
+
+        Example:
+            >>> import sdetools as st
+            >>> run = st.claims.ClaimContext("a-claim")
+            >>> run.measure("order", 1.0, expected=1.0, tolerance=0.1)
+            >>> with run.control("wrong learning rate"):
+            ...     run.measure("order", 0.5, expected=1.0, tolerance=0.1)
+            >>> run.record.controls[0].name, len(run.record.controls[0].measurements)
+            ('wrong learning rate', 1)
+        """
         if self._control is not None:
             raise ValueError(
                 f"a control must not be inside another; got {name!r} inside {self._control.name!r}. Close that one first."
@@ -292,7 +340,7 @@ class ClaimContext:
 
         Args:
             name: Name, unique within the claim.
-            rows: Rows of cells, or mappings from column to cell.
+            rows: Rows of cells, or mappings from heading to cell. A float is shown with six digits, any other object by its `str`.
             columns: Headings; by default the keys of the first mapping. Of a mapping, only the cells under the headings are taken.
         """
         self._check_name("table", name, [item.name for item in self.record.tables])
@@ -322,13 +370,17 @@ class ClaimContext:
         raise Missing(what, remedy)
 
     def _free(self, name: str) -> list[Measurement]:
-        """Return the list of measurements, those of the open control or of the claim, in which no measurement has this name yet."""
+        """Return the list to which a measurement of this name is added: that of the open control if there is one, else that of the claim.
+
+        Raises:
+            ValueError: If the name is empty, or a measurement in the list has it.
+        """
         target = self.record.measurements if self._control is None else self._control.measurements
         self._check_name("measurement", name, [item.name for item in target])
         return target
 
     def _check_name(self, kind: str, name: str, taken: Sequence[str]) -> None:
-        """Refuse an empty name and one that is used already."""
+        """Raise a ValueError for an empty name and one that is in `taken`; `kind` is the word for the message, such as "figure"."""
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"a {kind} must have a name; got {name!r}.")
         if name in taken:

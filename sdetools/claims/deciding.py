@@ -23,18 +23,21 @@ from sdetools.claims.verdict import about, accepted
 
 
 def deciding(item: ClaimResult, results: Results) -> tuple[str, ...]:
-    r"""Return what would decide a claim, as sentences; the last one is the command that runs it alone. None for one that is supported or was not run.
+    r"""Return what would decide a claim, as sentences; the last text is the shell command that runs it alone.
+
+    The tuple is empty for a claim with the verdict "supported" or "not run": nothing remains to be decided, or the reason of its result says what
+    is missing.
 
     Args:
         item: The result of the claim.
         results: The results of its run, for the budget and the seed of the command.
 
     Example:
+        >>> from pathlib import Path
+        >>> from sdetools import Estimate
+        >>> from sdetools.claims import Claim, Results
         >>> from sdetools.claims.record import ClaimRecord, Measurement
         >>> from sdetools.claims.verdict import Outcome, judge
-        >>> from sdetools import Estimate
-        >>> from sdetools.claims import Claim
-        >>> from pathlib import Path
         >>> record = ClaimRecord([Measurement("order", Estimate(1.0, 0.1, 1000), 0.9, 1.1, 1.0)])
         >>> item = judge(Outcome(Claim("smooth", "The order is 1.", "", print, Path("c.py"), 1), record, 0))
         >>> print("\n".join(deciding(item, Results("1.0", 0, "quick", (item,)))))
@@ -76,13 +79,15 @@ def deciding(item: ClaimResult, results: Results) -> tuple[str, ...]:
 
 
 def command(item: ClaimResult, results: Results, seed: int | None = None, budget: str | None = None) -> str:
-    """Return the shell command that runs one claim alone.
+    """Return the shell command that runs one claim alone, such as "sdetools verify c.py --only smooth --budget standard".
+
+    The options `--budget quick` and `--seed 0` are omitted, since they are the defaults.
 
     Args:
         item: The result of the claim.
         results: The results of its run.
         seed: The seed; None for that of the run.
-        budget: The budget; None for that of the run.
+        budget: The name of the budget; None for that of the run.
     """
     words = ["sdetools", "verify", *([item.file] if item.file else []), "--only", item.id]
     budget, seed = budget or results.budget, results.seed if seed is None else seed
@@ -90,12 +95,12 @@ def command(item: ClaimResult, results: Results, seed: int | None = None, budget
 
 
 def _where(item: MeasurementResult) -> str:
-    """Return the accepted range of a measurement after "is": "in [0.9, 1.1]", or "at most 0.5"."""
+    """Return the accepted range of a measurement as words that follow "is": "in [0.9, 1.1]", "at most 0.5" or "at least 2"."""
     return f"in {accepted(item)}" if math.isfinite(item.accept_low) and math.isfinite(item.accept_high) else accepted(item)
 
 
 def _measurement(item: MeasurementResult, results: Results) -> Iterator[str]:
-    """Yield what would decide a measurement whose interval lies across an edge of its accepted range; one sentence or two."""
+    """Yield one text, of one sentence or two: what would decide a measurement whose interval lies across an edge of its accepted range."""
     if not math.isfinite(item.value):
         yield f"{item.name}: no number of paths, since it is not a finite number."
     elif item.again is not None:
@@ -117,14 +122,20 @@ def _measurement(item: MeasurementResult, results: Results) -> Iterator[str]:
 
 
 def _budget_for(item: MeasurementResult, results: Results) -> str | None:
-    """Return the smallest larger budget with the paths that a measurement needs, if paths grow as those of the budgets; None if there is none."""
+    """Return the name of the smallest budget above that of the run at which a measurement would have the paths it needs; None if there is none.
+
+    Its paths are taken to grow in proportion to those of the budgets.
+    """
     factor = (item.paths_needed or 0) / (item.paths or 1)
     have = BUDGETS[results.budget].paths
     return next((name for name, budget in BUDGETS.items() if budget.paths > have and budget.paths >= factor * have), None)
 
 
 def _enough(item: ClaimResult, results: Results) -> str | None:
-    """Return the budget that suffices for the undecided measurements of a claim and its controls; None if there is none or they need none."""
+    """Return the name of the largest of the budgets that the undecided measurements of a claim and its controls need.
+
+    Measurements for which no budget has enough paths are left out; None if there are no others.
+    """
     open_ = [*item.measurements, *(one for control in item.controls if not control.failed for one in control.measurements)]
     needed = [_budget_for(one, results) for one in open_ if one.state == ACROSS and one.paths_needed and one.paths]
     names = list(BUDGETS)

@@ -36,7 +36,7 @@ class Claim:
     """A statement and the function that measures it; calling it with a `ClaimContext` runs the function.
 
     Attributes:
-        id: Lower-case words joined by dashes or dots, unique within a run.
+        id: Lower-case words (letters and digits) joined by dashes or dots, the first of which starts with a letter; unique within a run.
         statement: Text with LaTeX formulas between dollar signs.
         source: Where the statement comes from, for example a theorem; may be empty.
         function: The function of one argument, the `ClaimContext`, with whose methods it records measurements. Its result is ignored.
@@ -52,7 +52,7 @@ class Claim:
     line: int
 
     def __call__(self, run: ClaimContext) -> Any:
-        """Run the function of the claim."""
+        """Run the function of the claim with the context `run`, and return its result."""
         return self.function(run)
 
 
@@ -60,9 +60,9 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[C
     r"""Mark a function of one argument, the `ClaimContext`, as the measurement of a claim.
 
     Args:
-        id: Lower-case words joined by dashes or dots, unique within a run.
-        statement: Text with LaTeX formulas between dollar signs.
-        source: Where the statement comes from, for example a theorem.
+        id: Lower-case words (letters and digits) joined by dashes or dots, the first of which starts with a letter; unique within a run.
+        statement: Text with LaTeX formulas between dollar signs; write \$ for the sign itself.
+        source: Where the statement comes from, for example a theorem; by default empty.
 
     Returns:
         A decorator that replaces the function by a `Claim`.
@@ -72,7 +72,8 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[C
             does not take exactly one argument.
 
     Example:
-        >>> @claim("mean-of-nothing", statement=r"The mean is $\mu = 0$.", source="Lemma 1")
+        >>> import sdetools as st
+        >>> @st.claim("mean-of-nothing", statement=r"The mean is $\mu = 0$.", source="Lemma 1")
         ... def mean_of_nothing(run):
         ...     run.measure("mean", 0.0, expected=0.0, tolerance=1e-12)
         >>> mean_of_nothing.id, mean_of_nothing.source
@@ -121,11 +122,11 @@ def collect(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
             except tests (`test_*.py`, `conftest.py`) and files in hidden folders.
 
     Returns:
-        The claims, in each file in order of creation.
+        The claims, in each file in order of creation. A file that is named twice is read once.
 
     Raises:
-        ValueError: For a path that does not exist, a file that cannot be imported (with its line), a file or folder without claims,
-            and an id that is used twice.
+        ValueError: For no path or one that does not exist, a file that is not named `*.py` or cannot be imported (with its line), a file or folder
+            without claims, and an id that is used twice.
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths) if isinstance(paths, Iterable) else []
     if wrong := [paths] * (not isinstance(paths, Iterable | os.PathLike)) + [
@@ -193,6 +194,12 @@ def select(claims: Sequence[Claim], pattern: str | None) -> list[Claim]:
 
     Raises:
         ValueError: If `pattern` is given and no id matches, or it is no such expression.
+
+    Example:
+        >>> import sdetools as st
+        >>> claims = [st.claim(id, statement="True.")(lambda run: None) for id in ("slow-1", "slow-2", "svag")]
+        >>> [item.id for item in st.claims.select(claims, "slow and not *-2")]
+        ['slow-1']
     """
     if pattern is None:
         return list(claims)
@@ -207,7 +214,16 @@ def select(claims: Sequence[Claim], pattern: str | None) -> list[Claim]:
 
 
 def _matches(id: str, words: Sequence[str], pattern: str) -> bool:
-    """Return whether an id satisfies an expression, which is evaluated with each word replaced by whether it matches."""
+    """Return whether an id satisfies an expression, which is evaluated with each word replaced by whether it matches.
+
+    Args:
+        id: The id of a claim.
+        words: The words, operators and parentheses of the expression.
+        pattern: The whole expression, for the message.
+
+    Raises:
+        ValueError: If the words are no expression.
+    """
     text = " ".join(
         w if w in _OPERATORS else str(fnmatch.fnmatchcase(id, w if any(s in w for s in "*?[") else f"*{w}*")) for w in words
     )
@@ -244,7 +260,11 @@ def importing_from_folder_of(path: Path) -> Iterator[None]:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the claim files of a path."""
+    """Return the absolute paths of the claim files of a path: the file itself, or those below a folder, in alphabetical order.
+
+    Raises:
+        ValueError: If the path does not exist, is a file not named `*.py`, or is a folder without claims.
+    """
     if path.is_dir():
         found = sorted(file for file in path.rglob("*.py") if _belongs(file, path))
         if not found:
@@ -271,7 +291,10 @@ def _belongs(file: Path, folder: Path) -> bool:
 
 
 def _load(file: Path) -> list[Claim]:
-    """Import a file and return the claims created by it."""
+    """Import a file and return the claims of the functions defined in it, in order of creation; ValueError if the import fails.
+
+    If it fails for lack of a package that an extra of sdetools installs, one claim that represents the file is returned (`collect`).
+    """
     # A private name, because two files may have the same name and none may hide an installed module.
     name = f"_sdetools_claims_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -294,7 +317,7 @@ def _load(file: Path) -> list[Claim]:
 
 
 def _claim_of_missing_extra(file: Path, error: ModuleNotFoundError) -> Claim:
-    """Return a claim that represents all claims of a file that needs a missing extra."""
+    """Return a claim that represents all claims of a file that needs a missing extra; its function raises `error`."""
 
     def missing(run: ClaimContext) -> None:
         raise error

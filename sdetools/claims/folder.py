@@ -19,7 +19,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class DiskFull(OSError):
-    """The error that ends a run because a file could not be written for lack of disk space; its message says how to resume."""
+    """The error that ends a run because a file could not be written for lack of disk space; its message says what to do next."""
 
 
 def disk_full_error(error: BaseException | None) -> OSError | None:
@@ -33,9 +33,9 @@ def disk_full_error(error: BaseException | None) -> OSError | None:
 
 @contextlib.contextmanager
 def end_run_if_disk_full(folder: Path | None) -> Iterator[None]:
-    """Return a context manager that converts every error of a full disk in its body to `DiskFull`, whose message says how to resume.
+    """Return a context manager that converts every error of a full disk in its body to `DiskFull`, whose message says what to do next.
 
-    Other errors pass unchanged.
+    An error is one of a full disk if it or one of its causes is (`disk_full_error`). Other errors pass unchanged.
 
     Args:
         folder: Folder of the store, for the message; None if there is none.
@@ -98,9 +98,9 @@ def open_store(folder: Path, identity: Mapping[str, Any], resume: bool) -> Store
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically, and create its folder if necessary.
+    """Write a UTF-8 text file atomically, readable for all, and create its folder if necessary.
 
-    A file of this name is replaced. On an error, which is raised, it is left as it was.
+    A file of this name is replaced. On an error, which is raised (an `OSError` from writing), it is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,4 +1,7 @@
-"""The judgement of one measurement: its intervals, compared with its accepted range."""
+"""The judgement of one measurement: its intervals, compared with its accepted range.
+
+The error rate of an interval is 1 minus its level.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from sdetools.estimates.interval import ConfidenceInterval, Kind, quantile
 Real = TypeVar("Real", float, np.ndarray)
 
 FALSE_SUPPORT = 1e-3
-"""The largest probability that a false claim is supported; also the error rate of an interval that is compared with its tolerance."""
+"""The largest probability that a false claim is supported; also the error rate of an interval that must lie inside its accepted range."""
 FALSE_CONTRADICTION = 1e-5
 """The largest probability that a true claim is contradicted."""
 TILT = math.log(1.5)
@@ -23,18 +26,23 @@ TILT = math.log(1.5)
 FEWEST = 12
 """The least number of values, such as seeds, of which Student's t interval is trusted; it assumes that they are normal."""
 FLAG = math.sqrt(FALSE_CONTRADICTION)
-"""The largest probability of each of the two steps that lead to it."""
+"""The largest probability, for a true claim, of each of the two steps to a contradiction: an interval outside, and again on fresh draws."""
 
 
 def widening(skewness: Real, z: float) -> Real:
-    """Return the factor by which the half-width z standard errors of a mean grows on the side of its skewness g: 1 + |g| (2 z^2 + 1)/(6 z).
+    """Return the factor by which the half-width of a mean's interval, z standard errors, grows on one side: 1 + |g| (2 z^2 + 1)/(6 z).
+
+    The side is that of the sign of g: above the mean for g > 0.
 
     It is the first term of Cornish and Fisher for the studentised mean (P. Hall, Ann. Probab. 11 (1983)): if large values are rare, most samples
     have too small a mean and too small a standard error as well, and the interval misses the truth above it.
 
     Args:
-        skewness: The skewness g of the mean.
-        z: The quantile.
+        skewness: The skewness g of the law of the mean, that of one path divided by the square root of their number; a number or an array.
+        z: The critical value of the interval, such as 3.29 at level 0.999.
+
+    Returns:
+        The factor, at least 1, of the shape of `skewness`.
 
     Example:
         >>> widening(0.0, 3.0), widening(-0.06, 3.0)
@@ -44,7 +52,16 @@ def widening(skewness: Real, z: float) -> Real:
 
 
 def widened(interval: ConfidenceInterval, value: float, skewness: float, paths: int) -> ConfidenceInterval:
-    """Return the interval of a mean of `paths` values, wider by `widening` above its value for a positive skewness, and below it for a negative one."""
+    """Return a mean's interval that allows for skewness: its half above (skewness > 0) or below the value (< 0) is multiplied by `widening`.
+
+    An interval that is infinite, or not pointwise (exact, a simultaneous band, that of a probability), is returned as it is.
+
+    Args:
+        interval: The interval, symmetric about the value.
+        value: The mean.
+        skewness: The skewness of the law of the mean, not of one path.
+        paths: The number of values of which it is the mean.
+    """
     if interval.kind is not Kind.POINTWISE or not interval.finite:
         return interval
     factor = widening(skewness, quantile(interval.level, paths))
@@ -57,12 +74,17 @@ def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FA
     """Return the result of a measurement: its intervals, compared with its accepted range.
 
     All are closed, so intervals with a common end are not disjoint. A value that is not finite has infinite intervals. The interval of a skewed
-    mean is wider on one side (`widened`). There is no verdict where the mean is too skewed (`TILT`) or has fewer than `FEWEST` values.
+    mean is wider on one side (`widened`). The state is "across" (no decision) where the mean is too skewed (`TILT`) or has fewer than `FEWEST`
+    (12) values.
 
     Args:
-        item: The measurement.
-        flag: The error rate of the interval that must lie outside the range for "disjoint"; divided by the looks at the measurement.
-        support: The error rate of the interval that must lie inside for "inside"; also divided.
+        item: The measurement. An exact number (a float) has intervals without width.
+        flag: The error rate of the interval that must lie outside the range for "disjoint", divided by `item.looks`.
+        support: The error rate of the interval that must lie inside for "inside", also divided.
+
+    Returns:
+        The result: `interval` has the level 1 - support / looks, `outer` 1 - flag / looks. `paths_needed` is extrapolated from the width, which
+        falls as 1/sqrt(paths).
     """
     estimate = item.estimate
     if isinstance(estimate, float):

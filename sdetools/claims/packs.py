@@ -19,14 +19,15 @@ GROUP = "sdetools.claims"
 
 
 def installed() -> dict[str, EntryPoint]:
-    """Return the entry points of the installed packs of claims by name, in alphabetical order."""
+    """Return the entry points of the installed packs of claims by name, in alphabetical order; the value of each is a module's name."""
     return dict(sorted((point.name, point) for point in entry_points(group=GROUP)))
 
 
 def pack(name: str) -> Path:
     """Return the folder or file with the claims of an installed pack, for `verify` and `collect`.
 
-    Nothing of it is imported, except the packages that contain the module which the entry point names.
+    It is the folder of the package that the entry point names, or the file of a module. Nothing of it is imported, except the packages that
+    contain it.
 
     Args:
         name: The name of the pack, that of its entry point in the group `sdetools.claims`.
@@ -35,7 +36,8 @@ def pack(name: str) -> Path:
         ValueError: If no such pack is installed, or its module cannot be found.
 
     Example:
-        >>> pack("no such pack")  # doctest: +ELLIPSIS
+        >>> import sdetools as st
+        >>> st.claims.pack("no such pack")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ValueError: `pack` must be the name of an installed pack of claims; got 'no such pack'. ...
     """

@@ -15,17 +15,25 @@ from sdetools.estimates.interval import ConfidenceInterval
 
 @runtime_checkable
 class Measured(Protocol):
-    """The interface of an estimate that can be judged: a `value`, its number `n` of paths (0 for none), and its intervals (`sdetools.Estimate`)."""
+    """The interface of an estimate that can be judged, which `sdetools.Estimate` has.
+
+    It has a `value`, the number `n` of its paths (0 for none), and the method `confidence_interval`. These attributes are also used where the
+    estimate has them: `stderr`; `skewness` of the law of the value; `diverged`, the number of diverged paths, with `first_divergence`; `random`,
+    False if no draw enters; `why_open`, the reason for an infinite interval.
+    """
 
     value: float
     n: int
 
     def confidence_interval(self, level: float) -> ConfidenceInterval:
-        """Return the interval of the estimate at the confidence level `level`."""
+        """Return the interval of the estimate at the confidence level `level`, 0 < level < 1."""
 
 
 class _DeprecatedEstimate:
-    """Adapter of a user-defined estimate with the deprecated method `interval(confidence)`, which returns a pair."""
+    """Adapter of a user-defined estimate with the deprecated method `interval(confidence)`, which returns the pair (low, high).
+
+    All other attributes are those of the adapted estimate.
+    """
 
     def __init__(self, own: Any) -> None:
         self._own = own
@@ -43,8 +51,9 @@ class _DeprecatedEstimate:
 class Measurement:
     """A measured quantity (an `Estimate`, or a float, which is exact) and its closed accepted range `[accept_low, accept_high]`.
 
-    A bound has a range that is infinite on one side. `expected` is the centre of the range, or None for a bound. `looks` is the largest number
-    of times that the measurement may be judged, with more paths each time; the error rate of each is divided by it.
+    A bound (`at_most` or `at_least`) has a range that is infinite on one side. `name` is unique within the claim or control. `expected` is the
+    centre of the range, or None for a bound. `looks` is the largest number of times that the estimate may be compared with the range, with more
+    paths each time (`ClaimContext.decide`); the error rate (1 - level) of its intervals is divided by it.
     """
 
     name: str
@@ -62,7 +71,10 @@ class Measurement:
 
 @dataclass
 class Control:
-    """A negative control: a variant of the claim. One of its intervals must be disjoint from its accepted range, or the claim is not supported."""
+    """A negative control: a variant of the claim that is false, with its measurements.
+
+    At least one of their intervals must be disjoint from its accepted range, or the claim is not supported.
+    """
 
     name: str
     measurements: list[Measurement] = field(default_factory=list)
@@ -74,7 +86,7 @@ class Drawing:
 
     Attributes:
         name: Its name, unique within the claim.
-        slug: The stem of its file's name.
+        slug: The stem of its file's name, of lower-case letters, digits and dashes, unique within the claim.
         svg: The text of the file `slug`.svg.
         caption: The caption, with formulas between dollar signs.
         axes: What is on its axes, in words, with formulas between dollar signs.
@@ -144,7 +156,24 @@ def accepted_range(
     at_most: float | None,
     at_least: float | None,
 ) -> tuple[float, float]:
-    """Return the accepted range of the criterion of a measurement."""
+    """Return the pair (low, high) of the accepted range of a measurement, from the arguments of `ClaimContext.measure`.
+
+    Args:
+        name: The name of the measurement, for messages.
+        expected: The centre of the range; None for a bound.
+        tolerance: Half of the range's width; None with `relative` or a bound.
+        relative: Half of the range's width as a fraction of |expected|; None with `tolerance` or a bound.
+        at_most: The upper end, for the range (-inf, at_most); else None.
+        at_least: The lower end, for the range (at_least, inf); else None.
+
+    Raises:
+        ValueError: Unless exactly one of `expected`, `at_most` and `at_least` is given, `expected` with exactly one tolerance; and for a tolerance that
+            is not positive.
+
+    Example:
+        >>> accepted_range("order", 2.0, None, 0.25, None, None), accepted_range("gap", None, None, None, 0.5, None)
+        ((1.5, 2.5), (-inf, 0.5))
+    """
     kinds = [kind for kind, value in (("expected", expected), ("at_most", at_most), ("at_least", at_least)) if value is not None]
     if len(kinds) != 1:
         raise ValueError(
@@ -174,7 +203,12 @@ def accepted_range(
 
 
 def slug_of(name: str, taken: set[str]) -> str:
-    """Return an unused file name of lower-case letters, digits and dashes."""
+    """Return a stem of a file's name, of lower-case letters, digits and dashes, made from `name` (at most 60 characters) and not in `taken`.
+
+    Example:
+        >>> slug_of("Weak gap, SGD", set()), slug_of("Weak gap (SGD)", {"weak-gap-sgd"})
+        ('weak-gap-sgd', 'weak-gap-sgd-2')
+    """
     slug = stem = "-".join(re.findall(r"[a-z0-9]+", name.lower()))[:60] or "figure"
     count = 1
     while slug in taken:

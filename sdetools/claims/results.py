@@ -32,19 +32,22 @@ class MeasurementResult:
     Attributes:
         name: The name of the quantity.
         value: The estimate.
-        interval: The interval that must lie inside the accepted range for support, at level 0.999.
-        outer: The interval that must lie outside for a contradiction, at level 1 - sqrt(1e-5) / m for m random measurements of the claim.
+        interval: The interval that must lie inside the accepted range for support, at level 1 - 1e-3 / k.
+        outer: The interval that must lie outside for a contradiction, at level 1 - sqrt(1e-5) / (m k) for m random measurements of the claim. Here k
+            is the largest number of times that the measurement may be compared with more paths: 1, or `looks` of `ClaimContext.decide`. In a
+            control of c measurements both levels are 1 - 1e-3 / (c k).
         stderr: The standard error of the estimate: 0 for an exact number, NaN if it has none.
         expected: The expected value, or None for a bound.
         accept_low: The lower end of the accepted range, or -inf.
         accept_high: The upper end of the accepted range, or inf.
         state: The position of the interval: "inside" the accepted range, "disjoint" from it, or "across" one of its ends.
         paths: The number of paths of the estimate, or None for none.
-        paths_needed: The number of paths that would decide between inside and disjoint; None if it is decided or not known.
+        paths_needed: The number of paths that would decide between inside and disjoint, if the width of the interval falls as 1/sqrt(paths); None
+            if it is decided or not known.
         diverged: The number of paths that left the finite range.
         first_divergence: The first step at which a path did, as text; None if none did.
         why_open: The reason for an infinite interval, if known, else empty.
-        again: The interval on fresh draws, for a measurement whose `outer` interval lay outside; else None.
+        again: The interval on fresh draws, for a measurement whose `outer` interval lay outside in the first run; else None.
     """
 
     name: str
@@ -75,9 +78,10 @@ class MeasurementResult:
 
     @property
     def excess(self) -> float:
-        """How far the interval extends beyond the accepted range, in units of half of its width: at most 0 inside, inf without a finite interval.
+        """How far the interval extends beyond the accepted range, in units of half of the range's width.
 
-        The unit of a range with one finite end is the size of that end, or the width of the interval if that is larger.
+        It is at most 0 if the interval lies inside, and inf without a finite interval. The unit of a range with one finite end is the size |end|
+        of that end, or the width of the interval if that is larger.
         """
         if not self.interval.finite or not math.isfinite(self.value):
             return math.inf
@@ -86,7 +90,11 @@ class MeasurementResult:
         return max([*beyond, -1 - start] if math.isfinite(self.accept_low) else beyond, default=0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the measurement as a dict for `results.json`; the range is `accept`, a list of two. Infinite values and NaN become None."""
+        """Return the measurement as a dict for `results.json`; infinite values and NaN become None.
+
+        The keys are name, value, stderr, low, high, level (of `interval`), outer and again (dicts of low, high and level, or None), expected,
+        accept (the list [accept_low, accept_high]), state, paths, paths_needed and diverged_paths.
+        """
         return {
             "name": self.name,
             "value": _plain(self.value),
@@ -112,7 +120,7 @@ class ControlResult:
     Attributes:
         name: The name of the control.
         state: "disjoint" if some interval is disjoint from its accepted range, as it must be; "inside" if all intervals are inside, so that
-            the control passes; "across" otherwise.
+            the control passes and the claim is not supported; "across" otherwise, also without measurements.
         measurements: The judged measurements, in order of recording.
     """
 
@@ -126,7 +134,7 @@ class ControlResult:
         return self.state == DISJOINT
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the control as a dict for `results.json`, with the dicts of its measurements."""
+        """Return the control as a dict for `results.json`: name, failed_as_it_must, state, and measurements, a list of their dicts."""
         return {
             "name": self.name,
             "failed_as_it_must": self.failed,
@@ -140,15 +148,15 @@ class ClaimResult:
     """A claim with its verdict, the reason, and its record of measurements, controls, figures, tables and notes.
 
     Attributes:
-        id, statement, source: The attributes of the `Claim` with these names.
+        id, statement, source: The attributes of the `Claim` with these names: its id, the text of what it states, and where that comes from.
         verdict: "supported", "contradicted", "inconclusive", "not run" or "error".
         reason: A sentence that explains the verdict.
         measurements: The judged measurements.
         controls: The judged negative controls.
-        seed: The claim's own seed.
-        seconds: The run time.
-        diverged_paths: The number of paths that left the finite range; those of one simulation are counted once.
-        figures, tables, notes: What the claim has added to the report.
+        seed: The claim's own seed, `claim_seed` of the seed of the run and the id.
+        seconds: The run time, with that of the second run on fresh draws if there was one.
+        diverged_paths: The number of paths that left the finite range, without those of controls; those of one simulation are counted once.
+        figures, tables, notes: What the claim has added to the report: `Drawing`s, `Table`s and texts.
         traceback: The traceback of an error, else empty.
         bad_input: Whether the claim ended with a ValueError.
         file: The claim's file, relative to the current folder where it lies below it; empty if not known.
@@ -186,7 +194,10 @@ class ClaimResult:
         return max(open_, key=lambda item: (item.state == DISJOINT, item.excess), default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the claim as a dict for `results.json`, without figures, tables, notes, traceback and its place."""
+        """Return the claim as a dict for `results.json`, with a list of dicts for its measurements and one for its controls.
+
+        It lacks the figures, tables, notes, the traceback, `bad_input`, and the file and line.
+        """
         return {
             "id": self.id,
             "statement": self.statement,
@@ -208,7 +219,7 @@ class Results(Result):
     Attributes:
         version: The version of sdetools.
         seed: The seed of the run, from which each claim's own seed is hashed.
-        budget: "quick", "standard" or "full".
+        budget: The name of the budget, "quick", "standard" or "full".
         claims: The result of each claim.
     """
 
@@ -231,8 +242,10 @@ class Results(Result):
     def data(self) -> xarray.Dataset:
         """The measurements of all claims, without those of controls, as a dataset over the dimension `measurement`.
 
-        The variables are value, low, high, expected, accept_low, accept_high (NaN for none) and paths (0 for none). The coordinates are the
-        claim's id, its verdict and the name of the measurement.
+        The measurements follow each other in the order of the claims. The variables, each of shape (measurements,), are value, low and high (of
+        `MeasurementResult.interval`), expected (NaN for a bound), accept_low, accept_high (infinite for a bound), and paths (0 for none). The
+        coordinates are the texts `claim` (its id), `verdict` and `name` (of the measurement). Attributes are budget, diverged, and the fields of
+        `origin`.
         """
         import xarray
 
@@ -267,7 +280,8 @@ class Results(Result):
     def plot(self, *, ax: Any = None) -> Figure:
         """Return a figure of the measurements of all claims in units of their tolerances, coloured by the verdict of their claim.
 
-        Each value and interval is mapped linearly so that its accepted range becomes [-1, 1], or ends at 1 or -1 for a bound.
+        Each measurement has a row. Its value and interval are mapped linearly so that its accepted range becomes [-1, 1], or ends at 1 (an upper
+        bound) or -1 (a lower one).
 
         Args:
             ax: Matplotlib axes to draw on; None makes a new figure.
@@ -294,7 +308,7 @@ class Results(Result):
         return int(any(item.verdict in (CONTRADICTED, ERROR) for item in self.claims))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of `results.json` as a dict: version, seed, budget, and a dict for each claim."""
+        """Return the content of `results.json` as a dict: version, seed, budget, and claims, a list with a dict for each claim."""
         return {
             "version": self.version,
             "seed": self.seed,
@@ -315,7 +329,9 @@ class Results(Result):
 
 
 def in_tolerances(item: MeasurementResult) -> tuple[float, float, float]:
-    """Return value and interval on a scale on which the accepted range is [-1, 1], or has its one end at 1 or -1.
+    """Return value and interval on a scale on which the accepted range is [-1, 1], or has its one end at 1 (an upper bound) or -1 (a lower one).
+
+    The unit is half of the range's width; for a bound b it is |b|, or the width of the interval if that is larger.
 
     Args:
         item: The measurement. Infinite ends remain infinite.
@@ -335,10 +351,10 @@ def in_tolerances(item: MeasurementResult) -> tuple[float, float, float]:
 
 
 def _interval(interval: ConfidenceInterval | None) -> dict[str, float | None] | None:
-    """Return an interval as a dict for JSON; None for none."""
+    """Return an interval as a dict of low, high and level for JSON, infinite ends as None; None for None."""
     return None if interval is None else {"low": _plain(interval.low), "high": _plain(interval.high), "level": interval.level}
 
 
 def _plain(value: float | None) -> float | None:
-    """Return a number for JSON, where infinities and NaN become null."""
+    """Return a number for JSON; infinities, NaN and None become None, which JSON writes as null."""
     return None if value is None or not math.isfinite(value) else float(value)

@@ -28,10 +28,10 @@ class Settings:
         budget: "quick", "standard" or "full".
         seed: The seed of the run.
         threads: The number of threads of a simulation.
-        work: The folder of all claims' files.
+        work: The folder of all claims' files, in which each claim has a folder of its own.
         resume: Whether to continue with the stores of an interrupted run.
-        stores: The folder with a store for each claim; None for none.
-        identity: The settings that determine the results of the run, by name, for the stores.
+        stores: The folder of the stores, files of finished chunks (parts of simulations), one per claim; None for none.
+        identity: The settings that determine the results of the run, such as {"version": "0.9", "seed": 0, "budget": "quick"}, for the stores.
     """
 
     budget: str
@@ -58,7 +58,7 @@ def run_side_by_side(
         settings: Settings of all claims.
         jobs: The number of processes.
         run_claim: The function that runs and judges a claim: `verification.run_claim`.
-        finished: Called as `finished(count, claim)` after each claim, `count` being the number of finished ones.
+        finished: Called as `finished(count, claim)` after each claim, `count` being the number of finished ones; None for no call.
         limit: The largest number of seconds that a claim may take; then its process is ended, and a new one runs the next claim. None for no
             limit.
 
@@ -97,7 +97,7 @@ def run_side_by_side(
 
 
 def _begin() -> None:
-    """Send what claims print to standard error, because standard output belongs to the table of verdicts."""
+    """Start a process: send what claims print to standard error, because standard output belongs to the table of verdicts."""
     sys.stdout = sys.stderr
 
 
@@ -108,7 +108,14 @@ def _claims_of(path: str) -> dict[str, Claim]:
 
 
 def _run(path: str, id: str, settings: Settings, run_claim: Callable[..., ClaimResult]) -> ClaimResult:
-    """Run one claim in this process, with a store of its own."""
+    """Run one claim in this process, with a store of its own if `settings.stores` is a folder, and return its result.
+
+    Args:
+        path: The claim file.
+        id: The claim's id.
+        settings: Settings of all claims.
+        run_claim: The function `verification.run_claim`.
+    """
     with contextlib.ExitStack() as stack:
         store = None
         if settings.stores is not None:

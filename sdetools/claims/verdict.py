@@ -33,13 +33,13 @@ from sdetools.estimates.interval import ConfidenceInterval
 
 @dataclass
 class Outcome:
-    """What a claim has left after its run, before it is judged.
+    """What a claim has recorded in one run, before it is judged.
 
     Attributes:
         claim: The claim.
         record: Its record of measurements, controls, figures, tables and notes.
-        seed: Its own seed.
-        seconds: Its run time.
+        seed: Its own seed, `ClaimContext.seed`.
+        seconds: The run time of its function.
         verdict: "not run" or "error" for a claim that did not finish, else None.
         reason: The reason of that verdict.
         traceback: The traceback of an error, else empty.
@@ -57,26 +57,26 @@ class Outcome:
 
     @property
     def flag(self) -> float:
-        """The error rate of an interval that may contradict the claim: `FLAG` divided by the number of its random measurements."""
+        """The error rate (1 - level) of an interval that may contradict the claim: `FLAG` / max(1, m) for m random measurements outside controls."""
         return FLAG / max(1, sum(item.random for item in self.record.measurements))
 
 
 def flagged(outcome: Outcome) -> tuple[str, ...]:
     """Return the names of the random measurements of a claim that must be repeated on fresh draws before it is contradicted.
 
-    They are those whose interval at level 1 - `FLAG` / m lies outside its accepted range, m being the number of random measurements. None
-    are returned for a claim that did not finish, or that a number without draws contradicts already.
+    They are those whose interval at level 1 - `FLAG` / m lies outside its accepted range, m being the number of random measurements. The tuple is
+    empty if there are none, and for a claim that did not finish, or that a number without draws contradicts already.
     """
     return _flagged(outcome, _judged(outcome))
 
 
 def _judged(outcome: Outcome) -> tuple[MeasurementResult, ...]:
-    """Return the results of the measurements of a claim's first run."""
+    """Return the results of the measurements of a claim's first run, in order of recording, each judged with the error rate `outcome.flag`."""
     return tuple(judge_measurement(item, outcome.flag) for item in outcome.record.measurements)
 
 
 def _flagged(outcome: Outcome, results: tuple[MeasurementResult, ...]) -> tuple[str, ...]:
-    """Return what `flagged` does, from the results of the measurements."""
+    """Return what `flagged` does, the names of the measurements to repeat, from their `results` in order of recording."""
     outside = [item for item, result in zip(outcome.record.measurements, results, strict=True) if result.state == DISJOINT]
     once = outcome.verdict is not None or not all(item.random for item in outside)
     return () if once else tuple(item.name for item in outside)
@@ -88,6 +88,9 @@ def judge(outcome: Outcome, again: Outcome | None = None) -> ClaimResult:
     Args:
         outcome: The outcome of the claim.
         again: Its outcome on fresh draws, if measurements are `flagged`; without it such a claim is inconclusive.
+
+    Returns:
+        The result. Controls, figures, tables and notes are those of the first run; `seconds` is the time of both.
     """
     measurements, controls = _judged(outcome), tuple(map(judge_control, outcome.record.controls))
     names = _flagged(outcome, measurements)
@@ -129,10 +132,10 @@ def _place(path: Path) -> str:
 def judge_control(control: Control) -> ControlResult:
     """Return the result of a negative control. It fails, as it must, if one of its intervals is disjoint from its accepted range.
 
-    The k intervals have the level 1 - `FALSE_SUPPORT` / k.
+    The k intervals have the level 1 - `FALSE_SUPPORT` / k = 1 - 1e-3 / k.
 
     Args:
-        control: The control. One without measurements neither fails nor passes.
+        control: The control. One without measurements neither fails nor passes: its state is "across".
     """
     rate = FALSE_SUPPORT / max(1, len(control.measurements))
     results = tuple(judge_measurement(item, rate, rate) for item in control.measurements)
@@ -145,10 +148,12 @@ def judge_control(control: Control) -> ControlResult:
 
 
 def _repeated(item: MeasurementResult, count: int, again: Outcome | None) -> MeasurementResult:
-    """Return a flagged measurement with its interval on fresh draws: it stays "disjoint" only if that lies outside as well.
+    """Return a flagged measurement with its interval on fresh draws, at level 1 - `FLAG` / count.
+
+    Its state stays "disjoint" only if that interval lies outside the accepted range as well; otherwise it becomes "across".
 
     Args:
-        item: The measurement.
+        item: The measurement's result of the first run.
         count: The number of flagged measurements.
         again: The outcome of the claim on fresh draws; None, or an outcome without this measurement, confirms nothing.
     """
@@ -160,7 +165,13 @@ def _repeated(item: MeasurementResult, count: int, again: Outcome | None) -> Mea
 
 
 def _verdict(measurements: tuple[MeasurementResult, ...], controls: tuple[ControlResult, ...], diverged: int) -> tuple[str, str]:
-    """Return the verdict of a claim that has finished, and the reason."""
+    """Return the pair of the verdict of a claim that has finished ("supported", "contradicted" or "inconclusive") and the reason, a sentence.
+
+    Args:
+        measurements: The judged measurements; one that is "disjoint" contradicts.
+        controls: The judged controls; each must be "disjoint" for support.
+        diverged: The number of diverged paths; with any the claim is not supported.
+    """
     against = [
         f"{item.name} lies {_range(item, item.outer)}{_again(item)}, {_outside(item)}"
         for item in measurements
@@ -201,7 +212,7 @@ def _verdict(measurements: tuple[MeasurementResult, ...], controls: tuple[Contro
 
 
 def _undecided(item: MeasurementResult) -> str:
-    """Return why a measurement is inconclusive, with the number of paths that would decide."""
+    """Return a clause on why a measurement is inconclusive, with the number of paths that would decide if it is known."""
     if not math.isfinite(item.value):
         return f"{item.name} is not a finite number"
     if item.interval.finite and item.why_open:
@@ -219,7 +230,7 @@ def _undecided(item: MeasurementResult) -> str:
 
 
 def accepted(item: MeasurementResult) -> str:
-    """Return a text of the accepted range of a measurement, such as "[0.9, 1.1]", "at most 0.5" or "at least 2", with four digits.
+    """Return a text of the accepted range of a measurement, such as "[0.9, 1.1]", "at most 0.5" or "at least 2"; numbers have four digits.
 
     Example:
         >>> from sdetools.claims.record import Measurement
@@ -249,24 +260,24 @@ def short(value: float) -> str:
 
 
 def _range(item: MeasurementResult, interval: ConfidenceInterval) -> str:
-    """Return a description of an interval of a measurement."""
+    """Return a text of an interval of a measurement: "in [0.9, 1.1]", or "at 1.05" for one without width."""
     low, high = interval.low, interval.high
     return f"at {short(item.value)}" if low == high else f"in [{short(low)}, {short(high)}]"
 
 
 def _again(item: MeasurementResult, text: str = ", and again") -> str:
-    """Return a description of the interval on fresh draws, after `text`; empty if there is none."""
+    """Return `text` and the measurement's interval on fresh draws, such as ", and again in [1.2, 1.3]"; empty if there is none."""
     return "" if item.again is None else f"{text} in [{short(item.again.low)}, {short(item.again.high)}]"
 
 
 def _outside(item: MeasurementResult) -> str:
-    """Return a description of the accepted range that the interval misses."""
+    """Return a text of the accepted range that the interval misses: "outside [0.9, 1.1]", or "and it must be at most 0.5"."""
     if math.isinf(item.accept_low) or math.isinf(item.accept_high):
         return f"and it must be {accepted(item)}"
     return f"outside {accepted(item)}"
 
 
 def _sentence(parts: list[str]) -> str:
-    """Join parts by semicolons to a sentence; the first word is capitalised unless it is a name."""
+    """Join clauses by semicolons to a sentence; the first word is capitalised unless it is the name of a measurement."""
     text = "; ".join(parts)
     return f"{text[0].upper() if text.startswith(('its ', 'all ', 'the ', 'nothing ')) else text[0]}{text[1:]}."

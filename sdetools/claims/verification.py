@@ -52,16 +52,17 @@ def verify(
     before it is contradicted. A claim that raises an error other than those below gets the verdict `error`, and the other claims are run.
 
     Args:
-        paths: Files or folders with claims, see `collect`.
-        budget: `quick`, `standard` or `full`, see `BUDGETS`.
+        paths: A claim file, a folder, of which all Python files with claims are run, or an iterable of these; see `collect`.
+        budget: "quick" (20,000 paths of a simulation), "standard" (10^6) or "full" (10^7), see `BUDGETS`.
         out: Output folder for `store.sqlite` (the finished parts of simulations), `results.json`, `figures/`, and `work/` (files of claims).
             It is created only after every argument and every claim file has been validated. None writes nothing.
         seed: Seed of the run. Each claim has its own seed, derived from this one and its id.
         threads: Threads of a simulation; by default all cores.
-        executor: As in `sdetools.Execution`: the name of an engine, which is started once for all claims, or an executor; by default threads in this process.
+        executor: As in `sdetools.Execution`: the name of an engine, such as "processes" or "dask", which is started once for all claims, or a
+            `concurrent.futures.Executor`; by default threads in this process.
         retries: How often a chunk of paths is submitted again after its worker failed.
         resume: Whether to resume from the finished parts of simulations in `out`; if False, these are replaced.
-        only: Run only claims whose id matches this pattern, see `select`.
+        only: Run only claims whose id matches this pattern: a part of the id, a shell pattern, or these with and, or, not; see `select`. None for all.
         failed_first: Whether claims that were not supported in the last run of `out`, by its `results.json`, are run first. The results have
             the same order and content.
         jobs: The number of processes, each of which runs one claim at a time. With several, the threads are divided among them, each claim has
@@ -72,16 +73,17 @@ def verify(
         ahead: Whether a second process compiles kernels ahead on a first run, by running the claims in reverse order with a few paths. Use it
             only for claims that write no files except in `ClaimContext.folder`, since their functions are called in both processes. Without effect
             with several `jobs`, which compile side by side, or a `limit`.
-        progress: Called as `progress(done, total)` during a simulation, in paths.
-        watch: Called as `watch(position, total, claim)` before each claim, or with several `jobs` after it; positions count from 1.
+        progress: Called as `progress(done, total)` during a simulation, with numbers of paths; not with several `jobs` or a `limit`.
+        watch: Called as `watch(position, total, claim)` before each claim, or with several `jobs` or a `limit` after it; positions count from 1.
 
     Returns:
-        The verdicts and measurements of all claims.
+        The verdicts and measurements of all claims, in the order of `collect`.
 
     Raises:
         ValueError: For invalid arguments, for everything that `collect` refuses, if another run uses `out`, and if every claim
             raised a `ValueError`; no results and no new store are written then.
-        OSError: If the disk is full, one of several processes was killed, or workers failed more often than `retries` allows. The run ends, since the claim is not at fault, and can be resumed.
+        OSError: If the disk is full, one of several processes was killed, or workers failed more often than `retries` allows.
+            The run ends, since the claim is not at fault, and can be resumed.
     """
     choice("budget", budget, BUDGETS)
     seed = count("seed", seed, least=0)
@@ -159,7 +161,7 @@ def verify(
 
 
 def _last_run(folder: Path) -> dict[str, tuple[str, float]]:
-    """Return verdict and seconds of each claim of the last run of a folder, by its id; none without a readable file of results."""
+    """Return the pair (verdict, seconds) of each claim by its id, from `results.json` of the last run in a folder; {} without a readable one."""
     try:
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         return {item["id"]: (item["verdict"], float(item["seconds"])) for item in found["claims"]}
@@ -178,18 +180,21 @@ def run_claim(item: Claim, context: Callable[..., ClaimContext]) -> ClaimResult:
 
     Args:
         item: The claim.
-        context: A function that makes the claim's context; with the argument `again=True` that of the second run.
+        context: A function that makes the claim's context; with the argument `again=True` that of the second run, which has other draws.
+
+    Returns:
+        The judged result. An error that the claim raises becomes its verdict "error" or "not run".
 
     Raises:
         StoreError: If the store cannot be read or written.
-        OSError: If the disk is full.
+        OSError: If the disk is full, or the workers of a chunk failed more often than `retries` allows (`WorkersFailed`).
     """
     outcome = _run(item, context())
     return judge(outcome, _run(item, context(again=True)) if flagged(outcome) else None)
 
 
 def _run(item: Claim, run: ClaimContext) -> Outcome:
-    """Run one claim and return its outcome; errors other than those of the store and of a full disk become verdicts."""
+    """Run one claim once and return its outcome; errors other than those of the store, of workers and of a full disk become verdicts."""
     outcome = Outcome(item, run.record, run.seed)
     began = time.perf_counter()
     try:
@@ -224,7 +229,7 @@ def _set_error(outcome: Outcome, error: BaseException) -> None:
 
 
 def _ends_the_run(error: BaseException) -> bool:
-    """Return whether an error is no fault of the claim: the store of chunks, or failed workers; their files are imported only if needed."""
+    """Return whether an error is no fault of the claim: a `StoreError` or `WorkersFailed`, whose modules are imported only if needed."""
     if not isinstance(error, (ValueError, OSError)):
         return False
     from sdetools.simulation.store import StoreError
