@@ -84,7 +84,7 @@ def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> n
     """Return the steps at which observables are evaluated, as an integer array `(times,)` in ascending order.
 
     Args:
-        times: A list of times, or "all" for every step. None selects every step from 0 to 8 `memory` (if these are more than `DENSE` = 512,
+        times: A list of times, or "all" for every step. None selects step 0 and every step up to 8 `memory` (if these are more than `DENSE` = 512,
             so many of them, evenly spaced), later steps each 1.1 times the one before, and the last step.
         steps: The number of steps of the run.
         step_time: The time of one step.
@@ -123,16 +123,16 @@ def moment(times: np.ndarray, time: float | None) -> int:
 
 
 def longest_memory(*members: Moving) -> float:
-    """Return the longest memory 1 / (1 - beta) of one or more dynamics, in steps; 1 for dynamics without momentum."""
+    """Return the longest memory of one or more dynamics, in steps: the largest 1 / (1 - beta), 1 for dynamics without momentum."""
     return max(m.longest_memory for m in members)
 
 
 def plan_control(member: Moving, steps: int, record: np.ndarray) -> ControlVariate | None:
     """Return the control variate of a momentum method: the noise that entered its momentum buffer since an earlier step, the anchor.
 
-    At some steps a, the auxiliary position y_a = x_a - c_a m_a and the noise E_a accumulated in the momentum buffer m are stored. The anchor of
-    a recorded step k is the last of these that lies at least one lag before k; step 0, where there is none. A lag is `LAG` = 3 memories
-    1 / (1 - beta), and an anchor lies at most 1.5 lags back.
+    At some steps a, the auxiliary position y_a = x_a - c_a m_a (c_a is the dynamics' `memory` at step a) and the noise E_a accumulated in the momentum
+    buffer m are stored. The anchor of a recorded step k is the last of these that lies at least one lag before k; step 0, where there is none. A lag
+    is `LAG` = 3 memories 1 / (1 - beta), and an anchor lies at most 1.5 lags back.
 
     Args:
         member: The dynamics.

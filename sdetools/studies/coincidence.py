@@ -24,8 +24,12 @@ POINTS = 24
 def steps_together(program: Program) -> int:
     """Return the number k of first steps, at most 4, after each of which both members are at one point for all starts and draws; 0 if not proven.
 
+    The differences of their positions after each step are written as a formula of the start and the draws, which must be 0 identically: equal as
+    graphs, or as `graph.identities.Examination` proves from 24 random points.
+
     Args:
-        program: A pair of coupled dynamics with equal steps. For another program, or formulas that cannot be traced, the result is 0.
+        program: The description of a pair of dynamics that share their draws and have equal steps. For another program, or formulas that cannot be
+            traced, the result is 0.
     """
     if not program.pair or not program.coupled or program.every != (1, 1):
         return 0
@@ -48,14 +52,22 @@ def steps_together(program: Program) -> int:
 
 
 def _start(member: Moving, x: Any, trace: Trace) -> tuple[Any, ...]:
-    """Return the traced state before the first step from the point `x`; the draws of a random momentum are an input."""
+    """Return the traced state (position, then other parts) before the first step from the traced point `x`; a random start's draws are an input."""
     draws = sum(d.n for d in member.start_draws)
     u: Any = trace.input("u", (draws,))
     return tuple(member.start(x, u) if draws else member.start(x))
 
 
 def _moved(member: Moving, state: tuple[Any, ...], row: list[float], trace: Trace, k: int) -> tuple[Any, ...]:
-    """Return the traced state after step `k` with the coefficients `row`; members read the same draws."""
+    """Return the traced state after step `k`.
+
+    Args:
+        member: The dynamics.
+        state: The traced state before the step, a tuple of its parts.
+        row: The coefficients of the step, such as eta and beta.
+        trace: The trace; its input `z<k>` is the draws of the step, which both members read.
+        k: The number of the step, from 0.
+    """
     z = trace.input(f"z{k}", (max(sum(d.n for d in member.draws), 1),))
     like = tuple(trace.input("x", (member.dim,)) for _ in state)
     return parts_of(member, member.rule(state, member.bind(z), *row), like)

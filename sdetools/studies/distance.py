@@ -67,7 +67,7 @@ class Distance(HasInterval, Result):
         n: The number of paths of the first sample.
         m: The number of paths of the second sample.
         kind: "wasserstein", "kolmogorov" or "energy".
-        confidence: The confidence level.
+        confidence: The confidence level of the interval and of `floor_high`.
         diverged: The number of diverged paths in both samples: those with a coordinate that is not finite.
         directions: The number of directions of a sliced distance; 0 in one dimension.
         direction_error: The standard error of the average over directions, as an estimate of that over all directions. The interval does not
@@ -78,10 +78,9 @@ class Distance(HasInterval, Result):
         origin: The call and the seed.
 
     Example:
-        >>> import numpy as np
-        >>> from sdetools.studies.distance import distance
+        >>> import numpy as np, sdetools as st
         >>> rng = np.random.default_rng(0)
-        >>> d = distance(rng.normal(0.0, 1.0, 10_000), rng.normal(0.5, 1.0, 10_000))
+        >>> d = st.distance(rng.normal(0.0, 1.0, 10_000), rng.normal(0.5, 1.0, 10_000))
         >>> d
         W1 = 0.497 in [0.468, 0.526] (95 %, 10000 and 10000 paths; equal laws: 0.026, at most 0.053): resolved
         >>> d.resolved, d.low < 0.5 < d.high
@@ -116,9 +115,8 @@ class Distance(HasInterval, Result):
             level: The confidence level, strictly between 0 and 1 (otherwise ValueError); None for that of the result.
 
         Example:
-            >>> import numpy as np
-            >>> from sdetools.studies.distance import distance
-            >>> d = distance(np.arange(100.0), np.arange(50.0, 150.0), "kolmogorov")
+            >>> import numpy as np, sdetools as st
+            >>> d = st.distance(np.arange(100.0), np.arange(50.0, 150.0), "kolmogorov")
             >>> (d.low, d.high) == tuple(d.confidence_interval()), d.confidence_interval(0.9999).low < d.low
             (True, True)
         """
@@ -130,7 +128,7 @@ class Distance(HasInterval, Result):
 
     @property
     def data(self) -> xarray.Dataset:
-        """A dataset of `value`, `low`, `high`, `floor`, `floor_high`, `direction_error`; other fields, but `draws` and `scale`, are attributes."""
+        """A dataset of the numbers `value`, `low`, `high`, `floor`, `floor_high`, `direction_error`, without dimensions; other fields are attributes."""
         import xarray
 
         fields = {name: getattr(self, name) for name in ("value", "low", "high", "floor", "floor_high", "direction_error")}
@@ -197,8 +195,7 @@ def distance(
 
     In several dimensions W_1 and energy are averages over random directions t. The sliced W_1 is E W_1(<t, X>, <t, Y>) for t uniform on the
     sphere; the energy approximates 2 E|X - Y| - E|X - X'| - E|Y - Y'| of the vectors. W_1 and energy have the unit of x, the Kolmogorov
-    distance has none. The module `sdetools.studies.distance` documents the interval and the floor.
-    If any path diverged, the distance is NaN.
+    distance has none. The noise floor is the distance that two such samples of one law have; the module's docstring derives it and the interval.
 
     Two runs with one seed share their draws; simulate the second with another `stream=` or seed. Positively correlated samples make the
     interval and the floor too wide, negatively correlated samples make them too narrow.
@@ -213,28 +210,29 @@ def distance(
         coordinate: The index of the coordinate to compare; None for whole points, which "kolmogorov" refuses in several dimensions.
         directions: The number of directions in several dimensions: equally spaced with a random rotation in the plane, random orthogonal
             frames in higher dimensions.
-        confidence: The confidence level.
+        confidence: The confidence level of the interval and of `floor_high`, strictly between 0 and 1.
         resamples: The number of bootstrap draws and of permutations, at least 1 / (1 - confidence) - 1.
         seed: The seed of directions and resampling. The result depends on the points and the seed alone.
+
+    Returns:
+        The distance; NaN with an infinite interval if any path diverged, that is, has a coordinate that is not finite.
 
     Raises:
         ValueError: If an argument is invalid; the message states the rule and a remedy.
 
     Example:
-        >>> import numpy as np
-        >>> import sdetools as st
-        >>> from sdetools.studies.distance import distance
+        >>> import numpy as np, sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=1.0)
         >>> def last(eta, stream):
         ...     rule = st.SGD(oracle, st.schedules.constant(eta=eta), step_time=eta)
         ...     return st.simulate(rule, x0=[1.0], horizon=2.0, paths=4096, observe=["x"], keep_final=True, stream=stream)
-        >>> distance(last(0.5, 0), last(0.5, 1), "kolmogorov").resolved, distance(last(0.5, 0), last(0.25, 1), "kolmogorov").resolved
-        (False, True)
+        >>> [st.distance(last(0.5, 0), last(eta, 1), "kolmogorov").resolved for eta in (0.5, 0.25)]
+        [False, True]
 
         A shift by d in the plane has the sliced W_1 E|<t, d>| = 2 |d| / pi:
 
         >>> x = np.random.default_rng(0).standard_normal((2, 100))
-        >>> round(distance(x, x + np.array([[0.3], [0.4]])).value * np.pi / 2, 3)
+        >>> round(st.distance(x, x + np.array([[0.3], [0.4]])).value * np.pi / 2, 3)
         0.5
     """
     call = call_text(distance, locals())

@@ -43,8 +43,9 @@ class Execution(Mapping[str, Any]):
 
     Attributes:
         threads: Threads of a run; None takes one for each core. An executor's workers use one thread each.
-        executor: Where chunks of paths run; None for threads of this process. The name of an engine: "threads" ("threads:4"), "processes" or "dask" for processes of this
-            machine ("processes:4", "dask:4" for four), "dask:tcp://host:8786" for the Dask cluster of a scheduler, "mpi" for the processes of
+        executor: Where chunks (sets of consecutive paths, computed at once) run; None for threads of this process. The name of an engine:
+            "threads" ("threads:4"), "processes" or "dask" for processes of this machine ("processes:4", "dask:4" for four),
+            "dask:tcp://host:8786" for the Dask cluster of a scheduler, "mpi" for the processes of
             `mpiexec -n 9 python -m mpi4py.futures`, "slurm:partition=NAME,time=30" for Slurm jobs. What an engine starts is stopped at
             the end of the call. Or any `concurrent.futures.Executor`, or a `dask.distributed.Client`, which stay open. An engine that starts
             processes must be called below `if __name__ == "__main__":` in a script.
@@ -53,10 +54,10 @@ class Execution(Mapping[str, Any]):
             "torch:compile", "torch:cuda:compile" give the steps to `torch.compile`.
         dtype: "float64", or "float32" for draws and paths in single precision in about half the time. Moments are accumulated in double
             precision either way, and intervals allow for the rounding of paths: 5e-7 of the size of a value for each step.
-        store: A file for finished chunks (sets of consecutive paths); None keeps them in memory.
+        store: The path of a file for finished chunks, or an open `Store`; None keeps them in memory.
         resume: Whether to continue with the chunks of `store`, to the same bits as an uninterrupted run. If False, the file is replaced.
-        progress: None for a progress bar on a terminal or in a notebook and nothing elsewhere; True for the bar there and, elsewhere, a line at each
-            tenth; a function of (done, total), numbers of paths; False for nothing.
+        progress: False, the default, for nothing; None for a progress bar on a terminal or in a notebook and nothing elsewhere; True for the bar there
+            and, elsewhere, a line at each tenth; a function of (done, total), numbers of paths.
         retries: How often a chunk is submitted again after its worker failed (killed, out of memory, its node or job gone). After that the run ends
             with an error that names the paths; the finished chunks are in the store. An exception of your own code is never tried again.
 

@@ -50,7 +50,7 @@ FRAMES = 200
 
 @dataclass(frozen=True, repr=False)
 class ExitMean(Estimate):
-    """A mean exit time; if some paths have not left, a lower bound: the value is then E min(tau, T), and the interval has no upper end.
+    """A mean exit time E tau; if some paths have not left, a lower bound: the value is then E min(tau, T), and the interval has no upper end.
 
     Attributes:
         censored: The number of paths that had not left at the end of the run.
@@ -77,12 +77,13 @@ class ExitMean(Estimate):
 
 @dataclass(frozen=True)
 class ExitStudy(Result):
-    """Exit times of the paths of a dynamics; the return value of `st.exit_time`.
+    """Exit times tau of the paths of a dynamics; the return value of `st.exit_time`.
 
     Attributes:
         run: The means along the stopped paths, which stand still where they left: of the indicator "outside", of the observables, and of the
-            functional "time inside", which is min(tau, t) at time t.
-        corrected: Whether the boundary was shifted by 0.5826 |b^T n| sqrt(dt), to estimate the exit time of the SDE.
+            functional "time inside", which is min(tau, t) at time t. Its `names` are in this order.
+        corrected: Whether the boundary was shifted by 0.5826 |b^T n| sqrt(dt), to estimate the exit time of the SDE; b is its diffusion, n the unit
+            normal of the boundary.
         origin: The call, seed, stream, backend, floating-point type and version.
     """
 
@@ -123,13 +124,13 @@ class ExitStudy(Result):
         )
 
     def band(self, confidence: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the simultaneous band of the survival function at the recorded times, by Massart's inequality.
+        """Return the simultaneous band of the survival function P(tau > t) at the recorded times, by Massart's inequality.
 
         Args:
             confidence: The confidence level, strictly between 0 and 1; None for that of the run.
 
         Returns:
-            Two arrays `(times,)`, the lower and the upper limit; 0 and 1 if a path diverged.
+            Two arrays `(times,)`, the lower and the upper limit; 0 and 1 at times by which a path diverged.
         """
         level = _check.confidence(self.run.confidence if confidence is None else confidence)
         half = math.sqrt(math.log(2 / (1 - level)) / (2 * self.paths))
@@ -138,7 +139,7 @@ class ExitStudy(Result):
         return np.where(np.isfinite(share), low, 0.0), np.where(np.isfinite(share), high, 1.0)
 
     def restricted_mean(self, time: float | None = None) -> Estimate:
-        """Return E min(tau, t) for a recorded time t, which all paths show, also those that have not left.
+        """Return the estimate of E min(tau, t), tau the exit time, for a recorded time t. All paths show it, also those that have not left.
 
         Args:
             time: The recorded time; None for the last. ValueError if it was not recorded.
@@ -148,7 +149,10 @@ class ExitStudy(Result):
         return replace(found, name=f"E min(tau, {t:g})", least=0.0, most=t)
 
     def main_estimates(self) -> dict[str, Estimate]:
-        """Return E min(tau, T) and the probability that a path has not left by the last recorded time T."""
+        """Return estimates of E min(tau, T) and of the probability that a path has not left by the last recorded time T.
+
+        The keys of the dict are "E min(tau, T)" and "P(tau > T)".
+        """
         return {"E min(tau, T)": self.restricted_mean(), "P(tau > T)": self.survival()}
 
     def mean(self) -> ExitMean:
@@ -167,20 +171,22 @@ class ExitStudy(Result):
         )  # fmt: skip
 
     def at_exit(self, h: str | int) -> Estimate:
-        """Return the mean of an observable where paths left, or where they are at the end of the run if they have not left.
+        """Return the estimated mean of an observable where paths left, or where they are at the end of the run if they have not left.
 
         Args:
-            h: The name of the observable, or its index among those that were passed.
+            h: The name of the observable, or its index among those that were passed as `observe`; an unknown name raises ValueError.
         """
         found = self.run.at(h if isinstance(h, str) else range(1, len(self.run.names) - 1)[h])
         return replace(found, name=found.name.replace(f" at t={self.times[-1]:g}", " at the exit"))
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """A dataset with `survival`, its simultaneous band `low` and `high`, and `restricted_mean`, E min(tau, t), over `time`.
+        """A dataset over `time` (the recorded times, with the coordinate `step`) and `observable`.
 
-        `mean` and `stderr` are those of the last time, over (observable): the mean exit time, and the observables at the exit. The attributes are the
-        numbers of paths, of censored paths and of diverged paths, whether the boundary was shifted, and the fields of `origin`.
+        Over time it has `survival`, P(tau > t), its simultaneous band `low` and `high`, and `restricted_mean`, E min(tau, t), with
+        `restricted_mean_stderr`. Over observable, with the names "time inside" and then those of `observe`, it has `mean` and `stderr` at the last time
+        T: E min(tau, T), and the observables at the exit. The attributes are the numbers of paths, of censored paths and of diverged paths, whether
+        the boundary was shifted (`corrected`, 0 or 1), and the fields of `origin`.
         """
         import xarray
 
@@ -249,18 +255,20 @@ def exit_time(
 
     Args:
         dynamics: An optimiser, an SDE with an integrator, or any other one-step rule.
-        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`.
         leaves: A comparison such as "x**2 + y**2 > 4"; an expression or a function g of x that is positive outside, such as "x**2 + y**2 - 4"; or
             a function of x that returns a condition, such as `lambda x: x[0] > 2`. A path leaves at its first step outside.
         horizon: The time at which the run ends, a whole number of steps.
         paths: The number of paths.
-        observe: Observables whose means at the place of exit are wanted, as in `simulate`.
-        corrected: Whether to shift the boundary inwards by 0.5826 sqrt(dt) |b^T grad g| / |grad g|, to estimate the exit time of the SDE with an
-            error of order dt. It needs an integrator with normal draws, an SDE with one part and without time, and a differentiable g.
-        times: A list of times to record, or "all" for every step. None records 200 times at equal distances.
-        confidence: The confidence level of intervals and of the simultaneous band.
-        seed: The seed of the draws.
-        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        observe: Observables h whose means at the place of exit are wanted: an expression, a function of x with x[i] the i-th coordinate, a loss, a list
+            of these, or a dict from names to these; none by default.
+        corrected: Whether to shift the boundary inwards by 0.5826 sqrt(dt) |b^T grad g| / |grad g|, b the diffusion, to estimate the exit time of the
+            SDE with an error of order dt. It needs an integrator with normal draws, an SDE whose state is the position alone and whose coefficients do
+            not depend on time, and a differentiable g.
+        times: A list of times to record, or "all" for every step. None records the start and 200 later times at equal distances.
+        confidence: The confidence level of intervals and of the simultaneous band, strictly between 0 and 1.
+        seed: The seed of the draws, an integer from 0 to 2^64 - 1.
+        stream: The number 0, 1, 2, ... of one of many independent sets of draws that belong to the seed, or a `Stream` with this number.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
@@ -268,6 +276,7 @@ def exit_time(
 
     Raises:
         ValueError: If an argument is invalid, or the boundary cannot be shifted; the message states the rule and a remedy.
+        TypeError: If a keyword is neither a parameter nor an option of `st.Execution`.
 
     Example:
         >>> import sdetools as st

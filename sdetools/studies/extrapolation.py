@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class Extrapolation(Result):
     """Extrapolated means (2^p E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1), and the estimated bias of the shorter step; the result of `st.extrapolate`.
 
-    X^dt is the solution with step dt, h an observable.
+    X^dt is the integrator's solution with step dt, h an observable, and p the weak order of the integrator.
 
     Attributes:
         pair: The weak gap between the dynamics with steps dt/2 (first) and dt (second).
@@ -118,7 +118,7 @@ class Extrapolation(Result):
         return self._estimate(*self._moments, self.pair.facts.drawn, "E", observable, time)
 
     def main_estimates(self) -> dict[str, Estimate]:
-        """Return the extrapolated mean at the last recorded time by the name of the observable."""
+        """Return a dict of the extrapolated mean at the last recorded time, by the name of the observable or functional."""
         return {name: self.at(name) for name in self.names}
 
     def bias(self, observable: str | int = 0, time: float | None = None) -> Estimate:
@@ -229,22 +229,22 @@ def extrapolate(
     Args:
         make: A function of dt that returns a dynamics of step dt, usually `lambda dt: st.EulerMaruyama(sde, dt)`.
         dt: The longer step.
-        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`.
         horizon: The final time T, a whole number of steps dt.
         paths: The number of paths. Give either `paths` or `precision`.
-        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
+        observe: Observables h: an expression, a function of x with x[i] the i-th coordinate, a loss, a list of these, or a dict from names to these.
         weak_order: The weak order p; None for the integrator's own.
         coupled: Whether the dynamics with the two steps share their draws; None for True if the draws are Brownian increments and False otherwise.
-        control: Whether to use the control variate of `weak_gap`, the noise in the first dynamics' momentum buffer, where there is one.
-        precision: The half-width that the interval of the difference of the two steps shall have.
-        times: A list of times to record, "all" for every step, or None for a default choice, as in `simulate`.
-        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these, as in `simulate`.
+        control: Whether the difference is regressed on the control variate of `weak_gap`, the noise in the momentum buffer, where there is one.
+        precision: The half-width that the interval of the difference of the two steps shall have, in the units of the observable.
+        times: A list of times to record, or "all" for every step. None for every step up to 8 / (1 - beta), later ones with the ratio 1.1, and the last.
+        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these; recorded like observables, in columns behind them.
         keep_final: Whether to keep the positions of all paths after the last step, as `run.pair.final`.
         trajectories: A number of first paths, or a list of path indices, whose states at the recorded times are kept, as `run.pair.trajectories`.
         slices: A list of times at which the states of all paths are kept, as `run.pair.slices`; None for none.
-        confidence: The confidence level of intervals.
-        seed: The seed of the draws.
-        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        confidence: The confidence level of intervals, strictly between 0 and 1.
+        seed: The seed of the draws, an integer from 0 to 2^64 - 1.
+        stream: The number 0, 1, 2, ... of one of many independent sets of draws that belong to the seed, or a `Stream` with this number.
         weak: Deprecated name of `weak_order`.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
@@ -253,6 +253,7 @@ def extrapolate(
 
     Raises:
         ValueError: If an argument is invalid, or `weak_order` is missing and the dynamics declares none; the message states a remedy.
+        TypeError: If a keyword is neither a parameter nor an option of `st.Execution`.
 
     Example:
         >>> import sdetools as st

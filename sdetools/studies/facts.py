@@ -1,4 +1,4 @@
-"""The stored form of the properties of recorded values that follow from the computation, which `known` determines."""
+"""The stored form of properties of recorded values that follow from the computation, not from the sample; the module `known` determines them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Facts:
-    """Exactness, bounds and rounding errors of recorded values, the stored form of `Known`; arrays are `(times, observables)`.
+    """Exactness, bounds and rounding errors of recorded means or gaps, the stored form of `Known`.
+
+    Arrays `(times, observables)` have a row for each recorded time and a column for each observable and then each functional.
 
     Attributes:
-        random: Whether draws enter the value; if not, it is exact up to rounding.
+        random: Whether draws enter the mean or gap; if not, it is exact up to rounding.
         drawn: Whether any draw precedes the recorded time.
-        stderr: Standard errors, 0 for exact values.
-        rounding: Bounds of the rounding error.
+        stderr: Standard errors of the means or gaps, 0 for exact values.
+        rounding: Bounds of the rounding error of the means or gaps.
         least: Lower bounds of one path's value, -inf where unknown or unused.
         most: Upper bounds of one path's value, inf where unknown or unused.
         two_valued: For each observable and functional, whether one path's value is one of two numbers.

@@ -45,13 +45,14 @@ class WeakGap(KeptPaths):
         second: The dynamics z.
         times: The recorded times, `(times,)`, in ascending order.
         steps: The steps at these times, integers `(times,)`, counted in steps of the member with the longer step.
-        names: The names of the observables and then of the functionals.
+        names: The names of the observables and then of the functionals (sums over the steps of a path).
         statistics: Sample moments of the pair: the gap, its standard error and the moments of each member, `(times, observables)` each.
         coupled: Whether the two share their draws.
-        controlled: Whether the control variate is used.
+        controlled: Whether a control variate is used: a quantity of mean zero on which the difference is regressed to reduce its variance.
         confidence: The confidence level of intervals.
         known: Properties of the values that follow from the computation: exactness, bounds, rounding. `facts` has them as arrays.
-        trajectories: Selected paths at the recorded times, an array over (member, path, time, part, coordinate); None if not requested.
+        trajectories: Selected paths at the recorded times, an array over (member, path, time, part, coordinate); None if not requested. A part is the
+            position "x" or another array of the state, such as the momentum buffer "m".
         slices: All paths at selected times, an array over (member, path, time, part, coordinate); None if not requested.
         origin: The call, seed, stream, backend, floating-point type and version.
     """
@@ -74,7 +75,7 @@ class WeakGap(KeptPaths):
 
     @property
     def paths(self) -> int:
-        """The number of paths of each dynamics, diverged ones included."""
+        """The number of paths of each dynamics, those that diverged (whose state was not finite at some step) included."""
         return self.statistics.sums.paths
 
     @property
@@ -128,7 +129,7 @@ class WeakGap(KeptPaths):
 
     @cached_property
     def _sups(self) -> dict[int, SupEstimate]:
-        """Return values of `sup` so far, by the index of the observable."""
+        """A dict of the return values of `sup` so far, by the index of the observable."""
         return {}
 
     def _supremum(self, o: int) -> SupEstimate:
@@ -153,7 +154,7 @@ class WeakGap(KeptPaths):
 
         Args:
             observable: The name of the observable, or its index in `names`; ValueError if there is none.
-            confidence: The confidence level; None for that of the result.
+            confidence: The confidence level, strictly between 0 and 1; None for that of the result.
         """
         return self.sup(observable).band(confidence)
 
@@ -175,11 +176,12 @@ class WeakGap(KeptPaths):
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """A dataset over (time, observable), with the coordinate `step` along `time`.
+        """A dataset over (time, observable), with the coordinate `step` along `time`; functionals come behind the observables.
 
         Its variables are `gap` (also as `mean`), `stderr`, `first_mean`, `first_stderr`, `second_mean` and `second_stderr` of the two members,
         and the variance of independent sampling over that of coupling (`reduction_coupled`) and over that of the method used (`reduction`).
-        Its attributes are the numbers of paths and of diverged paths, the first step of divergence, and the fields of `origin`.
+        Its attributes are the numbers of paths and of diverged paths, the first step of divergence (`first_divergence`, -1 for none), and the fields of
+        `origin`.
         """
         import xarray
 
@@ -198,7 +200,7 @@ class WeakGap(KeptPaths):
         )
 
     def table(self) -> str:
-        """Return a text table with, for each observable, a line for the gap at each recorded time and one for the supremum, with their intervals."""
+        """Return a text table: for each observable a line for the gap at each recorded time and one for max |gap|, with their intervals."""
         rows: list[tuple[str, str, Estimate]] = []
         for name in self.names:
             rows += [(name, f"{t:.4g}", self.at(name, float(t))) for t in self.times]
@@ -224,7 +226,7 @@ class WeakGap(KeptPaths):
         return figure_of(axes)
 
     def main_estimates(self) -> dict[str, SupEstimate]:
-        """Return the supremum of |gap| over the recorded times by the name of the observable."""
+        """Return a dict of the maximum of |gap| over the recorded times, by the name of the observable or functional."""
         return {name: self.sup(name) for name in self.names}
 
     def __repr__(self) -> str:
@@ -267,23 +269,24 @@ def weak_gap(
     Args:
         first: The dynamics x.
         second: The dynamics z.
-        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`. From a law, coupled members start at one point on
-            every path, independent members each at their own.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`. From a law, coupled
+            members start at one point on every path, independent members each at their own.
         horizon: The final time, a whole number of the longer steps.
         paths: The number of paths. Give either `paths` or `precision`.
-        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
+        observe: Observables h: an expression, a function of x with x[i] the i-th coordinate, a loss, a list of these, or a dict from names to these.
         coupled: Whether the two share their draws; if not they are simulated independently.
         control: Whether the difference is regressed on a control variate of mean zero, the noise in the momentum buffer of `first`. It
             brings the standard deviation of the difference to the order of the gap itself. Ignored where there is no such variate.
-        precision: The half-width that the interval of every recorded gap shall have; pilot paths determine the number of paths.
-        times: A list of times to record, "all" for every step, or None for a default choice, as in `simulate`.
-        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these, as in `simulate`.
+        precision: The half-width that the interval of every recorded gap shall have, in the units of the observable. A pilot run of 32,768 paths with
+            other draws determines the number of paths.
+        times: A list of times to record, or "all" for every step. None for every step up to 8 / (1 - beta), later ones with the ratio 1.1, and the last.
+        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these; recorded like observables, in columns behind them.
         keep_final: Whether to keep the positions of all paths after the last step, as `gap.final`.
         trajectories: A number of first paths, or a list of path indices, whose states at the recorded times are kept, as `gap.trajectories`.
         slices: A list of times, recorded or not, at which the states of all paths are kept, as `gap.slices`; None for none.
-        confidence: The confidence level of intervals and of the simultaneous band.
-        seed: The seed of the draws.
-        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        confidence: The confidence level of intervals and of the simultaneous band, strictly between 0 and 1.
+        seed: The seed of the draws, an integer from 0 to 2^64 - 1.
+        stream: The number 0, 1, 2, ... of one of many independent sets of draws that belong to the seed, or a `Stream` with this number.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
@@ -291,6 +294,7 @@ def weak_gap(
 
     Raises:
         ValueError: If an argument is invalid, or the two dynamics cannot be compared or coupled; the message states the rule and a remedy.
+        TypeError: If a keyword is neither a parameter nor an option of `st.Execution`.
 
     Example:
         >>> import sdetools as st

@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 class KeptPaths(Result):
     """Base class of results that store paths.
 
-    Stored paths are an xarray.DataArray over (path, time, part, coordinate), of a pair over (member, path, time, part, coordinate). The part is
-    the position "x" or another array of the state, such as the momentum buffer "m". A part that a member lacks is NaN. The `attrs` are `seed`,
-    `stream`, `backend`, `dtype` (of the paths; the array is in double precision) and `version`.
+    Stored paths are an xarray.DataArray over (path, time, part, coordinate), of a pair over (member, path, time, part, coordinate). The coordinates
+    of the array are `member` ("first", "second") with the names `dynamics`, `path` (the index), `time` with `step`, `part`, the position "x" or
+    another array of the state, such as the momentum buffer "m", and `coordinate` (the names of the variables). A part that a member lacks is NaN. The
+    `attrs` are `seed`, `stream`, `backend`, `dtype` (of the paths; the array is in double precision) and `version`.
+
+    A subclass writes the property `members` and what `Result` requires (`data`, `table`, `plot`), and has the attribute `known`, a `Known` or `Facts`.
 
     Attributes:
         trajectories: Selected paths at the recorded times; None if not requested.
@@ -55,7 +58,7 @@ class KeptPaths(Result):
     @property
     @abstractmethod
     def members(self) -> tuple[Moving, ...]:
-        """The dynamics that were simulated, one or two."""
+        """The dynamics that were simulated, a tuple of one or two."""
 
     def plot_paths(
         self,
@@ -66,7 +69,7 @@ class KeptPaths(Result):
         time: bool = False,
         separate: bool = False,
     ) -> Figure:
-        """Plot the trajectories, in two dimensions on the contours of the loss, otherwise each coordinate against time; return the figure.
+        """Plot the trajectories (`trajectories=`), in two dimensions on the contours of the loss, otherwise each coordinate against time.
 
         Args:
             ax: The axes: one in the plane, a sequence of one for each coordinate against time; None for those of a new figure.
@@ -74,6 +77,9 @@ class KeptPaths(Result):
             coordinates: Names of coordinates; None for the first six.
             time: True to plot each coordinate against time in two dimensions as well.
             separate: True for axes of its own for each of two dynamics, side by side, in the plane; on the same noise, path p of both has one colour.
+
+        Returns:
+            The matplotlib figure.
 
         Raises:
             ValueError: If the run has no trajectories, or no such part or coordinate.
@@ -98,7 +104,7 @@ class KeptPaths(Result):
             ax: The axes, a sequence of one for each coordinate; None for those of a new figure.
             part: The part of the state, such as "m" for the momentum buffer; None for the position.
             coordinates: Names of coordinates; None for the first six.
-            levels: The shares: 0.9 for the range between the quantiles 0.05 and 0.95.
+            levels: The shares, strictly between 0 and 1: 0.9 for the range between the quantiles 0.05 and 0.95.
 
         Raises:
             ValueError: If the run has no trajectories, or no such part or coordinate, or a level is not between 0 and 1.
@@ -115,7 +121,9 @@ class KeptPaths(Result):
     def _paths_of(
         self, part: str | None, coordinates: Sequence[str] | None
     ) -> tuple[xarray.DataArray, list[xarray.DataArray], list[str]]:
-        """Return the trajectories of some coordinates, one array (path, time, coordinate) for each member, and the names of all coordinates.
+        """Return the triple of the trajectories of some coordinates, a list of one array (path, time, coordinate) for each member, and all names.
+
+        The first is the stored array with those coordinates alone, the last a list of the names of all coordinates.
 
         Args:
             part: The part of the state; None for the position.
@@ -149,7 +157,7 @@ class KeptPaths(Result):
 
 @dataclass(frozen=True)
 class PathRequest:
-    """The paths whose states a run stores.
+    """The paths whose states a run stores, from the arguments `trajectories` and `slices` of a simulation.
 
     Attributes:
         program: The description of the simulation.
@@ -216,8 +224,8 @@ class PathRequest:
 
         Args:
             name: The name of the array, "trajectories" or "slices".
-            values: The states `(steps, rows, paths)`; the rows are the coordinates of the parts of the members.
-            steps: Their steps of the program.
+            values: The states `(steps, rows, paths)`; the rows are the coordinates of the parts of the members, as in `Program.state_rows` flattened.
+            steps: Their steps, `(steps,)`, counted in the shorter of the members' steps.
             paths: The indices of their paths.
             sums: The moments of the run, for its backend and floating-point type.
             sampler: Seed, stream and options of execution.

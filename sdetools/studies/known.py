@@ -97,7 +97,7 @@ class Known:
 
     @cached_property
     def two_valued(self) -> tuple[bool, ...]:
-        """For each observable and functional, in order, whether its value on a path is one of two numbers: its interval is binomial."""
+        """For each observable and functional, in order, whether its value on a path is one of two numbers: its interval is Clopper and Pearson's."""
         return tuple(r.values is not None and len(r.values) == 2 for r in self.ranges)
 
     @cached_property
@@ -129,7 +129,7 @@ class Known:
 
     @cached_property
     def _unamplified_rounding(self) -> np.ndarray:
-        """The rounding error of a dynamics that does not amplify perturbations, `(times, observables)`."""
+        """The rounding error of means of a dynamics that does not amplify perturbations, `(times, observables)`: 4 eps (k + 1) times `_sizes`."""
         coarser = float(np.finfo(self._dtype).eps) / EPS
         return coarser * self._roundings[:, None] * self._sizes
 
@@ -173,7 +173,7 @@ class Known:
 
     @cached_property
     def _amplification(self) -> np.ndarray:
-        """The factor A_k >= 1 by which a small perturbation of the start has grown, `(times, observables)`; 1 for long runs."""
+        """The factor A_k >= 1 by which a small perturbation of the start has grown, `(times, observables)`; 1 for over 20,000 steps."""
         program = self.program
         if program.steps > PROOF_STEPS:
             return np.ones(self._shape)
@@ -324,8 +324,8 @@ class Known:
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """The lower and the upper bounds of one path's value that enter the interval, `(times, observables)` each; infinite where they do not.
 
-        They enter for every mean. The difference of coupled paths is far smaller than its bounds; there they enter for functions of
-        finitely many values, and where the effective number of paths, paths / kurtosis, is below `FEW` = 1000.
+        For a pair these are bounds of the difference. They enter for every mean. The difference of coupled paths is far smaller than its bounds; there
+        they enter for functions of finitely many values, and where the effective number of paths, paths / kurtosis, is below `FEW` = 1000.
         """
         least, most = (np.tile([getattr(r, side) for r in self.ranges], (self._shape[0], 1)) for side in ("low", "high"))
         if self.program.pair and self.program.coupled:

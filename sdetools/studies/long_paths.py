@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLOCKS = 64
-"""The number of blocks of a path whose averages are stored."""
+"""The number of blocks, sets of consecutive steps of equal number, of a path whose averages are stored."""
 BURN_IN = 0.2
 """The share of the horizon that is left out by default."""
 
 
 @dataclass(frozen=True)
 class PathSum:
-    """The functional sum_k h(x_k), or sum_k h(x_k)^2, over the steps k = 1, 2, ... of a path.
+    """The functional sum_k h(x_k), or sum_k h(x_k)^2, over the steps k = 1, 2, ... of a path up to the recorded one.
 
     Attributes:
         observable: The observable h.
@@ -48,7 +48,7 @@ class PathSum:
 
     @property
     def identity(self) -> str:
-        """A text that identifies the functional and its observable."""
+        """A text that identifies the functional and its observable; a run is resumed from its file only if this text is the same."""
         return f"{self.name} {self.observable.identity} {self.observable.parameters.tolist()}"
 
     def increment(self, before: Any, after: Any) -> Any:
@@ -61,11 +61,14 @@ class PathSum:
 class StationaryStudy(Result):
     """Stationary averages from long paths; the return value of `st.stationary`.
 
+    After the burn-in a path consists of 64 blocks of equal numbers of steps. A batch is one or more consecutive blocks; the averages over batches are
+    taken as independent.
+
     Attributes:
         dynamics: The dynamics.
         names: The names of the observables.
-        means: Averages of each observable over the blocks of each path, `(observables, paths, blocks)`.
-        squares: Averages of the squared observables, likewise.
+        means: Averages of each observable over the blocks of each path, `(observables, paths, blocks)`, blocks in the order of time.
+        squares: Averages of the squared observables, in the same shape.
         times: The times at which the blocks end, `(blocks,)`.
         burn_in: The time that the averages leave out.
         length: The number of steps of a block.
@@ -95,7 +98,7 @@ class StationaryStudy(Result):
         return self.means.shape[1]
 
     def batch_means(self, observable: str | int = 0) -> BatchMeans:
-        """Return the averages of one observable over blocks, from which its statistics are computed.
+        """Return the averages of one observable over blocks as a `BatchMeans`, which computes its statistics from them.
 
         Args:
             observable: The name of the observable, or its index in `names`; ValueError if there is none.
@@ -113,15 +116,16 @@ class StationaryStudy(Result):
         return self.batch_means(observable).estimate(self.confidence, name, self.diverged, self.first_divergence)
 
     def main_estimates(self) -> dict[str, StationaryEstimate]:
-        """Return the stationary mean by the name of the observable."""
+        """Return a dict of the stationary mean by the name of the observable."""
         return {name: self.at(name) for name in self.names}
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """A dataset over `observable`, with the averages `batch_mean` over (observable, path, time); a time is the end of a block.
+        """A dataset over `observable`, with the averages over blocks `batch_mean` over (observable, path, time); a time is the end of a block.
 
-        The other variables are `mean`, `stderr`, `low`, `high`, `variance` (of h), `autocorrelation_time` (in steps), `ess` and `r_hat`. Attributes
-        are the numbers of paths, of batches of a path, of steps of a block and of diverged paths, and the fields of `origin`.
+        The other variables are `mean`, `stderr`, `low`, `high`, `variance` (of h), `autocorrelation_time` (in steps), `ess` (the effective sample size)
+        and `r_hat` (split R-hat). Attributes are the numbers of `paths`, of `batches` of a path, of steps of a block (`length`) and of `diverged` paths,
+        `first_divergence`, the time `burn_in`, and the fields of `origin`.
         """
         import xarray
 
@@ -180,7 +184,7 @@ class StationaryStudy(Result):
         )
 
     def plot_blocking(self, observable: str | int = 0, *, ax: Any = None) -> Figure:
-        """Plot the autocorrelation time against the length of batches, which must reach a plateau, and return the figure.
+        """Plot the autocorrelation time in steps against the length of batches, a curve that must reach a plateau, and return the figure.
 
         Args:
             observable: The name of the observable, or its index in `names`; ValueError if there is none.
@@ -229,14 +233,15 @@ def stationary(
             more widely spread than the stationary law make R-hat informative.
         horizon: The final time, a whole number of steps.
         paths: The number of paths. Fewer than 256 take no less time.
-        observe: Observables h: an expression, a function of a point, a loss, a list of these, or a dict from names to these.
-        burn_in: The time that the averages leave out, below the horizon; None for a fifth of it. It is prolonged by at most 63 steps, so that 64
-            blocks of equal length remain.
-        batches: The number of batches of each path from which the standard error is computed: 1, 2, 4, ..., 64. None takes the least number with
-            64 batches of all paths together: for 64 paths or more, one batch a path. It is 1 where the split R-hat shows that paths disagree.
-        confidence: The confidence level of intervals.
-        seed: The seed of the draws.
-        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        observe: Observables h: an expression, a function of x with x[i] the i-th coordinate, a loss, a list of these, or a dict from names to these.
+        burn_in: The time that the averages leave out, below the horizon, a whole number of steps; None for a fifth of it. It is prolonged by at most
+            63 steps, so that 64 blocks of equal length remain.
+        batches: The number of batches (averages over consecutive steps) of each path from which the standard error is computed: 1, 2, 4, ..., 64. None
+            takes the least number with 64 batches of all paths together: for 64 paths or more, one batch a path. It is 1 where the split R-hat shows
+            that paths disagree.
+        confidence: The confidence level of intervals, strictly between 0 and 1.
+        seed: The seed of the draws, an integer from 0 to 2^64 - 1.
+        stream: The number 0, 1, 2, ... of one of many independent sets of draws that belong to the seed, or a `Stream` with this number.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
@@ -244,6 +249,7 @@ def stationary(
 
     Raises:
         ValueError: If an argument is invalid, or fewer than 64 steps remain after the burn-in; the message states the rule and a remedy.
+        TypeError: If a keyword is neither a parameter nor an option of `st.Execution`.
 
     Example:
         >>> import sdetools as st
@@ -298,7 +304,7 @@ def _first_step(burn_in: float | None, steps: int, step_time: float) -> int:
     """Return the step after which averages begin: at least that of `burn_in`, such that the remaining steps are a multiple of `BLOCKS`.
 
     Args:
-        burn_in: The time to leave out, or None.
+        burn_in: The time to leave out; None for a fifth of the run.
         steps: The number of steps of the run.
         step_time: The time of one step.
 

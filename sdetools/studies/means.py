@@ -43,11 +43,12 @@ class Simulation(KeptPaths):
         dynamics: The dynamics.
         times: The recorded times, `(times,)`, in ascending order.
         steps: The steps at these times, integers `(times,)`.
-        names: The names of the observables and then of the functionals.
+        names: The names of the observables and then of the functionals (sums over the steps of a path).
         statistics: Sample means, variances and standard errors, `(times, observables)` each.
         confidence: The confidence level of intervals.
         known: Properties of the values that follow from the computation: exactness, bounds, rounding. `facts` has them as arrays.
-        trajectories: Selected paths at the recorded times, an array over (path, time, part, coordinate); None if not requested.
+        trajectories: Selected paths at the recorded times, an array over (path, time, part, coordinate); None if not requested. A part is the
+            position "x" or another array of the state, such as the momentum buffer "m".
         slices: All paths at selected times, an array over (path, time, part, coordinate); None if not requested.
         origin: The call, seed, stream, backend, floating-point type and version.
     """
@@ -116,7 +117,8 @@ class Simulation(KeptPaths):
     def data(self) -> xarray.Dataset:
         """A dataset with `mean`, `stderr` and `variance` (of h over paths) over (time, observable), and the coordinate `step` along `time`.
 
-        Its attributes are the numbers of paths and of diverged paths, the first step of divergence, and the fields of `origin`.
+        Functionals come behind the observables. Its attributes are the numbers of paths and of diverged paths, the first step of divergence
+        (`first_divergence`, -1 for none), and the fields of `origin`.
         """
         import xarray
 
@@ -153,7 +155,7 @@ class Simulation(KeptPaths):
         return figure_of(axes)
 
     def main_estimates(self) -> dict[str, Estimate]:
-        """Return the mean at the last recorded time by the name of the observable."""
+        """Return a dict of the mean at the last recorded time, by the name of the observable or functional."""
         return {name: self.at(name) for name in self.names}
 
     def __repr__(self) -> str:
@@ -191,18 +193,20 @@ def simulate(
         x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`.
         horizon: The final time, a whole number of steps of `dynamics.step_time`.
         paths: The number of paths. Give either `paths` or `precision`.
-        observe: Observables h: an expression, a function of a point, a loss, a list of these, or a dict from names to these.
-        precision: The half-width that the interval of every recorded mean shall have; pilot paths determine the number of paths.
-        times: A list of times to record, or "all" for every step. None records every step up to 8 / (1 - beta), later ones with the ratio 1.1,
-            and the last.
-        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these. They are recorded like observables.
+        observe: Observables h: an expression, a function of x with x[i] the i-th coordinate, a loss, a list of these, or a dict from names to these.
+        precision: The half-width that the interval of every recorded mean shall have, in the units of the observable. A pilot run of 32,768 paths with
+            other draws determines the number of paths.
+        times: A list of times to record, or "all" for every step. None records every step up to 8 / (1 - beta) (512 of them, evenly spaced, if these
+            are more), later ones with the ratio 1.1, and the last.
+        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these. They are recorded like observables, in columns
+            behind them.
         keep_final: Whether to keep the positions of all paths after the last step, as `run.final`.
         trajectories: A number n for the first n paths, or a list of path indices. The states of these paths at the recorded times are kept as
             `run.trajectories`. These paths are simulated again after all others, equal to the bit.
         slices: A list of times, recorded or not, at which the states of all paths are kept, as `run.slices`; None for none.
-        confidence: The confidence level of intervals.
-        seed: The seed of the draws.
-        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        confidence: The confidence level of intervals, strictly between 0 and 1.
+        seed: The seed of the draws, an integer from 0 to 2^64 - 1.
+        stream: The number 0, 1, 2, ... of one of many independent sets of draws that belong to the seed, or a `Stream` with this number.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
@@ -210,6 +214,7 @@ def simulate(
 
     Raises:
         ValueError: If an argument is invalid; the message states the rule and a remedy.
+        TypeError: If a keyword is neither a parameter nor an option of `st.Execution`.
 
     Example:
         >>> import sdetools as st
@@ -258,17 +263,18 @@ def make_program(
 
     Args:
         members: One dynamics, or the two of a pair.
-        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`.
         horizon: The final time, on the clock of the longer step.
-        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
-        times: A list of times to record, "all" for every step, or None for a default choice, as in `simulate`.
-        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these, as in `simulate`.
+        observe: Observables h: an expression, a function of x with x[i] the i-th coordinate, a loss, a list of these, or a dict from names to these.
+        times: A list of times to record, or "all" for every step. None for every step up to 8 / (1 - beta), later ones with the ratio 1.1, and the last.
+        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these; recorded like observables, in columns behind them.
         control: Whether to use a control variate of the gap where one exists: for coupled members of equal step, of which the first has momentum and
             noise with a variance that is not sampled from data.
         coupled: Whether the members share their draws.
 
     Returns:
-        The program, its recorded steps as integers `(times,)` counted in the longer of the members' steps, and the time of one such step.
+        The triple of the program, its recorded steps as integers `(times,)` counted in the longer of the members' steps, and the time of one such
+        step.
 
     Raises:
         ValueError: If an argument is invalid, the members differ in dimension or in the order of coordinates, or their steps do not nest.
@@ -348,8 +354,8 @@ def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float
     """Return the number of paths of a run: `paths` itself, or the number that reaches `precision` by a run of pilot paths.
 
     Args:
-        paths: The requested number of paths, or None.
-        precision: The half-width that every recorded interval shall have, or None.
+        paths: The requested number of paths, at least 1; None to determine it from `precision`.
+        precision: The half-width that every recorded interval shall have; None if `paths` is given.
         program: The description of the simulation.
         confidence: The confidence level of the intervals.
         sampler: Seed, stream and options of execution.

@@ -31,14 +31,14 @@ class Observable:
 
     Attributes:
         name: The name of the observable in results.
-        value: The function h. It maps a point `(dim,)` to a number, points `(dim, paths)` to `(paths,)`, and a traced value to a traced value.
-            If there are `parameters`, they are an optional second argument.
+        value: The function h. It maps a point `(dim,)` to a number, points `(dim, paths)` to `(paths,)`, and a traced value (a symbol of
+            `sdetools.graph` for a point) to a traced value. If there are `parameters`, they are an optional second argument.
         gradient: The gradient of h as a function of the same arguments; its value has the shape of the points.
         identity: A text that identifies the function; an interrupted run is resumed from its file only if this text is the same.
         parameters: The numbers in the formula of h, `(n,)`; empty if they are constants of the function.
         torch_value_stage: The function h on torch tensors `(dim, paths)`; None if h is not given as a torch function.
         latex: The formula of h in LaTeX; empty if unknown.
-        range: The stated range of h; None to derive it from the formula.
+        range: The range of h (bounds, or finitely many values) that the user stated; None to derive it from the formula.
     """
 
     name: str
@@ -55,11 +55,11 @@ class Observable:
 class Bounded:
     """An observable with stated bounds, low <= h(x) <= high for every x, so that its mean has a valid interval for few paths as well.
 
-    The bounds of expressions and traceable functions are derived from their formulas. State them for other functions only. For values
-    that are 0 or 1 see `Indicator`.
+    It is an element of the argument `observe` of `st.simulate` and `st.weak_gap`. The bounds of expressions, and of functions of plain arithmetic and
+    NumPy's elementary functions, are derived from their formulas. State them for other functions only. For values that are 0 or 1 see `Indicator`.
 
     Args:
-        h: The observable: an expression, a function of a point, or a loss.
+        h: The observable: an expression, a function of x with x[i] the i-th coordinate, or a loss.
         low: The lower bound, finite.
         high: The upper bound, finite and above `low`.
 
@@ -67,9 +67,14 @@ class Bounded:
         ValueError: If a bound is not finite or `low` is not below `high`; later, when a result is read whose mean lies outside of the bounds.
 
     Example:
-        >>> from sdetools.losses import from_expression
-        >>> observable(Bounded(lambda x: np.interp(x[0], [0.0, 1.0], [0.0, 2.0]), 0, 2), from_expression("x**2")).range
-        Range(low=0.0, high=2.0, values=None)
+        >>> import numpy as np
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=0.1)
+        >>> rule = st.SGD(oracle, st.schedules.constant(eta=0.5))
+        >>> ramp = st.Bounded(lambda x: np.interp(x[0], [0.0, 1.0], [0.0, 2.0]), 0.0, 2.0)
+        >>> run = st.simulate(rule, [0.0], 1.0, 100, {"ramp": ramp}, backend="numpy")
+        >>> run.at("ramp").least, run.at("ramp").most
+        (0.0, 2.0)
     """
 
     h: Any
@@ -82,7 +87,7 @@ class Bounded:
 
     @property
     def range(self) -> Range:
-        """The stated bounds, as a `Range` without a set of values."""
+        """The stated bounds, as a `Range` (bounds and, if there are few, all values of a quantity) without a set of values."""
         return Range(float(self.low), float(self.high))
 
 
@@ -90,23 +95,28 @@ class Bounded:
 class Indicator:
     """An observable whose values are 0 and 1, so that its mean is a probability, with Clopper and Pearson's interval.
 
-    The values of expressions and traceable functions are derived from their formulas. State them for other functions only. For values
-    between two bounds see `Bounded`.
+    It is an element of the argument `observe` of `st.simulate` and `st.weak_gap`. The values of expressions, and of functions of plain arithmetic and
+    NumPy's elementary functions, are derived from their formulas. State them for other functions only. For values between two bounds see `Bounded`.
 
     Args:
-        h: The observable: an expression, a function of a point, or a loss. It may return a condition, such as `lambda x: x[0] > 4`.
+        h: The observable: an expression, a function of x with x[i] the i-th coordinate, or a loss. It may return a condition, such as
+            `lambda x: x[0] > 4`.
 
     Example:
-        >>> from sdetools.losses import from_expression
-        >>> observable(Indicator(lambda x: np.where(x[0] > 4, 1.0, 0.0)), from_expression("x**2")).range.values
-        frozenset({0.0, 1.0})
+        >>> import numpy as np
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=0.1)
+        >>> rule = st.SGD(oracle, st.schedules.constant(eta=0.5))
+        >>> far = st.Indicator(lambda x: np.searchsorted([4.0], x[0]))  # 1 above 4, 0 up to there
+        >>> st.simulate(rule, [0.0], 1.0, 100, {"far": far}, backend="numpy").at("far")
+        E[far] at t=1 = 0 in [0, 0.03622] (95 %, 100 paths)
     """
 
     h: Any
 
     @property
     def range(self) -> Range:
-        """The set of values {0, 1}, as a `Range`."""
+        """The set of values {0, 1}, as a `Range` (bounds and, if there are few, all values of a quantity)."""
         return Range.of((0, 1))
 
 
@@ -117,8 +127,8 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
     points `(dim, paths)`, or mixes their columns, is called once for each path.
 
     Args:
-        spec: An expression, a loss, a function h(x), an object with a method `value(x)`, or a `Bounded` or `Indicator` of these. An
-            `Observable` is returned as it is.
+        spec: An expression, a loss, a function h(x), an object with a method `value(x)` (and perhaps `gradient(x)`), or a `Bounded` or `Indicator`
+            of these. An `Observable` is returned as it is.
         space: A dynamics or a loss, whose `names` and `dim` define the coordinates.
         name: The name in results; if empty, the expression, the label of the loss, or the name of the function. An `Observable` keeps its own.
 
@@ -254,6 +264,8 @@ def column(names: tuple[str, ...], observable: str | int) -> int:
 class _Gradient:
     """The gradient of a function h(x): derived from its formula if the function can be traced, otherwise by central differences.
 
+    It is called with a point `(dim,)`, points `(dim, paths)` or a traced value, and returns the gradient in the same shape.
+
     Args:
         value: The function h.
     """
@@ -280,7 +292,7 @@ class _Gradient:
 
     @cached_property
     def _formulas(self) -> dict[int, Formula | None]:
-        """Results of `_formula` so far, by the number of coordinates."""
+        """A dict of the return values of `_formula` so far, by the number of coordinates."""
         return {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -36,14 +36,14 @@ BOOTSTRAP = 1000
 class OrderEstimate(Estimate):
     """The order of a gap in the learning rate: the slope of log gap against log eta over the resolved points, with its bootstrap standard error.
 
-    A point is resolved if its gap is at least four standard errors. The n points of the fit are in descending order of eta.
+    A point is the gap at one eta, resolved if it is at least four standard errors. The n points of the fit are in descending order of eta.
 
     Attributes:
         etas: The learning rates of the fit, `(n,)`; empty if fewer than two points are resolved, and `value` is then NaN.
         gaps: The absolute values of the gaps of the fit, `(n,)`.
         local: The n - 1 slopes between neighbouring points, from the largest eta down.
 
-    The other attributes are those of `Estimate`.
+    The other attributes are those of `Estimate`; `value` is the order.
     """
 
     etas: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -133,8 +133,7 @@ class OrderStudy(Result):
 
         Args:
             observable: The name of the observable, or its index in `names`; ValueError if there is none.
-            time: A time that the gap of every learning rate recorded, otherwise ValueError; None for the order of the supremum over the
-                recorded times.
+            time: A time that the gap of every learning rate recorded, otherwise ValueError; None for the supremum over the recorded times.
 
         Returns:
             The order, with a bootstrap interval; NaN with an infinite interval if fewer than two points are resolved.
@@ -146,7 +145,7 @@ class OrderStudy(Result):
 
     @cached_property
     def _orders(self) -> dict[tuple[int, float | None], OrderEstimate]:
-        """Return values of `order` so far, by (index of the observable, time)."""
+        """A dict of the return values of `order` so far, by (index of the observable, time)."""
         return {}
 
     def _fit(self, o: int, time: float | None) -> OrderEstimate:
@@ -187,11 +186,11 @@ class OrderStudy(Result):
         return np.maximum(np.abs(point.value + xi * point.stderr), 1e-3 * abs(point.value))
 
     def main_estimates(self) -> dict[str, OrderEstimate]:
-        """Return the order by the name of the observable."""
+        """Return a dict of the order of the supremum by the name of the observable or functional."""
         return {name: self.order(name) for name in self.names}
 
     def paths_needed(self, observable: str | int = 0) -> np.ndarray:
-        """Return for each learning rate the number of paths that reduces the standard error of the supremum to a quarter of the gap, `(etas,)`.
+        """Return for each eta the number of paths that reduces the standard error of the supremum to a quarter of the gap, integers `(etas,)`.
 
         The size of the gap is the measured one where it is resolved, otherwise that of the attribute `expected`, otherwise that of the line
         fitted by `order`. The number is 0 where none of these exists or the standard error is 0 or NaN. `observable`: a name or index in `names`.
@@ -257,8 +256,8 @@ class OrderStudy(Result):
     def to_json(self) -> str:
         """Return the study as the text of a JSON object with `confidence`, `gaps` and `orders`, with all digits.
 
-        `gaps` is a list of objects with the keys "observable", "eta", "gap", "stderr", ..., one for each observable and learning rate; `orders`
-        is a list of objects with "observable", "order", "low", "high", "local". Numbers that are not finite are null.
+        `gaps` is a list of objects, one for each observable and eta, with the keys observable, eta, gap, stderr, low, high, paths, resolved,
+        paths_needed, diverged_paths, first_divergence; `orders` of objects with observable, order, low, high, local. Numbers that are not finite are null.
         """
         rows = []
         for name in self.names:
@@ -326,24 +325,24 @@ def order_study(
     r"""Estimate the weak gap of `pair(eta)` for each learning rate of a list, and its order in eta.
 
     Args:
-        pair: A function of eta that returns two dynamics.
+        pair: A function of eta that returns two dynamics (x, z) whose gap E h(x_k) - E h(z_k) is measured.
         etas: Learning rates, positive and all different, in any order. Their draws are independent.
-        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`.
         horizon: The final time, a whole number of the longer steps of the pair at each eta.
         paths: The number of paths, or a function of eta that returns it. Give either `paths` or `precision`.
-        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
+        observe: Observables h: an expression, a function of x with x[i] the i-th coordinate, a loss, a list of these, or a dict from names to these.
         expected: A mapping from an observable's name to its expected gap as a function of eta, used by `paths_needed` for unresolved points.
         coupled: Whether the two dynamics share their draws.
-        control: Whether to use the control variate of `weak_gap`, the noise in the first dynamics' momentum buffer, where there is one.
+        control: Whether the difference is regressed on the control variate of `weak_gap`, the noise in the first momentum buffer, where there is one.
         precision: The half-width that the interval of every recorded gap shall have, or a function of eta that returns it.
-        times: A list of times to record, "all" for every step, or None for a default choice, as in `simulate`.
-        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these, as in `simulate`.
+        times: A list of times to record, or "all" for every step. None for every step up to 8 / (1 - beta), later ones with the ratio 1.1, and the last.
+        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these; recorded like observables, in columns behind them.
         keep_final: Whether to keep the positions of all paths after the last step, in the gap of each eta.
         trajectories: A number of first paths, or a list of path indices, whose states at the recorded times are kept in the gap of each eta.
         slices: A list of times at which the states of all paths are kept in the gap of each eta; None for none.
-        confidence: The confidence level of intervals.
-        seed: The seed of the draws.
-        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        confidence: The confidence level of intervals, strictly between 0 and 1.
+        seed: The seed of the draws, an integer from 0 to 2^64 - 1.
+        stream: The number 0, 1, 2, ... of one of many independent sets of draws that belong to the seed, or a `Stream` with this number.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
@@ -351,6 +350,7 @@ def order_study(
 
     Raises:
         ValueError: If an argument is invalid; the message states the rule and a remedy.
+        TypeError: If a keyword is neither a parameter nor an option of `st.Execution`.
 
     Example:
         >>> import sdetools as st

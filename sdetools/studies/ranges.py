@@ -28,7 +28,11 @@ class Range:
     Attributes:
         low: The lower bound, -inf if unknown.
         high: The upper bound, inf if unknown.
-        values: All values that the quantity can take, if these are known and at most `MOST_VALUES`; otherwise None.
+        values: All values that the quantity can take, if these are known and at most `MOST_VALUES` (64); otherwise None.
+
+    Example:
+        >>> Range.of([0, 1]).minus(Range.of([0, 1])) == Range.of([-1, 0, 1]), Range(0.0, 2.0).hull(Range.of([3]))
+        (True, Range(low=0.0, high=3.0, values=None))
     """
 
     low: float = -math.inf
@@ -54,7 +58,7 @@ class Range:
         return Range.of(both) if both is not None else Range(min(self.low, other.low), max(self.high, other.high))
 
     def minus(self, other: Range) -> Range:
-        """Return the range of all differences a - b, a in this range and b in `other`, as values if these are at most 64 pairs, else as bounds."""
+        """Return the range of all differences a - b, a in this range and b in `other`: a set of values if there are at most 64 pairs, else bounds."""
         return _apply(_sub, self, other)
 
 
@@ -114,7 +118,7 @@ def _range(node: Value, known: dict[Any, Range]) -> Range:
     """Return the range of all elements of a node; the whole line for an operation without a rule.
 
     Args:
-        node: The node.
+        node: The node, one operation or constant of a formula.
         known: The ranges of its arguments, by the keys of their nodes.
     """
     given = [known[a.key] for a in node.args]

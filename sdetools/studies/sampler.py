@@ -26,6 +26,7 @@ from sdetools.studies.known import Known
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
 PILOT_PATHS = 1 << 15
+"""The number of paths of the pilot run, which determines how many paths reach a precision."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Sampler:
             keep: Whether to keep the positions of all paths after the last step.
             label: The label of the progress bar.
             points: `slices`, steps at which the states of all paths are kept, and `trajectories`, indices of paths whose states at the recorded
-                steps are kept, integer arrays; none of either if missing.
+                steps are kept, integer arrays; none of either if missing. `sums=True` keeps in `slices` the sums of functionals instead.
 
         Returns:
             The accumulated moments, with the requested states in the attributes `points` (for `keep`), `slices` and `trajectories`.
@@ -149,7 +150,7 @@ def paths_for_precision(program: Program, precision: float, confidence: float, s
 
 
 def _bounded(known: Known) -> np.ndarray:
-    """Return an array of booleans `(times, observables)`: whether both bounds of a value are known."""
+    """Return an array of booleans `(times, observables)`: whether both bounds of one path's value are known (finite)."""
     return np.all(np.isfinite(known.bounds), axis=0)
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SLOW = "slow SDE"
+"""The name of the slow SDE's run."""
 SHOWN = 6
 """The number of paths in the plot of the manifold."""
 FRAMES = 24
@@ -45,16 +46,18 @@ LIMIT_STEPS = 200
 
 @dataclass(frozen=True)
 class SlowStudy(Result):
-    """The slow SDE and its optimisers over slow time, t = k eta^2 at step k; the return value of `st.slow_study`.
+    """The slow SDE and its optimisers over slow time, t = k eta^2 at step k of an optimiser; the return value of `st.slow_study`.
+
+    The slow SDE moves on the manifold of minimisers of the loss; Phi(x) is the limit of the gradient flow that starts at x.
 
     Attributes:
-        oracle: The noisy gradient.
+        oracle: The noisy gradient: loss, gradient noise and noise scale.
         slow: The slow SDE.
         x0: The start of the optimisers, `(dim,)`.
         runs: The simulations by name: "slow SDE", "SGD" and, if the plan has momentum, "SGDM".
-        distances: Distances in law between the last points of an optimiser and of the slow SDE. The key (run, h) is the Wasserstein distance of the
-            observable h, the key (run, "h kolmogorov") its Kolmogorov distance.
-        paths_shown: Some paths of each run by name, `(dim, times, paths)`, start included; empty in more than 3 dimensions.
+        distances: Distances in law between the last points of an optimiser and of the slow SDE. The key (run, h), with the names of an optimiser's run
+            and of an observable, is the Wasserstein distance of h, the key (run, "h kolmogorov") its Kolmogorov distance.
+        paths_shown: The positions of some paths of each run by name, `(dim, 1 + times, paths)`, the start first; empty in more than 3 dimensions.
         start: The start of the slow SDE, Phi(x_0), `(dim,)`.
         rank: The rank of the Hessian of the loss on the manifold, dim minus the manifold's dimension.
         origin: The call, seed, stream, backend, floating-point type and version.
@@ -77,7 +80,7 @@ class SlowStudy(Result):
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """A dataset with `mean` and `stderr` over (run, time, observable), at the slow times that all runs recorded.
+        """A dataset with `mean` and `stderr` over (run, time, observable), at the slow times that all runs recorded; `run` has the names of runs.
 
         Its attributes are those of the first run's dataset, the number of diverged paths of all runs, and the fields of `origin`.
         """
@@ -112,7 +115,7 @@ class SlowStudy(Result):
         return "\n".join(lines)
 
     def main_estimates(self) -> dict[str, Distance]:
-        """Return the distances in law to the slow SDE by the names of run and observable, such as "SGDM x" and "SGDM x kolmogorov"."""
+        """Return a dict of the distances in law to the slow SDE by the names of run and observable, such as "SGDM x" and "SGDM x kolmogorov"."""
         return {f"{run} {what}": distance for (run, what), distance in self.distances.items()}
 
     def __repr__(self) -> str:
@@ -229,27 +232,28 @@ def slow_study(
     The optimisers share their draws; the SDE has draws of its own. SGDM is omitted if the plan has no momentum.
 
     Args:
-        oracle: The noisy gradient.
-        plan: Learning rate eta and momentum beta; SGD runs on its averaged schedule.
+        oracle: The noisy gradient, `st.NoisyOracle`.
+        plan: Learning rate eta and momentum beta, from `st.schedules`. SGD runs on its averaged schedule, without momentum.
         x0: The point where the optimisers start, `(dim,)`.
         horizon: The final slow time, a whole number of steps of eta^2.
-        paths: The number of paths of each run.
-        observe: A list of expressions to observe; None for the coordinates.
+        paths: The number of paths of each run, at least 2.
+        observe: A list of expressions to observe, in the names of the coordinates; None for the coordinates themselves.
         dt: The integrator's step in slow time. None takes the largest multiple of eta^2 that divides the horizon and is at most horizon / 200,
             and eta^2 for a horizon of fewer than 200 steps of eta^2.
         integrator: The integrator of the slow SDE, a function of the SDE and dt that returns a dynamics.
-        times: Slow times to record, a list of whole numbers of steps of each run; None for at most 24 evenly spaced ones.
+        times: Slow times to record, a list; each is a whole number of steps of every run. None for at most 24 evenly spaced ones.
         shown: The number of paths of each run that are kept for the plot of the manifold; 0 for none.
         confidence: The confidence level of the intervals of means.
-        seed: The seed of the draws.
-        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        seed: The seed of the draws, an integer from 0 to 2^64 - 1.
+        stream: The number 0, 1, 2, ... of one of many independent sets of draws that belong to the seed, or a `Stream` with this number.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
         The runs with their means over slow time, and the distances in law at its end.
 
     Raises:
-        ValueError: If an argument is invalid, as in `st.SlowSDE` and `st.simulate`.
+        ValueError: If an argument is invalid, or the gradient flow from `x0` does not reach a manifold of minimisers (see `st.SlowSDE`).
+        TypeError: If a keyword is neither a parameter nor an option of `st.Execution`.
 
     Example:
         >>> import sdetools as st

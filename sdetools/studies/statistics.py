@@ -62,7 +62,7 @@ class SingleStatistics:
 
     @cached_property
     def total(self) -> dict[str, np.ndarray]:
-        """A dict with the mean of h, "h", and the sum of squares about it, "h2", `(times, observables)` each."""
+        """A dict of moments over all paths: the mean of h, "h", and the sum of squares about it, "h2", `(times, observables)` each."""
         return _pooled(self.sums, SINGLE)
 
     @cached_property
@@ -81,7 +81,12 @@ class SingleStatistics:
         return np.sqrt(self.variance / self.sums.paths)
 
     def skewness(self, time: int, column: int) -> float:
-        """Return `skewness_of_mean` of the mean of h for the index of a time and of an observable."""
+        """Return the skewness of the mean of h over paths, as `skewness_of_mean` estimates it from the groups; 0 if it is not significant.
+
+        Args:
+            time: The index of the recorded time.
+            column: The index of the observable or functional.
+        """
         used = self.sums.counts > 0
         return skewness_of_mean(SINGLE.by_name(self.sums.groups[used, time, column])["h"], self.sums.counts[used])
 
@@ -142,7 +147,14 @@ class PairStatistics:
         return np.sqrt(self.variance / self.sums.paths)
 
     def skewness(self, time: int, column: int) -> float:
-        """Return `skewness_of_mean` of the mean residual d - a C for the index of a time and of an observable."""
+        """Return the skewness of the mean residual d - a C over paths, as `skewness_of_mean` estimates it; 0 if it is not significant.
+
+        Here d = h(x) - h(z), C is the control variate and a its regression coefficient.
+
+        Args:
+            time: The index of the recorded time.
+            column: The index of the observable or functional.
+        """
         counts = self.sums.counts[self.sums.counts > 0]
         return skewness_of_mean(self.residuals(column, slice(time, time + 1))[:, 0] / counts, counts)
 

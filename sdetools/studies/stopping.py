@@ -30,6 +30,8 @@ class Outside:
         level: The function g, positive outside.
         sde: The SDE whose diffusion is b; None for a shift of 0.
         shift: The factor of the shift, 0.5826 sqrt(dt); 0 for none.
+
+    It is called with a point `(dim,)` or points `(dim, paths)`, and returns a boolean or an array of booleans `(paths,)`.
     """
 
     level: Observable
@@ -49,7 +51,7 @@ class Outside:
 
     @property
     def identity(self) -> str:
-        """A text that identifies the condition and its numbers."""
+        """A text that identifies the condition and its numbers; a run is resumed from its file only if this text is the same."""
         numbers = [] if self.sde is None else self.sde.parameters.tolist()
         own = self.level.identity, self.level.parameters.tolist()
         return f"outside {own} shift {self.shift!r} {getattr(self.sde, 'identity', '')} {numbers}"
@@ -57,7 +59,7 @@ class Outside:
 
 @dataclass(frozen=True)
 class TimeInside:
-    """The functional min(tau, t): the time of the steps that began inside. It is NaN for a diverged path.
+    """The functional min(tau, t), tau the exit time and t the recorded one: the time of the steps that began inside. It is NaN for a diverged path.
 
     Attributes:
         outside: The observable that is 1 outside, 0 inside.
@@ -71,7 +73,7 @@ class TimeInside:
 
     @property
     def identity(self) -> str:
-        """A text that identifies the functional."""
+        """A text that identifies the functional; a run is resumed from its file only if this text is the same."""
         return f"{self.name} {self.outside.identity} {self.step_time!r}"
 
     def increment(self, before: Any, after: Any) -> Any:
@@ -83,9 +85,10 @@ def outside_of(leaves: Any, dynamics: Moving, corrected: bool) -> Outside:
     """Return the condition of a point outside, a function of x.
 
     Args:
-        leaves: A comparison as text, the function g that is positive outside, or a function that returns a condition.
-        dynamics: The dynamics.
-        corrected: Whether the boundary is shifted.
+        leaves: A comparison as text, such as "x > 1"; an expression or a function g of x that is positive outside; or a function of x that returns a
+            condition.
+        dynamics: The dynamics; for `corrected` an integrator with normal draws, whose SDE has one part and coefficients without time.
+        corrected: Whether the boundary is shifted inwards by 0.5826 sqrt(dt) |b^T grad g| / |grad g|, b the diffusion.
 
     Raises:
         ValueError: If `leaves` is none of these, or the boundary cannot be shifted.

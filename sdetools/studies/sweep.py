@@ -59,19 +59,21 @@ def sweep(
             if it has a parameter `seed`, otherwise without a seed.
         product: Whether the points are all combinations of the values. If False, the lists have one length, and the i-th point takes the i-th value of each.
         errors: "raise" ends the sweep with the first exception of the function, which is raised with a note that names the point; "record" records its
-            sentence and goes on. Points that failed are run again when the sweep is resumed. If all points fail, the sweep ends with a ValueError.
-        units: The units of parameters and variables by name, for the attributes of the dataset and for plots; "1" for others.
-        confidence: The confidence level of means over seeds.
+            type and message and goes on. Points that failed are run again when the sweep is resumed. If all points fail, the sweep ends with a
+            ValueError.
+        units: The units of parameters and variables by name, such as {"eta": "s"}, for the attributes of the dataset and for plots; "1" for others.
+        confidence: The confidence level of means over seeds, strictly between 0 and 1.
         parameters: The parameters by name, each a list of different numbers or texts, or a dict from labels to any objects,
             `rule={"SGD": st.SGD, "signs": st.SignSGD}`; and the options of `st.Execution`, which are no parameters: threads, executor, backend, dtype, store,
             resume, progress, retries. `threads` is the number of points at a time in threads of this process, `retries` counts for points, and
             `backend` and `dtype` are passed to the function if it has parameters of these names. The store keeps finished points.
 
     Returns:
-        The numbers of all points.
+        The numbers of all points. A variable is named "value" if the function returns one number or estimate, otherwise by the key of the mapping or
+        the name of the observable.
 
     Raises:
-        ValueError: If an argument is invalid, or the function returns something else.
+        ValueError: If an argument is invalid, the function returns something else, or every point failed.
         StoreError: If the store belongs to another function or grid.
         WorkersFailed: If the workers of a point failed more often than `retries` allows.
 
@@ -168,7 +170,13 @@ def _seeds(seeds: Any) -> tuple[int, ...] | None:
 
 
 def _grid(given: Mapping[str, Any], seeds: tuple[int, ...] | None, product: bool) -> Grid:
-    """Return the grid of the parameters; ValueError if there are none, or a value is invalid."""
+    """Return the grid of the parameters; ValueError if there are none, or a value is invalid.
+
+    Args:
+        given: The values of each parameter by its name, as the user gave them.
+        seeds: The seeds; None for none.
+        product: Whether all values are combined; if not, all parameters must have the same number of values.
+    """
     if not given:
         raise ValueError("a sweep must have at least one parameter with its values; got none. Pass for example eta=[0.1, 0.05].")
     for name in given:
@@ -185,7 +193,15 @@ def _grid(given: Mapping[str, Any], seeds: tuple[int, ...] | None, product: bool
 
 
 def _values(name: str, own: Any) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """Return the labels and the values of a parameter; ValueError if there are none, two are equal, or one is neither a number nor a text."""
+    """Return the pair of labels, an array `(values,)` of numbers or texts, and values, a tuple, of the parameter `name`.
+
+    Args:
+        name: The name of the parameter.
+        own: A list of numbers or texts, which are their own labels, or a dict from labels to any objects.
+
+    Raises:
+        ValueError: If there are no values, two are equal, or one in a list is neither a number nor a text.
+    """
     if isinstance(own, Mapping):
         labels, values = [str(key) for key in own], tuple(own.values())
     elif isinstance(own, (str, bytes)) or not isinstance(own, (Sequence, range, np.ndarray)) or np.ndim(own) != 1:

@@ -38,7 +38,7 @@ class Grid:
     """The parameters of a sweep with their values.
 
     Attributes:
-        labels: The values of each parameter as they are shown and stored: numbers or texts, `(values,)`.
+        labels: The values of each parameter by its name, as they are shown and stored: numbers or texts, `(values,)`.
         values: The values that the function receives, by the name of the parameter; labels, or the objects for which they stand.
         seeds: The seeds; None if the function is called without seeds, or with seed 0.
         product: Whether the points are all combinations of the values; otherwise the i-th point takes the i-th value of each parameter.
@@ -70,7 +70,12 @@ class Grid:
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
     def _chosen(self, values: Mapping[str, Sequence[Any]], index: int) -> dict[str, Any]:
-        """Return one of the values of each parameter, and the seed."""
+        """Return one of the values of each parameter by its name, and the seed if there are seeds.
+
+        Args:
+            values: The values of each parameter.
+            index: The number of the point, in C order of `shape`.
+        """
         where = [int(i) for i in np.unravel_index(index, self.shape)]
         places = where[: len(values)] if self.product else where[:1] * len(values)
         found = {name: own[i] for (name, own), i in zip(values.items(), places)}
@@ -82,11 +87,11 @@ class PointTask:
     """A sweep in pieces, its points, for `submission.Submission`.
 
     Attributes:
-        function: The function.
-        fixed: Arguments that are the same at all points.
+        function: The function, called as `function(**grid.at(index), **fixed)`.
+        fixed: Arguments that are the same at all points, by name.
         grid: The points.
         share: The number of threads that simulations of a point may use.
-        record_errors: Whether an error is recorded instead of raised.
+        record_errors: Whether an exception of the function is recorded as text instead of raised.
     """
 
     function: Callable[..., Any]
@@ -97,7 +102,7 @@ class PointTask:
 
     @cached_property
     def packed(self) -> bytes:
-        """The pickled fields; ValueError if the function cannot be pickled."""
+        """The fields, pickled once for all workers, as bytes; ValueError if the function cannot be pickled."""
         try:
             return pickled((self.function, self.fixed, self.grid, self.share, self.record_errors))
         except (AttributeError, TypeError, pickle.PicklingError) as error:
@@ -110,7 +115,11 @@ class PointTask:
         return _unpacked, (self.packed,)
 
     def missing(self, indices: Sequence[int]) -> tuple[str, str]:
-        """Return the subject of a sentence about missing points, and "their" or "its", for `submission.Pieces`."""
+        """Return the subject of a sentence about missing points, and "their" or "its", such as ("the point (eta=0.1) is", "its").
+
+        Args:
+            indices: The numbers of the points; the first four are listed.
+        """
         texts = [f"({self.grid.text(index)})" for index in indices[:NAMED]]
         more = f" and {len(indices) - NAMED:,} others" if len(indices) > NAMED else ""
         return (f"the point {texts[0]} is", "its") if len(indices) == 1 else (f"the points {', '.join(texts)}{more} are", "their")
@@ -129,8 +138,8 @@ def run_point(task: PointTask, index: int) -> dict[str, Any]:
         index: The number of the point.
 
     Returns:
-        A dict with "values", a dict of lists in the order of `FIELDS` by the name of a variable, and "diverged", a number of paths; or, where errors are
-        recorded and the function raised one, a dict with "error", a sentence.
+        A dict with "values", a dict by the name of a variable of lists [value, stderr, n, low, high, resolved], and "diverged", a number of paths; or,
+        where errors are recorded and the function raised one, a dict with "error", its type and message.
 
     Raises:
         Exception: What the function raised, unless errors are recorded; with a note that names the point.
@@ -151,7 +160,11 @@ def record_of(returned: Any) -> dict[str, Any]:
 
     Args:
         returned: A number, an estimate (anything with `value` and `confidence_interval`), a result with `main_estimates()`, or a mapping from names
-            to such. The numbers of a result within a mapping are named by the key and their own name.
+            to such. A single number or estimate gets the name "value". The numbers of a result within a mapping are named by the key and their own name.
+
+    Returns:
+        A dict with "values", a dict by name of lists [value, stderr, n, low, high, resolved], in which a plain number has n = 0, NaN for its error,
+        and is resolved if it is finite, and with "diverged".
 
     Raises:
         ValueError: For anything else, for no number at all, and for a name that is reserved.
@@ -194,7 +207,7 @@ def _collect(returned: Any, name: str, values: dict[str, list[Any]]) -> int:
 
 
 def _row(estimate: HasInterval) -> list[Any]:
-    """Return the numbers of an estimate, in the order of `FIELDS`."""
+    """Return the numbers [value, stderr, n, low, high, resolved] of an estimate; NaN or 0 for those that it lacks."""
     low, high = estimate.confidence_interval()
     resolved = getattr(estimate, "resolved", not low <= 0.0 <= high)
     stderr, n = float(getattr(estimate, "stderr", math.nan)), int(getattr(estimate, "n", 0))

@@ -35,13 +35,13 @@ class Sweep(Result):
         product: Whether the points are all combinations of the values.
         names: The names of the variables, in the order in which they were first returned.
         values: The values, `(variables, *shape)`; NaN at points that failed or did not return this variable.
-        stderrs: Their standard errors; NaN for numbers without an error.
-        counts: Their numbers of paths; 0 for numbers without an error.
+        stderrs: Their standard errors, in the same shape; NaN for numbers without an error.
+        counts: Their numbers of paths, integers; 0 for numbers without an error.
         lows: The lower ends of their intervals; NaN for numbers without an error.
-        highs: The upper ends of their intervals.
+        highs: The upper ends of their intervals, likewise.
         resolved: Whether a value is resolved, at least four standard errors from 0; for numbers without an error, whether it is finite.
         divergence: The number of diverged paths of each point, `shape`.
-        errors: The sentence of the exception at each point that failed, `shape`; empty at other points.
+        errors: Type and message of the exception at each point that failed, texts `shape`; empty at other points.
         units: Units by the name of a parameter or variable.
         confidence: The confidence level of means over seeds.
         origin: The call, the first seed, and the version.
@@ -127,9 +127,9 @@ class Sweep(Result):
     def data(self) -> xarray.Dataset:
         """A dataset whose dimensions are the parameters, or "point" if they are not combined, and "seed" if there are seeds.
 
-        For each variable v that the function returned it has `v`, and with the suffixes `_stderr`, `_n`, `_low`, `_high` and `_resolved` its error. The variables
-        `diverged` and `error` are the number of diverged paths and the sentence of a failed point. Its attributes are the number of diverged
-        paths and the fields of `origin`; those of parameters and variables are `units` and `long_name`.
+        For each variable v that the function returned it has `v`, and its standard error `v_stderr`, number of paths `v_n`, interval `v_low`, `v_high`,
+        and `v_resolved`. The variables `diverged` and `error` are the number of diverged paths and the message of a failed point. Its attributes are the
+        numbers of diverged paths and of failed points, and the fields of `origin`; those of parameters and variables are `units` and `long_name`.
         """
         import xarray
 
@@ -147,11 +147,11 @@ class Sweep(Result):
         return xarray.Dataset(fields, coords, {"diverged": self.diverged, "failed": self.failed} | self.origin.attributes)
 
     def _attributes(self, name: str) -> dict[str, str]:
-        """Return the attributes of a parameter or of a variable in the dataset."""
+        """Return the attributes `long_name` and `units` of a parameter or a variable in the dataset."""
         return {"long_name": name, "units": self.units.get(name, "1")}
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """Return the dataset as a table of pandas with one row for each point and its parameters as columns."""
+        """Return the dataset as a table of pandas with one row for each point: columns for parameters and seed, then the variables of `data`."""
         return self.data.to_dataframe().reset_index()
 
     def over_seeds(self, name: str | int = 0) -> dict[str, np.ndarray]:
@@ -164,7 +164,7 @@ class Sweep(Result):
             name: The name of the variable, or its index in `names`; ValueError if there is none.
 
         Returns:
-            A dict with the arrays "value", "stderr", "low", "high" and "resolved" over the grid without its seeds.
+            A dict with the arrays "value", "stderr", "low", "high" and "resolved", each over the grid without its seeds (the dimensions `axes`).
         """
         v = column(self.names, name)
         parts = ("value", self.values), ("stderr", self.stderrs), ("low", self.lows), ("high", self.highs)
@@ -242,14 +242,14 @@ class Sweep(Result):
         Points that are not resolved are hatched in a heat map and hollow on a curve; points that failed or diverged are crossed out.
 
         Args:
-            x: The parameter of the horizontal axis; None for the first one. With `x` alone, the values of a second parameter are curves.
+            x: The name of the parameter of the horizontal axis; None for the first one. With `x` alone, the values of a second parameter are curves.
             y: The parameter of the vertical axis of a heat map; None for the second one, if `x` is None too.
             value: The name of the variable, or its index in `names`.
             at: Values of all other parameters, by name; those with a single value may be omitted.
             ax: The axes; None for those of a new figure.
 
         Raises:
-            ValueError: If there is no such parameter, value or variable, or a parameter has no value.
+            ValueError: If there is no such parameter, value or variable, or a parameter beyond the plotted ones has no value in `at`.
         """
         from sdetools import plots
 
@@ -301,7 +301,7 @@ class Sweep(Result):
         return f" [{self.units[name]}]" if name in self.units else ""
 
     def _point_labels(self) -> np.ndarray:
-        """Return a text for each point of parameters that are not combined."""
+        """Return a text for each point of parameters that are not combined, such as "0.1, 0.9", `(points,)`."""
         rows = zip(*self.parameters.values())
         return np.array([", ".join(map(_shown, row)) for row in rows])
 

@@ -39,6 +39,7 @@ LEAST_SECONDS = 0.05
 COUNTED = ("drift", "diffusion", "gradient", "force")
 """The functions of an SDE whose evaluations are counted."""
 STRONG = "root mean square"
+"""The name of the only column of strong errors."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class WorkPrecision(Result):
         errors: The errors, `(methods, dts, observables)`: |E h(X_T) - expected|, or sqrt(E |X_T - reference|^2).
         lows: The lower ends of their intervals, likewise; 0 if the error is below the noise.
         highs: The upper ends.
-        evaluations: The number of evaluations of drift and diffusion, or of gradients, on one path, `(methods, dts)`.
+        evaluations: The number of evaluations of drift and diffusion, or of gradients, on one path from 0 to T, integers `(methods, dts)`.
         seconds: The measured time of one path in seconds, `(methods, dts)`: that of a run of many paths, divided by their number.
-        paths: The number of paths.
+        paths: The number of paths of each method at each step.
         confidence: The confidence level of each interval.
         diverged: The number of diverged paths, over all methods and steps.
         origin: The call, seed, stream, backend, floating-point type and version.
@@ -82,10 +83,10 @@ class WorkPrecision(Result):
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """A dataset with `error`, `low` and `high` over (method, dt, observable), and `evaluations` and `seconds` of a path over (method, dt).
+        """A dataset over (method, dt, observable): `error` (also as `mean`), its interval `low` and `high`, and `resolved`, whether that excludes 0.
 
-        `resolved` says whether an interval excludes 0. `error` is also there as `mean`. The attributes are the numbers of paths and of diverged paths,
-        and the fields of `origin`.
+        Over (method, dt) it has the costs of a path, `evaluations` and `seconds`. The attributes are the numbers of paths and of diverged paths, and
+        the fields of `origin`.
         """
         import xarray
 
@@ -173,16 +174,17 @@ def work_precision(
         methods: A dict from names to functions of dt that return a dynamics of this step, such as `{"Euler": lambda dt: st.EulerMaruyama(sde, dt)}`;
             or a list of such functions, whose dynamics give the names.
         dts: The step sizes; the horizon is a whole number of each.
-        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`.
         horizon: The final time T.
         paths: The number of paths at each step.
-        observe: Observables h, as in `simulate`; none for a strong error.
+        observe: Observables h: an expression, a function of x with x[i] the i-th coordinate, a loss, a list of these, or a dict from names to these.
+            Omit it for a strong error.
         expected: The exact E h(X_T): a number for a single observable, or a dict from names to numbers.
         reference: A dynamics with a step that divides all of `dts`, and Brownian increments that they can share. Give either `expected` or this.
         strong: Whether to measure the strong error, which needs `reference` and at least 512 paths.
-        confidence: The confidence level of each interval.
-        seed: The seed of the draws.
-        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        confidence: The confidence level of each interval, strictly between 0 and 1.
+        seed: The seed of the draws, an integer from 0 to 2^64 - 1.
+        stream: The number 0, 1, 2, ... of one of many independent sets of draws that belong to the seed, or a `Stream` with this number.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
 
     Returns:
@@ -190,6 +192,7 @@ def work_precision(
 
     Raises:
         ValueError: If an argument is invalid, or a method cannot follow the reference's Brownian path; the message states a remedy.
+        TypeError: If a keyword is neither a parameter nor an option of `st.Execution`.
 
     Example:
         >>> import sdetools as st
@@ -285,13 +288,13 @@ def _made(name: str, make: Any, dt: float) -> Moving:
 
 
 def _program(member: Moving, reference: Moving | None, x0: Any, horizon: float, observe: Any) -> Program:
-    """Return the program of a dynamics, or of the pair with its reference, which records the last step only."""
+    """Return the program (description of a simulation) of a dynamics, or of the pair with its reference, which records the last step only."""
     members = (member,) if reference is None else (member, reference)
     return make_program(members, x0, horizon, observe, [horizon], (), control=False, coupled=True)[0]
 
 
 def _targets(expected: Any, names: tuple[str, ...]) -> np.ndarray | None:
-    """Return the exact expectations in the order of the observables, or None for None; ValueError if one is missing."""
+    """Return the exact expectations in the order of the observables, `(observables,)`, or None for None; ValueError if one is missing."""
     if expected is None:
         return None
     given = expected if isinstance(expected, Mapping) else {names[0]: expected}
@@ -319,7 +322,12 @@ def _weak(program: Program, sums: Any, targets: np.ndarray | None, confidence: f
 
 
 def _strong(statistics: PairStatistics, confidence: float) -> tuple[float, float, float]:
-    """Return the root mean square of |x - z| with its interval, from the means of |x - z|^2 over groups of paths."""
+    """Return the triple (error, low, high): the root mean square of |x - z| with its interval, from the means of |x - z|^2 over groups of paths.
+
+    Args:
+        statistics: The moments of the pair x, z, whose observables are the coordinates.
+        confidence: The confidence level.
+    """
     sums = statistics.sums
     used = sums.counts > 0
     counts, groups = sums.counts[used], PAIR.by_name(sums.groups[used, -1])

@@ -68,20 +68,21 @@ def multilevel(
     The cost is counted in steps. If `dt` is given and paths diverge, the estimate is NaN.
 
     Args:
-        make: A function of dt that returns a dynamics of step dt with Brownian increments, usually `lambda dt: st.Milstein(sde, dt)`.
-        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
+        make: A function of dt that returns a dynamics of step dt whose draws are Brownian increments, usually `lambda dt: st.Milstein(sde, dt)`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`.
         horizon: The final time T.
         eps: The root-mean-square error, in the units of the observables; it holds for each of them.
-        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
+        observe: Observables h: an expression, a function of x with x[i] the i-th coordinate, a loss, a list of these, or a dict from names to these.
         dt: The coarsest step, which divides T; None for the longest T r^-k at which no pilot path diverges and the level is efficient,
             sqrt(V_0 C_0) + sqrt(V_1 C_1) < sqrt(V[h(X_1)] T / dt_1), with the variance V_l and the cost C_l of a path of level l.
         refinement: The ratio r of successive steps, an integer of at least 2.
         weak_order: The weak order by which the bias is judged; None for the integrator's own, or 1 if it declares none. Where the levels decay
             more slowly, the order fitted to them is taken, with a warning.
-        confidence: The level of the estimate's interval, which includes the bias.
-        seed: The seed of the draws.
-        stream: 0, 1, 2, ...: independent sets of draws of one seed.
-        pilot: The number of pilot paths on the first level, at least 32; later levels have fewer.
+        confidence: The level of the estimate's interval, which includes the bias, strictly between 0 and 1.
+        seed: The seed of the draws, an integer from 0 to 2^64 - 1.
+        stream: The number 0, 1, 2, ... of one of many independent sets of draws that belong to the seed, or a `Stream` with this number.
+        pilot: The number of pilot paths, which determine the levels and numbers of paths and do not enter the estimate, on the first level, at least 32;
+            later levels have fewer.
         most_levels: The largest L, at least 2. If the bias is still too large there, the result has a warning.
         weak: Deprecated name of `weak_order`.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress, retries.
@@ -92,11 +93,12 @@ def multilevel(
     Raises:
         ValueError: If an argument is invalid, steps of different length cannot share the draws, eps is out of reach, or an observable is not
             finite or has a variance that rests on few paths.
+        TypeError: If a keyword is neither a parameter nor an option of `st.Execution`.
 
     Example:
         >>> import numpy as np, sdetools as st
         >>> ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
-        >>> found = multilevel(lambda dt: st.Milstein(ou, dt), x0=[1.0], horizon=1.0, eps=0.02, observe=["x**2"], backend="numpy")
+        >>> found = st.multilevel(lambda dt: st.Milstein(ou, dt), x0=[1.0], horizon=1.0, eps=0.02, observe=["x**2"], backend="numpy")
         >>> bool(abs(found.estimate.value - (1 + np.exp(-2)) / 2) < 0.04), found.rmse < 0.02, found.saving > 1, found.warnings
         (True, True, True, ())
 

@@ -41,7 +41,7 @@ class LevelMoments:
         n: The number of paths.
         means: The means, `(3, observables)`.
         squares: Sums of squares about the means, `(3, observables)`.
-        kurtosis: The kurtoses, `(3, observables)`.
+        kurtosis: The kurtoses E (y - E y)^4 / (Var y)^2, `(3, observables)`; NaN where nothing varies.
         kurtosis_paths: The number of paths from which the kurtoses were computed.
         diverged: The number of diverged paths.
         first_divergence: The first step at which a path diverged, in steps of the fine solution; -1 if none did.
@@ -75,7 +75,7 @@ class LevelMoments:
 
     @property
     def shares(self) -> np.ndarray:
-        """The share of the largest paths in the variances of d, h(fine) and h(coarse), in this order, `(3, observables)`.
+        """How far few paths dominate the variances of d, h(fine) and h(coarse), in this order, a number between 0 and 1, `(3, observables)`.
 
         With y for each of them in turn, it is sum (y - E y)^4 / (sum (y - E y)^2)^2 = kurtosis / n over n paths: from 1/n, if all |y - E y| are
         equal, to 1 in the limit that one path dominates. If P(|y| > u) ~ u^-a with a < 2, the variance is infinite, and the share has the mean
@@ -134,9 +134,9 @@ class LevelSampler:
 
     Attributes:
         make: A function of dt that returns a dynamics of step dt.
-        x0: Where paths start: a point `(dim,)`, points `(dim, n)` or a law, as in `simulate`.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`.
         horizon: The final time.
-        observe: Observables h: an expression, a function of a point, a loss, or a list or dict of these, as in `simulate`.
+        observe: Observables h: an expression, a function of x with x[i] the i-th coordinate, a loss, a list of these, or a dict from names to these.
         refinement: The ratio r of successive steps, an integer of at least 2.
         sampler: Seed, stream and options of execution.
         batches: The number of calls of `sample` so far; each uses a part of the stream of its own.

@@ -61,18 +61,18 @@ class Multilevel(Result):
         refinement: The ratio r of successive steps.
         weak_order: The weak order by which the bias is estimated.
         dts: The steps dt_l, `(levels,)`, in descending order.
-        paths: The numbers of paths N_l, `(levels,)`.
-        steps: The numbers C_l of steps of a path, of both solutions together, `(levels,)`.
+        paths: The numbers of paths N_l, integers `(levels,)`.
+        steps: The numbers C_l of steps of a path, of both solutions together, integers `(levels,)`.
         means: The means of d_l, `(levels, observables)`.
         variances: The variances of d_l, `(levels, observables)`.
-        kurtoses: The kurtoses of d_l, `(levels, observables)`.
+        kurtoses: The kurtoses E (d_l - E d_l)^4 / (Var d_l)^2, `(levels, observables)`.
         fine_means: The means of h(X_l), `(levels, observables)`.
         fine_variances: The variances of h(X_l), `(levels, observables)`.
         consistency: The check of successive levels (Giles 2015), `(levels, observables)`; above 1 it fails. It is |a - b + c| / (3 (s_a + s_b + s_c))
             with the means a of h(X_{l-1}) from level l - 1, b of h(X_l) and c of d_l from level l, and their standard errors; 0 on level 0.
         biases: The estimated absolute value of the bias that remains after level L, `(observables,)`; NaN if a path diverged.
-        alphas: The weak orders fitted to `means`, `(observables,)`; NaN where too few levels are resolved.
-        betas: The orders fitted to `variances`, `(observables,)`; NaN where fewer than two levels vary.
+        alphas: The weak orders alpha in |E d_l| ~ r^(-alpha l), fitted to `means`, `(observables,)`; NaN where too few levels are resolved.
+        betas: The orders beta in Var d_l ~ r^(-beta l), fitted to `variances`, `(observables,)`; NaN where fewer than two levels vary.
         cost: The number of steps of all paths, pilot paths included.
         pilot_cost: The number of steps of the pilot paths.
         constants: The names of observables that do not depend on the point, and are known without sampling.
@@ -132,7 +132,7 @@ class Multilevel(Result):
         )
 
     def main_estimates(self) -> dict[str, MultilevelEstimate]:
-        """Return the mean at the final time by the name of the observable."""
+        """Return a dict of the estimate of E h(X_T) by the name of the observable."""
         return {name: self.at(name) for name in self.names}
 
     @property
@@ -230,7 +230,7 @@ class Multilevel(Result):
         return self.levels
 
     def table(self, observable: str | int = 0) -> str:
-        """Return a text table of the levels of one observable, the rates, the cost relative to plain Monte Carlo, and the warnings.
+        """Return a text table of the levels of one observable, the rates alpha, beta, gamma, the cost relative to plain Monte Carlo, and the warnings.
 
         Args:
             observable: The name of the observable, or its index in `names`; ValueError if there is none.
