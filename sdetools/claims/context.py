@@ -154,7 +154,11 @@ class ClaimContext:
         return {"quick": quick, "standard": standard, "full": full}[self.budget]
 
     def options(self, **extra: Any) -> dict[str, Any]:
-        """Return a dict of the arguments paths, seed, executor, threads, retries, store, resume, progress of `simulate` for this claim, updated by `extra`."""
+        """Return the arguments of `st.simulate`, `st.weak_gap` and others that a claim passes on, as a dict by name, updated by `extra`.
+
+        They are paths, seed, executor, threads, retries, store, resume and progress, for a call such as
+        `st.simulate(rule, x0, 1.0, observe=["x"], **run.options(paths=1000))`.
+        """
         own = {
             "paths": self.paths,
             "seed": self.seed,

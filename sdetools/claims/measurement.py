@@ -74,8 +74,8 @@ def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FA
     """Return the result of a measurement: its intervals, compared with its accepted range.
 
     All are closed, so intervals with a common end are not disjoint. A value that is not finite has infinite intervals. The interval of a skewed
-    mean is wider on one side (`widened`). The state is "across" (no decision) where the mean is too skewed (`TILT`) or has fewer than `FEWEST`
-    (12) values.
+    mean is wider on one side (`widened`). The state is "across" (no decision) for a mean of fewer than `FEWEST` = 12 values, and for a mean of skewness
+    g with |g| z^3 / 6 > log 1.5, z the critical value, for which a normal interval is not trusted.
 
     Args:
         item: The measurement. An exact number (a float) has intervals without width.

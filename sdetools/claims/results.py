@@ -40,7 +40,8 @@ class MeasurementResult:
         expected: The expected value, or None for a bound.
         accept_low: The lower end of the accepted range, or -inf.
         accept_high: The upper end of the accepted range, or inf.
-        state: The position of the interval: "inside" the accepted range, "disjoint" from it, or "across" one of its ends.
+        state: "inside" if `interval` lies inside the accepted range, "disjoint" if `outer` lies outside (and `again` too, if there is one), else
+            "across"; also "across" where no interval is trusted, for a skewed mean or fewer than 12 values.
         paths: The number of paths of the estimate, or None for none.
         paths_needed: The number of paths that would decide between inside and disjoint, if the width of the interval falls as 1/sqrt(paths); None
             if it is decided or not known.
@@ -68,12 +69,12 @@ class MeasurementResult:
 
     @property
     def low(self) -> float:
-        """Lower end of the interval; -inf where the error is unknown."""
+        """Lower end of `interval`, which decides on support; -inf where the error is unknown."""
         return self.interval.low
 
     @property
     def high(self) -> float:
-        """Upper end of the interval; inf where the error is unknown."""
+        """Upper end of `interval`, which decides on support; inf where the error is unknown."""
         return self.interval.high
 
     @property
@@ -235,7 +236,7 @@ class Results(Result):
 
     @property
     def diverged(self) -> int:
-        """The number of paths of all claims that left the finite range."""
+        """The number of paths of all claims that left the finite range, without those of controls."""
         return sum(item.diverged_paths for item in self.claims)
 
     @property

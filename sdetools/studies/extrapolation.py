@@ -65,7 +65,7 @@ class Extrapolation(Result):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the observables and then of the functionals, in the order of indices and of the columns of arrays."""
+        """The names of the observables and then of the functionals (sums over the steps of a path), in the order of indices and of columns."""
         return self.pair.names
 
     @property

@@ -12,11 +12,11 @@ import numpy as np
 class Facts:
     """Exactness, bounds and rounding errors of recorded means or gaps, the stored form of `Known`.
 
-    Arrays `(times, observables)` have a row for each recorded time and a column for each observable and then each functional.
+    Arrays `(times, observables)` have a row for each recorded time and a column for each observable and then each functional (sum over a path).
 
     Attributes:
-        random: Whether draws enter the mean or gap; if not, it is exact up to rounding.
-        drawn: Whether any draw precedes the recorded time.
+        random: Whether draws enter the mean or gap; False only where it is proven that they do not, so that the value is exact up to rounding.
+        drawn: Whether any draw precedes the recorded time. The gap of a pair may be exact nevertheless, if both members move alike.
         stderr: Standard errors of the means or gaps, 0 for exact values.
         rounding: Bounds of the rounding error of the means or gaps.
         least: Lower bounds of one path's value, -inf where unknown or unused.

@@ -117,7 +117,9 @@ class WeakGap(KeptPaths):
         )  # fmt: skip
 
     def sup(self, observable: str | int = 0) -> SupEstimate:
-        """Return the estimate of max_k |gap_k| over the recorded steps k, with their simultaneous band; NaN if a path diverged by the last of them.
+        """Return the estimate of max_k |gap_k|, gap_k = E h(x_k) - E h(z_k), over the recorded steps k, with the simultaneous band of the gaps.
+
+        It is NaN if a path diverged by the last of these steps.
 
         Args:
             observable: The name of the observable, or its index in `names`; ValueError if there is none.

@@ -51,7 +51,7 @@ class KeptPaths(Result):
 
     @property
     def facts(self) -> Facts:
-        """Exactness, bounds and rounding errors of the values as arrays `(times, observables)`, computed at the first access."""
+        """Exactness, bounds and rounding errors of the values, a `Facts` of arrays `(times, observables)`; computed at the first access."""
         known: Known | Facts = self.known  # type: ignore[attr-defined]
         return known.facts if isinstance(known, Known) else known
 

@@ -59,14 +59,21 @@ SMALL = {"float64": 1e-6, "float32": 2.5e-3}
 
 @dataclass(frozen=True)
 class Known:
-    """Exactness, bounds and rounding errors of a run, from its description `program` and sample moments `statistics`; each computed when read."""
+    """Exactness, bounds and rounding errors of the values of a run; each is computed when it is read.
+
+    Arrays `(times, observables)` have a row for each recorded time and a column for each observable and then each functional (sum over a path).
+
+    Attributes:
+        program: The description of the run, of one dynamics or of a pair.
+        statistics: Its sample moments: means, or gaps.
+    """
 
     program: Program
     statistics: SingleStatistics | PairStatistics
 
     @property
     def _shape(self) -> tuple[int, int]:
-        """The numbers of recorded times and of observables and functionals."""
+        """The shape (times, observables) of arrays; functionals count as observables."""
         return len(self.program.record), self.program.columns
 
     @cached_property

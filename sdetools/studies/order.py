@@ -96,7 +96,7 @@ class OrderStudy(Result):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the observables and then of the functionals, in the order of indices and of the columns of arrays."""
+        """The names of the observables and then of the functionals (sums over the steps of a path), in the order of indices and of columns."""
         return self.gaps[0].names
 
     @property
@@ -129,7 +129,7 @@ class OrderStudy(Result):
         return self.gaps[found[0]].sup(observable)
 
     def order(self, observable: str | int = 0, time: float | None = None) -> OrderEstimate:
-        """Return the order of the gap in eta: the least-squares slope of log gap against log eta over the resolved points.
+        """Return the order of the gap in eta: the least-squares slope of log gap against log eta over the points of at least four standard errors.
 
         Args:
             observable: The name of the observable, or its index in `names`; ValueError if there is none.

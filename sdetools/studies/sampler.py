@@ -34,9 +34,9 @@ class Sampler:
     """The means to run programs (descriptions of simulations): the draws of a seed and a stream, and the options of execution.
 
     Attributes:
-        seed: The seed.
-        stream: The stream of draws of that seed.
-        execution: Threads, backend, store and other options.
+        seed: The seed of the draws, an integer from 0 to 2^64 - 1.
+        stream: The stream of draws of that seed, one of many independent sets.
+        execution: Threads, backend, store and other options. Its executor is open, not the name of an engine.
     """
 
     seed: int = 0

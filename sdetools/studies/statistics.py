@@ -93,11 +93,11 @@ class SingleStatistics:
 
 @dataclass(frozen=True)
 class PairStatistics:
-    """Sample moments of a pair x, z with d = h(x) - h(z), adjusted by regression on the control variate C, as arrays `(times, observables)`.
+    """Sample moments of two dynamics x, z with d = h(x) - h(z), adjusted by regression on a control variate C, as arrays `(times, observables)`.
 
-    The residual is d - a C with a = Cov(d, C) / Var C. Since E C = 0, the estimate of the gap is unbiased up to O(1 / paths). Without a control
-    variate a = 0. Arrays have one row for each recorded time and one column for each observable and then each functional. A group is a set of
-    consecutive paths.
+    C is a quantity of the same path with E C = 0 that is correlated with d (`simulation.program.ControlVariate`). The residual is d - a C with
+    a = Cov(d, C) / Var C. Since E C = 0, the estimate of the gap is unbiased up to O(1 / paths). Without a control variate a = 0. Arrays have one row
+    for each recorded time and one column for each observable and then each functional. A group is a set of consecutive paths.
 
     Attributes:
         sums: Accumulated moments of the groups of paths.

@@ -61,7 +61,7 @@ class Grid:
         return math.prod(self.shape)
 
     def at(self, index: int) -> dict[str, Any]:
-        """Return the arguments of the function at the point with a number `index`, in C order of `shape`; a seed only if there are seeds."""
+        """Return the arguments of the function by name at the point with the number `index`, in C order of `shape`; a seed only if there are seeds."""
         return self._chosen(self.values, index)
 
     def text(self, index: int) -> str:
@@ -131,11 +131,11 @@ def _unpacked(packed: bytes) -> PointTask:
 
 
 def run_point(task: PointTask, index: int) -> dict[str, Any]:
-    """Call the function at a point, and return the record of what it returned.
+    """Call the function at a point, and return the record, a dict of plain values, of what it returned.
 
     Args:
-        task: The sweep.
-        index: The number of the point.
+        task: The sweep: the function, the grid of points, and the other arguments.
+        index: The number of the point, in C order of `task.grid.shape`.
 
     Returns:
         A dict with "values", a dict by the name of a variable of lists [value, stderr, n, low, high, resolved], and "diverged", a number of paths; or,

@@ -67,14 +67,14 @@ class Sweep(Result):
     def of(
         cls, grid: Grid, records: Sequence[Mapping[str, Any]], units: Mapping[str, str], confidence: float, origin: Origin
     ) -> Sweep:
-        """Return the result for the records of all points.
+        """Return the result for the records (dicts of plain values) of all points, the combinations of parameters and seed.
 
         Args:
-            grid: The grid.
+            grid: The parameters with their values, and the seeds.
             records: The records of `sweep_points.run_point`, in the order of the points.
             units: Units by the name of a parameter or variable.
             confidence: The confidence level of means over seeds.
-            origin: The origin.
+            origin: The call, the first seed, and the version.
 
         Raises:
             ValueError: If a unit is given for a name that is neither a parameter nor a variable.
@@ -110,12 +110,12 @@ class Sweep(Result):
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The dimensions of the grid: the parameters, or "point" if they are not combined; without the seeds."""
+        """The names of the grid's dimensions: the parameters, such as ("eta", "beta"), or ("point",) if they are not combined; without the seeds."""
         return tuple(self.parameters) if self.product else (POINT,)
 
     @property
     def diverged(self) -> int:
-        """The number of diverged paths, summed over all points."""
+        """The number of diverged paths (whose state was not finite at some step), summed over all points, the combinations of parameters and seed."""
         return int(self.divergence.sum())
 
     @property

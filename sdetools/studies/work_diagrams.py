@@ -360,7 +360,7 @@ def _seconds(program: Program, sampler: Sampler) -> float:
 def _evaluations(member: Moving, x0: Any) -> int:
     """Return the number of evaluations in one step of a dynamics: of its noisy gradient, or of the drift and the diffusion of its SDE.
 
-    One step is taken at the start of the first path, with all draws 0, and the calls are counted.
+    One step is taken at the start of the first path, for a law at 0, with all draws 0.5, and the calls are counted.
     """
     count = depth = 0
 

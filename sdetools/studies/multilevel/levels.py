@@ -33,9 +33,10 @@ KEPT = 1 << 15
 
 @dataclass
 class LevelMoments:
-    """Sample moments on one level of d = h(fine) - h(coarse), h(fine) and h(coarse); on level 0, d is h(fine) and h(coarse) is 0.
+    """Sample moments over the paths of one level, a pair of solutions of an SDE with a fine and a coarse step, of each observable h.
 
-    The first axis of arrays `(3, observables)` is d, h(fine), h(coarse), in this order.
+    The first axis of arrays `(3, observables)` is d = h(fine) - h(coarse), h(fine), h(coarse), in this order, at the horizon. Level 0 has only one
+    solution: d is h(fine) there, and h(coarse) is 0.
 
     Attributes:
         n: The number of paths.
@@ -43,7 +44,7 @@ class LevelMoments:
         squares: Sums of squares about the means, `(3, observables)`.
         kurtosis: The kurtoses E (y - E y)^4 / (Var y)^2, `(3, observables)`; NaN where nothing varies.
         kurtosis_paths: The number of paths from which the kurtoses were computed.
-        diverged: The number of diverged paths.
+        diverged: The number of diverged paths: those whose state was not finite at some step.
         first_divergence: The first step at which a path diverged, in steps of the fine solution; -1 if none did.
         dtype: The floating-point type of the paths, "float64" or "float32".
     """
@@ -123,7 +124,7 @@ class Level:
 
     @property
     def all(self) -> LevelMoments:
-        """Moments of pilot and main paths together, for decisions but not for the estimate; IndexError if there are neither."""
+        """Moments of pilot and main paths together, for the choice of levels but not for the estimate; IndexError if there are neither."""
         both = [m for m in (self.main, self.pilot) if m is not None]
         return both[0].pooled(both[1] if len(both) > 1 else None)
 
@@ -139,7 +140,7 @@ class LevelSampler:
         observe: Observables h: an expression, a function of x with x[i] the i-th coordinate, a loss, a list of these, or a dict from names to these.
         refinement: The ratio r of successive steps, an integer of at least 2.
         sampler: Seed, stream and options of execution.
-        batches: The number of calls of `sample` so far; each uses a part of the stream of its own.
+        batches: The number of calls of `sample` so far; each uses draws of its own, another part of the stream.
         cost: The number of steps of all paths sampled so far, pilot paths included.
         pilot_cost: The number of steps of pilot paths so far.
     """
@@ -155,7 +156,7 @@ class LevelSampler:
     pilot_cost: int = 0
 
     def dynamics(self, dt: float) -> Moving:
-        """Return the dynamics `make(dt)`; ValueError if it is not a dynamics of step dt with Brownian increments."""
+        """Return the dynamics `make(dt)`; ValueError if it is not a dynamics of step dt whose draws are Brownian increments."""
         made = self.make(dt)
         if not isinstance(made, Moving):
             raise ValueError(
@@ -177,12 +178,16 @@ class LevelSampler:
         return made
 
     def single(self, dt: float) -> Level:
-        """Return level 0, with one solution of step `dt` and without paths; ValueError if `dt` does not divide the horizon."""
+        """Return level 0, which has one solution, of step `dt`, before any path is sampled; ValueError if `dt` does not divide the horizon."""
         member = self.dynamics(dt)
         return self._level(dt, (member,), steps_to(self.horizon, dt))
 
     def pair(self, dt: float) -> Level:
-        """Return the level with fine step `dt` and coarse step `refinement * dt`, without paths; ValueError if they do not divide the horizon."""
+        """Return the level with fine step `dt` and coarse step `refinement * dt`, before any path is sampled.
+
+        Raises:
+            ValueError: If the steps do not divide the horizon, or `make` returns something else than dynamics of these steps.
+        """
         members = self.dynamics(dt), self.dynamics(dt * self.refinement)
         fine = steps_to(self.horizon, dt)
         return self._level(dt, members, fine + fine // self.refinement)
@@ -222,7 +227,12 @@ class LevelSampler:
         return LevelMoments(paths, np.array(means), np.array(squares), kurtosis, paths, diverged, first, sums.dtype)
 
     def explore(self, level: Level, paths: int) -> None:
-        """Simulate `paths` new pilot paths of a level, pool their moments into `level.pilot`, and add their steps to `cost` and `pilot_cost`."""
+        """Simulate new pilot paths of a level, pool their moments into `level.pilot`, and add their steps to `cost` and `pilot_cost`.
+
+        Args:
+            level: The level, whose `pilot` and `early` are updated.
+            paths: The number of new paths. Pilot paths determine numbers of paths, and do not enter the estimate.
+        """
         fresh = self.sample(level, paths, f"pilot, dt={level.dt:g}")
         self.pilot_cost += paths * level.steps
         level.pilot = fresh.pooled(level.pilot)

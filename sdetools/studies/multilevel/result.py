@@ -77,7 +77,7 @@ class Multilevel(Result):
         pilot_cost: The number of steps of the pilot paths.
         constants: The names of observables that do not depend on the point, and are known without sampling.
         warnings: Sentences about possible problems, one text each; empty if there are none.
-        diverged: The number of diverged paths.
+        diverged: The number of diverged paths: those whose state was not finite at some step.
         first_divergence: The least step number at which a path of any level diverged, in steps of its level; -1 if none did.
         confidence: The confidence level of intervals.
         origin: The call, seed, stream, backend, floating-point type and version.

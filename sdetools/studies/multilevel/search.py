@@ -61,7 +61,7 @@ class Search:
         work: The sampler of levels.
         eps: The root-mean-square error to reach.
         weak_order: The weak order by which the bias is judged.
-        pilot: The number of pilot paths on the first level.
+        pilot: The number of pilot paths, which determine numbers of paths but do not enter the estimate, on the first level.
         most: The largest number L of the finest level.
         levels: The levels so far, from level 0 on.
         warnings: Sentences about possible problems so far.
@@ -76,7 +76,7 @@ class Search:
     warnings: list[str] = field(default_factory=list)
 
     def run(self, dt: float, choose: bool) -> bool:
-        """Choose the levels by pilot paths and simulate them; the levels remain in `levels`.
+        """Choose the levels l (coupled pairs of steps dt r^-l and dt r^-(l-1)) by pilot paths and simulate them; they remain in `levels`.
 
         Args:
             dt: The coarsest step to try.
@@ -168,7 +168,7 @@ class Search:
 
     @property
     def _constants(self) -> frozenset[str]:
-        """The names of the observables that do not depend on the point."""
+        """The names of the observables that do not depend on the point, by their formulas."""
         program = self.levels[0].program
         return frozenset(h.name for h in program.observables if _constant(h, program.members[0].dim))
 
