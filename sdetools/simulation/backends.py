@@ -13,11 +13,16 @@ from sdetools._install import install_command
 
 
 class Runner(Protocol):
-    """The type of the classes in `RUNNERS`: subclasses of `chunk_batches.ChunkBatches` whose only argument is a task.
+    """The type of the classes that run simulations on one backend, those named in `RUNNERS`.
+
+    Each is a subclass of `chunk_batches.ChunkBatches`. It is called with a task (`chunks.ChunkTask`: the program, the keys of its draws and its
+    division into chunks), and the object that it returns runs the chunks, sets of consecutive paths, of this task.
 
     Attributes:
-        on_device: Whether one device runs all chunks of a task; otherwise threads or the workers of an executor do, one chunk a call.
-        longest_rows: The number of leaves (256 paths each) in a chunk beyond which longer arrays are not more efficient.
+        on_device: Whether one object runs all chunks of a task, in the calling thread; otherwise each thread, or each worker of an executor, makes
+            an object for the chunk that it runs.
+        longest_rows: The number of leaves (256 paths each) beyond which longer arrays are not more efficient. By default a chunk has at least this
+            many, unless the run is so short that it would then have fewer than about 64 chunks.
     """
 
     on_device: bool
@@ -27,7 +32,7 @@ class Runner(Protocol):
         """Return an object that runs the chunks (sets of consecutive paths) of a task on one backend.
 
         Args:
-            task: A `chunks.ChunkTask` with a program.
+            task: A `chunks.ChunkTask` whose attribute `program` is not None.
 
         Returns:
             An instance of the class itself, a subclass of `chunk_batches.ChunkBatches`.
@@ -43,7 +48,7 @@ RUNNERS = {
 
 
 def known(backend: str) -> bool:
-    """Return whether a backend has this name; False for "auto" and "numba", which are not in `RUNNERS`.
+    """Return whether a backend without a compiled CPU kernel (numpy, torch or cuda) has this name; False for "auto" and "numba".
 
     Args:
         backend: A name, with options after colons, such as "torch:cuda:compile". Only torch takes options: "numpy:x" is unknown. The options
@@ -54,9 +59,9 @@ def known(backend: str) -> bool:
 
 
 def check_backend(backend: Any) -> None:
-    """Raise a ValueError unless `backend` is "auto", "numba" or a text for which `known` is True, such as "torch:cuda".
+    """Raise a ValueError unless `backend` is "auto", "numba", "numpy", "cuda" or "torch", the last one with any options, such as "torch:cuda".
 
-    Whether its device exists is not checked here.
+    Whether its device exists, and whether torch knows the options, is not checked here.
     """
     if not isinstance(backend, str) or not (backend in ("auto", "numba") or known(backend)):
         meant = suggestion(str(backend).partition(":")[0], ("auto", "numba", *RUNNERS))

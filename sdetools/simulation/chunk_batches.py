@@ -24,6 +24,7 @@ class MovingPaths(Protocol):
     """Consecutive paths of a program, advanced together by a backend in arrays of its own; the protocol that each backend implements.
 
     The paths have been advanced to a step k, the present step: their state is the one before step k, that is, after k steps. At first k = 0.
+    A backend without a compiled kernel implements all five methods.
     """
 
     def advance(self, k: int) -> None:
@@ -35,36 +36,39 @@ class MovingPaths(Protocol):
     def anchor(self, memory: float) -> Any:
         """Return what the control variate keeps of the present step: y `(dim, paths)` and E `(dim, paths)`, in a form of the backend's own.
 
-        Later calls of `advance` do not change it. It is an argument of `recorded`. Only programs with a control variate call this method.
+        Here y = x - memory m, where x and m are position and momentum of the first dynamics, and E is the part of m that gradient noise has
+        contributed. Later calls of `advance` do not change the result, which is an argument of `recorded`. Only programs with a control variate
+        call this method.
 
         Args:
-            memory: The factor c in y = x - c m, where x and m are position and momentum of the first dynamics. E is the noise accumulated in m.
+            memory: The factor of m in y.
         """
 
     def recorded(self, anchor: Any, c: float, rho: float) -> Any:
         """Return the record of the present step as rows `(rows, paths)` of the backend's arrays, one quantity after another.
 
-        A quantity is an observable or a functional, a sum along the path. It has one row, h(x), for a single dynamics, and three rows
-        h(x), h(z), C for a pair with positions x and z. Observables of a diverged path are NaN; C is 0 there and for functionals.
+        A quantity is an observable h or a functional, a sum along the path; observables come first. It has one row, h(x), for a single dynamics,
+        and three rows h(x), h(z), C for a pair with positions x and z. Observables of a diverged path are NaN; C is 0 there and for functionals.
 
         Args:
             anchor: What the method `anchor` returned at this or an earlier step; None without a control variate, and then C = 0.
             c: The factor c of the control variate C = c grad h(y) . (E_now - rho E), where (y, E) is the anchor and E_now the noise accumulated
                 in the momentum of the first dynamics at the present step.
-            rho: The factor by which E has decayed from the anchor to the present step.
+            rho: The factor by which momentum decays from the step of the anchor to the present step, such as beta^n for n steps.
         """
 
     def diverged(self, i: int) -> np.ndarray:
-        """Return which paths are not finite now, as a boolean array `(paths,)`: True where a number of the state is infinite or NaN.
+        """Return which paths are not finite now, as a boolean NumPy array `(paths,)`: True where a number of the state is infinite or NaN.
 
-        `i` is the index of the dynamics whose state is examined: 0, or 1 for the second one of a pair.
+        `i` is the index of the dynamics whose state is examined: 0, or 1 for the second one of a pair. Callers ask for 0 first.
         """
 
     def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
         """Return numbers of the present state as a float64 array of NumPy.
 
         Args:
-            rows: Indices of rows of the stacked state (`Program.state_rows`).
+            rows: Indices of rows of the stacked state, which has the position, momentum, ... of all dynamics (`Program.state_rows`), then the sums
+                of functionals (`Program.sum_rows`).
             picked: Positions of paths, 0 for the first path of this object.
 
         Returns:
@@ -109,8 +113,8 @@ class Arrays:
 
         Args:
             columns: The statistics, `records.SINGLE` for one dynamics or `records.PAIR` for two.
-            rows: The record, sequences of `paths` numbers: for each observable or functional one, h(x), or three for a pair, h(x), h(z) and the
-                control variate C.
+            rows: The record, arrays of the backend with `paths` numbers each: for each observable or functional one, h(x), or three for a pair,
+                h(x), h(z) and the control variate C.
             paths: The number of paths, counted from the first path of the first leaf.
 
         Returns:
@@ -140,8 +144,9 @@ def walk(program: Program, paths: MovingPaths, more: Iterable[int]) -> Iterator[
         more: Further steps, from 0 to `program.steps`, at which the caller wants to look at the paths.
 
     Yields:
-        Pairs (k, record), in increasing order of the step k: for each recorded step, each step of an anchor and each of `more`. The record is
-        `MovingPaths.recorded`, or None where step k is not recorded. While the caller has a pair, the paths are before step k.
+        Pairs (k, record), in increasing order of the step k: for each recorded step, each step of an anchor and each of `more`. The record has the
+        rows `(rows, paths)` of `MovingPaths.recorded`, or is None where step k is not recorded. While the caller has a pair, the state of the paths
+        is the one before step k.
     """
     control, record, kept = program.control, {int(k): t for t, k in enumerate(program.record)}, {}
     anchors = () if control is None else np.flatnonzero(control.anchor_slot >= 0).tolist()
@@ -165,8 +170,9 @@ def walk(program: Program, paths: MovingPaths, more: Iterable[int]) -> Iterator[
 class ChunkBatches:
     """The base class of the backends without a compiled CPU kernel: it runs the chunks of a task, a batch of consecutive chunks at a time.
 
-    A chunk is a set of consecutive paths. A subclass implements `paths`, which starts the paths of a batch. Moments are computed chunk by
-    chunk, so results do not depend on the batch.
+    A chunk is a set of consecutive paths. A subclass must implement `paths`, which starts the paths of a batch and returns a `MovingPaths`, and
+    a constructor whose only argument is a task; it may set `on_device` and `longest_rows`. Moments are those of chunks, so results do not depend
+    on the batch.
 
     Args:
         task: A task without a kernel, which contains the program.
@@ -177,7 +183,7 @@ class ChunkBatches:
     on_device: ClassVar[bool] = True
     """Whether one device runs all chunks of a task; otherwise threads or the workers of an executor run them, one chunk a call."""
     longest_rows: ClassVar[int] = 1
-    """The number of leaves in a chunk beyond which longer arrays are not more efficient."""
+    """The number of leaves (256 paths each) of a chunk beyond which longer arrays are not more efficient."""
 
     def __init__(self, task: ChunkTask, most: int, arrays: Arrays) -> None:
         assert task.program is not None
@@ -185,7 +191,7 @@ class ChunkBatches:
         self.most = max(1, most // (task.layout.size * LEAF))
 
     def paths(self, first: int, count: int) -> MovingPaths:
-        """Return paths at their start, as an object that advances them together; every subclass, one a backend, implements this.
+        """Return paths at their start, as an object of `MovingPaths` that advances them together; every subclass implements this.
 
         Args:
             first: The index of the first path.

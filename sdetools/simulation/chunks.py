@@ -37,21 +37,21 @@ NAMED = 6
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """Everything needed to run a chunk, apart from the chunk's index.
+    """Everything needed to run a chunk (a set of consecutive paths, the unit of work), apart from the chunk's index.
 
     A task is pickled once, whatever the number of chunks. A process that already has the task does not unpickle it again.
 
     Attributes:
         kernel: The source text of the compiled CPU kernel, and what it reads; None for backends that run the program itself.
-        arguments: The arrays that the kernel reads. The first one, uint64 `(sets + 1,)`, holds the key of each set of draws, then that of the
-            draws of the starts; it is the only one if `kernel` is None.
+        arguments: The arrays that the kernel reads. The first one, uint64 `(sets + 1,)`, has the key of each set of draws (one set, or two for
+            an independent pair), then that of the draws of the starts; it is the only one if `kernel` is None.
         shape: The pair (number of recorded steps, number of quantities: observables and functionals).
-        statistics: The statistics that are accumulated.
+        statistics: The statistics that are accumulated, `records.SINGLE` for one dynamics or `records.PAIR` for two.
         members: The number of dynamics, 1 or 2.
         layout: The division of the run into chunks.
         points: The rows of the state that are stored, the steps at which they are, and the paths.
         steps: The number of steps of the run.
-        kept: The number of anchors that the control variate stores at a time; 0 without one.
+        kept: The number of anchors (states of earlier steps) that the control variate stores at a time; 0 without one.
         program: The program, for backends without a kernel; None if there is a kernel.
         backend: The name of the backend.
         dtype: The floating-point type of the paths, "float64" or "float32".
@@ -78,14 +78,20 @@ class ChunkTask:
 
     @property
     def packed_size(self) -> int:
-        """The size of the pickled task in bytes; an executor may send it with each chunk."""
+        """The size of the pickled task in bytes, which an executor of processes sends to a worker with the index of each chunk."""
         return len(self._packed[1])
 
     def __reduce__(self) -> Any:
         return _unpacked, self._packed
 
     def missing(self, indices: Sequence[int]) -> tuple[str, str]:
-        """Return the subject of a sentence about missing chunks, their ranges of paths, and "their", for `submission.Pieces`."""
+        """Return the subject of a sentence about missing chunks, such as ("paths 0 to 255 and 512 to 767 are", "their").
+
+        The first text has the ranges of the chunks' paths, at most six of them, then the number of the others. The second text refers back to it.
+
+        Args:
+            indices: The indices of the chunks, in ascending order.
+        """
         ranges: list[list[int]] = []
         for chunk in map(self.layout.chunk, indices):
             if ranges and ranges[-1][1] == chunk.first:
@@ -98,9 +104,13 @@ class ChunkTask:
 
 
 def pickled(values: tuple[Any, ...]) -> bytes:
-    """Return pickled values. Functions of a script or a notebook, and nested ones, are included by value if cloudpickle is installed.
+    """Return a tuple of values, such as the fields of a task, as pickled bytes that `pickle.loads` reads in another process.
 
-    The workers of a cluster cannot import them, because their main module is another one.
+    Functions of a script or a notebook, and nested ones, are included by value if cloudpickle is installed, because the workers of a cluster cannot
+    import them: their main module is another one.
+
+    Raises:
+        PicklingError: A value cannot be pickled, such as a nested function without cloudpickle; some kinds give an AttributeError or a TypeError.
     """
     try:
         packed = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
@@ -123,7 +133,7 @@ _tasks: dict[str, ChunkTask] = {}
 
 
 def _unpacked(name: str, packed: bytes) -> ChunkTask:
-    """Return the task with this name; its bytes are unpickled only at its first use in this process."""
+    """Return the task whose pickled fields are `packed`, bytes with the hash `name`; they are unpickled only at their first use in this process."""
     task = _tasks.get(name)
     if task is None:
         while len(_tasks) >= 4:
@@ -140,12 +150,14 @@ class ChunkResult:
     A member is one of the one or two dynamics, and a quantity is an observable or a functional.
 
     Attributes:
-        sums: Moments of the chunk's nodes, float64 `(nodes, records, quantities, statistics)`.
+        sums: Moments of the chunk's nodes, float64 `(nodes, records, quantities, statistics)`; records are the recorded steps, and the statistics
+            are those of the task (`records.SINGLE` or `records.PAIR`).
         counts: The number of paths of each node, int64 `(nodes,)`.
         diverged: The number of paths of each member that are not finite at the end, int64 `(members,)`.
         first_divergence: For each member, the smallest k such that a path is not finite after k steps; `NEVER`, the
             largest int64, if there is none. int64 `(members,)`.
-        points: The stored states, float64 `(steps, rows, paths)`, of the task's `Points`: its `steps`, its rows `real`, and the chunk's stored paths.
+        points: The stored states, float64 `(steps, rows, paths)`, of the task's `Points`: its `steps`, its rows `real` (those that exist), and the
+            stored paths of the chunk in increasing order.
     """
 
     sums: np.ndarray
@@ -176,14 +188,14 @@ def make_task(
 
     Args:
         program: The simulation.
-        seed: The seed of the draws.
+        seed: The seed of the draws, from 0 to 2^64 - 1.
         stream: The stream of the seed.
         paths: The number of paths of the run.
         leaves: The largest number of leaves (256 paths each) of a chunk.
-        points: The rows of the state to be stored.
+        points: The steps, rows and paths of the state to be stored.
         backend: "auto", "numba", "numpy", "cuda", or "torch" with or without a device and ":compile". "auto" is the compiled
             backend where the program can be traced, torch for a loss given as a torch function, and NumPy otherwise.
-        dtype: "float64" or "float32".
+        dtype: The type of draws, coefficients and states, "float64" or "float32".
 
     Returns:
         The task, with a kernel for the backend "numba" and with the program otherwise; nothing is compiled yet.
@@ -241,11 +253,11 @@ def task_again(task: ChunkTask, program: Program, points: Points) -> ChunkTask:
 
     Args:
         task: The task of the first run.
-        program: Its program.
+        program: Its program, which a task with a kernel does not contain.
         points: The paths, steps and rows of the state to be stored, made by `trajectories.chosen`.
 
     Returns:
-        A task with the same chunks and draws that records nothing; only `points` of its results is meant to be read.
+        A new task with the same chunks and draws that records nothing; only `points` of its results is meant to be read.
     """
     program, compiled = replace(program, record=program.record[:0], control=None), task.program is None
     arguments = (task.arguments[0], *(map(real_of(task.dtype).array, _arrays(program, points)) if compiled else ()))
@@ -254,7 +266,11 @@ def task_again(task: ChunkTask, program: Program, points: Points) -> ChunkTask:
 
 
 def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
-    """Return the arrays that a kernel reads after the keys of the draws, in the order of `names` in `run_kernel`."""
+    """Return the arrays that a kernel reads after the keys of the draws, in the order of `names` in `run_kernel`.
+
+    They are the coefficients and parameters of the program; the table `events`, int64 `(events, 4)`, a row for each step at which something is
+    recorded or stored; the factor of m at the steps of these rows; and for each record the slot and the pair (c, rho) of its control variate.
+    """
     records, control = len(program.record), program.control
     taken = np.flatnonzero(control.anchor_slot >= 0) if control is not None else np.zeros(0, np.int64)
     busy = np.unique(np.concatenate([program.record, taken, points.steps]))
@@ -275,14 +291,15 @@ def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
 
 
 def run_kernel(task: ChunkTask, chunk: Chunk) -> ChunkResult:
-    """Advance the paths of a chunk by the task's compiled kernel, in this thread.
+    """Advance the paths of a chunk by the task's compiled kernel, in this thread, from their start to the last step.
 
     Args:
         task: A task with a kernel.
-        chunk: The chunk; with one that has no paths, the kernel is only compiled or loaded.
+        chunk: The paths, and the nodes of leaves whose moments are computed; with one that has no paths, the kernel is only compiled or loaded.
 
     Returns:
-        The result of the chunk. If a path diverged, the chunk was run a second time to find the exact step.
+        The result of the chunk. If a path diverged, the chunk was run a second time to find the exact step. If the task stores selected
+        paths only, moments and divergence are not computed, and only `points` of the result has a meaning.
     """
     from sdetools.simulation import launch
     from sdetools.simulation.kernel import kernel, one_blas_thread

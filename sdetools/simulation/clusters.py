@@ -35,23 +35,32 @@ COUNT_AGAIN = 1.0
 
 
 class Threads(ThreadPoolExecutor):
-    """A pool of threads of this process, the engine "threads"; the arguments are those of Python's pool."""
+    """A pool of threads of this process, the engine "threads"; the arguments are those of Python's `ThreadPoolExecutor`."""
 
     on_this_machine = True
 
     @classmethod
     def of(cls, argument: str, workers: int | None) -> Threads:
-        """Return the engine "threads" or "threads:N" for the text N, which may be empty, and a number of threads, by default that of the cores."""
+        """Return the engine "threads" or "threads:N", a new pool.
+
+        Args:
+            argument: The text N, or an empty one.
+            workers: The number of threads if the text is empty; None for one per core.
+
+        Raises:
+            ValueError: The text is no integer from 1 to 4096.
+        """
         return cls(_count("threads", argument, workers), thread_name_prefix="sdetools")
 
 
 class Processes(Executor):
     """A pool of processes of this machine, which is replaced when one of its processes has been killed.
 
-    Each process uses one thread and leaves Ctrl-C to the main process. A pool of Python's own runs nothing more after one of its processes has failed.
+    Each process uses one thread and ignores Ctrl-C, which is left to the main process. A pool of Python's own runs nothing more after one of its
+    processes has failed: the calls that it had not finished raise BrokenProcessPool, here too. They can be submitted again.
 
     Args:
-        workers: The number of processes.
+        workers: The number of processes, which are started by calls of `submit`.
 
     Example:
         >>> with Processes(1) as pool:
@@ -67,11 +76,22 @@ class Processes(Executor):
 
     @classmethod
     def of(cls, argument: str, workers: int | None) -> Processes:
-        """Return the engine "processes" or "processes:N" for the text N, which may be empty, and a number of workers, by default that of the cores."""
+        """Return the engine "processes" or "processes:N"; no process is started yet.
+
+        Args:
+            argument: The text N, or an empty one.
+            workers: The number of processes if the text is empty; None for one per core.
+
+        Raises:
+            ValueError: The text is no integer from 1 to 4096.
+        """
         return cls(_count("processes", argument, workers))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a call to the pool, or to a new pool if a process has been killed since; the arguments are those of `Executor.submit`."""
+        """Submit a call to the pool, or to a new pool if a process has been killed since, and return its future.
+
+        The arguments are those of `Executor.submit`: a function and its arguments, which are pickled.
+        """
         for last in (False, True):
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(self._max_workers, initializer=begin_worker)
@@ -84,14 +104,19 @@ class Processes(Executor):
         raise AssertionError
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes; the arguments are those of `Executor.shutdown`."""
+        """End the processes; a later call of `submit` starts new ones.
+
+        Args:
+            wait: Whether to wait for the calls that were submitted.
+            cancel_futures: Whether to cancel the calls that have not begun.
+        """
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=wait, cancel_futures=cancel_futures)
 
 
 def begin_worker() -> None:
-    """Prepare a worker process, in its main thread: one thread for libraries, and Ctrl-C is left to the process that submits."""
+    """Prepare a worker process, in its main thread: numerical libraries use one thread, and Ctrl-C is ignored, left to the process that submits."""
     from threadpoolctl import threadpool_limits
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -99,17 +124,17 @@ def begin_worker() -> None:
 
 
 class Dask(Executor):
-    """The workers of a Dask cluster, those that join during a run included.
+    """An executor on the workers of a Dask cluster, those that join during a run included.
 
     A cluster of one's own consists of processes of this machine with one thread each; Dask replaces a process that was killed. Its scheduler reports
     each failure at once. The scheduler of another cluster tries a chunk again by itself first, as often as its setting `allowed-failures` says (3 by default);
     these tries count as retries. While there is no worker at all, a run waits for one.
 
     Args:
-        client: A `dask.distributed.Client`; it stays open.
-        own: The cluster to close with its client at the end, or the client itself; None for those of others.
+        client: A `dask.distributed.Client`. It stays open after `shutdown`, unless `own` is given.
+        own: What `shutdown` closes together with the client: a cluster of one's own, or the client itself; None if both belong to the caller.
         settings: The context of Dask's configuration that ends with a cluster of one's own; None for another cluster.
-        options: Keyword arguments of `Client.submit`, such as `workers=`.
+        **options: Keyword arguments of `Client.submit`, such as `workers=`.
     """
 
     def __init__(self, client: Any, own: Any = None, settings: Any = None, **options: Any) -> None:
@@ -126,11 +151,12 @@ class Dask(Executor):
 
         Args:
             argument: The text after the colon: a number of processes, an address such as tcp://host:8786, or nothing.
-            workers: The number of processes without a text; None for one per core.
+            workers: The number of processes if the text is empty; None for one per core.
 
         Raises:
             ModuleNotFoundError: Dask is not installed.
-            ValueError: No scheduler answers at the address.
+            ValueError: No scheduler answers at the address, or the text is neither an address nor an integer from 1 to 4096.
+            RuntimeError: The processes could not be started, for example by a script without `if __name__ == "__main__":`.
         """
         from dask import config
         from distributed import Client, LocalCluster
@@ -163,7 +189,7 @@ class Dask(Executor):
 
     @property
     def _max_workers(self) -> int:
-        """The number of threads of all workers now, at least 1; it is asked for once a second, so workers that join late are counted."""
+        """The number of threads of all workers now, at least 1; it is asked for at most once a second, so workers that join late are counted."""
         if time.monotonic() - self._counted > COUNT_AGAIN:
             with suppress(OSError, RuntimeError):  # a scheduler that does not answer is reported by the chunks
                 self._workers = sum(self._client.nthreads().values())
@@ -171,7 +197,10 @@ class Dask(Executor):
         return max(1, self._workers)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a call to the cluster; the arguments are those of `Executor.submit`. A large task among them is sent once."""
+        """Submit a call to the cluster, and return a future of Python, which the thread of Dask's client completes.
+
+        The arguments are those of `Executor.submit`. A `ChunkTask` of more than 64 KiB among them is sent to the cluster once, not with each call.
+        """
         given = (self._once(a) if isinstance(a, ChunkTask) and a.packed_size > SENT_WITH_EACH_CHUNK else a for a in args)
         there, here = self._client.submit(fn, *given, **self._options, **kwargs), Future[Any]()
         here.add_done_callback(lambda done: there.cancel() if done.cancelled() else None)
@@ -180,7 +209,7 @@ class Dask(Executor):
         return here
 
     async def _fetch(self, there: Any, here: Future[Any]) -> None:
-        """Pass the outcome of a future of Dask on to one of Python.
+        """Pass the outcome of a future of Dask, `there`, on to one of Python, `here`.
 
         Dask's own executor asks for the result and then for the state, and mistakes a result for an error if its worker failed in between.
         """
@@ -204,7 +233,12 @@ class Dask(Executor):
         return self._sent[1]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Cancel what waits, if `cancel_futures` says so, and close what this engine has opened: its cluster or its connection."""
+        """End the engine, and close what it has opened: its cluster or its connection. A client that was given stays open.
+
+        Args:
+            wait: Whether to wait for the calls that were submitted, unless they are cancelled.
+            cancel_futures: Whether to cancel all unfinished calls.
+        """
         self._sent = None
         open_ones = list(self._submitted)
         if cancel_futures:
@@ -222,7 +256,7 @@ class Dask(Executor):
 
 
 def _same(task: ChunkTask) -> ChunkTask:
-    """Return a task as it is, at a worker."""
+    """Return a task as it is; a worker calls this, so that the result that it keeps is the task."""
     return task
 
 
@@ -230,7 +264,7 @@ def mpi(argument: str, workers: int | None) -> Executor:
     """Return the engine "mpi": the processes of `mpiexec -n N python -m mpi4py.futures SCRIPT`, of which the first one runs the script.
 
     Without `mpiexec`, "mpi:N" asks MPI for N new processes, which not every installation allows. MPI ends all processes if one fails, so there are
-    no retries. The store is kept, and the run can be resumed.
+    no retries. The file of a store remains, and the run can be resumed.
 
     Args:
         argument: The text after the colon: N, or nothing.
@@ -238,7 +272,7 @@ def mpi(argument: str, workers: int | None) -> Executor:
 
     Raises:
         ModuleNotFoundError: mpi4py is not installed.
-        ValueError: Several processes of MPI run the script itself.
+        ValueError: Several processes of MPI run the script itself, or the text is no integer from 1 to 4096.
     """
     from mpi4py import MPI
     from mpi4py.futures import MPIPoolExecutor
@@ -254,7 +288,7 @@ def mpi(argument: str, workers: int | None) -> Executor:
 
 
 def _count(name: str, argument: str, workers: int | None) -> int:
-    """Return the number N of "name:N", else `workers`, else the number of cores."""
+    """Return the number N of the text `argument` of "name:N", else `workers`, else the number of cores; ValueError if N is not from 1 to 4096."""
     if not argument:
         return workers or available_threads()
     if not argument.isdecimal():
@@ -304,16 +338,21 @@ def check_executor(executor: Any) -> None:
 def open_executor(executor: Any, workers: int | None = None) -> Iterator[Executor | None]:
     """Open an engine by its name for a `with` block, at whose end its workers are stopped; executors that are open already stay open.
 
+    At the end of the block the engine waits for all submitted calls. After an exception in the block, Ctrl-C included, calls that have not begun are
+    cancelled first.
+
     Args:
-        executor: As for `check_executor`.
+        executor: None, a `concurrent.futures.Executor`, a `dask.distributed.Client`, or the name of an engine: "threads", "processes", "dask",
+            "mpi" or "slurm", possibly with a text after a colon, such as "processes:4".
         workers: The number of workers of an engine that has none in its name; None for all cores.
 
     Yields:
-        The executor; None for None.
+        The executor: a new one for a name, a `Dask` for a client or its `get_executor()`, the argument itself for other executors and for None.
 
     Raises:
-        ValueError: `executor` is not one of those that `check_executor` allows, or the engine refuses the text after the colon.
+        ValueError: `executor` is none of these, or the engine refuses the text after the colon.
         ModuleNotFoundError: The engine's package is not installed.
+        SystemExit: A new process imports a script that starts an engine of processes outside `if __name__ == "__main__":`.
 
     Example:
         >>> with open_executor("processes:1") as pool:

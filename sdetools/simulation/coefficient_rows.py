@@ -1,4 +1,4 @@
-"""The numbers of a rule's steps, checked: `coefficient_values` may be a method of the user."""
+"""The coefficients of a rule (eta, beta, ...) for each step, checked: `coefficient_values` may be a method of the user."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from sdetools.dynamics.base import Moving
 
 
 def coefficient_rows(dynamics: Moving, steps: int) -> np.ndarray:
-    """Return the coefficients of a rule as doubles `(steps, len(coefficients))`, after a check of what its `coefficient_values` returns.
+    """Return the coefficients of a rule (eta, beta, ...), a float64 array `(steps, len(coefficients))`, after a check of what the rule returns.
+
+    Row k belongs to step k = 0 ... steps - 1, and the columns are in the order of the rule's `coefficients`.
 
     Args:
-        dynamics: The rule; its method may be one of the user.
+        dynamics: The dynamics whose method `coefficient_values(steps)` gives the numbers; the method may be one of the user.
         steps: The number of steps.
 
     Raises:
-        ValueError: If the method returns anything else than such an array of real numbers.
+        ValueError: The method returns anything else than such an array of real numbers.
     """
     given, names = dynamics.coefficient_values(steps), dynamics.coefficients
     rows = np.asarray(given)

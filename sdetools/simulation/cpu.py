@@ -38,17 +38,18 @@ LONGEST = 1000
 
 @dataclass(frozen=True)
 class Kernel:
-    """The source text of a kernel, and what it needs at run time.
+    """The source text of a kernel, the loop that advances blocks of paths through all steps, and what it needs at run time.
 
     Attributes:
         text: The source, a Python module with a function `run(address)`, whose argument is the address of a table (`launch.table`).
         stages: The compiled functions on arrays that it calls by name, such as a user's gradient: a dictionary from the name to the function.
-        data: The arrays of data that its formulas read.
-        numbers: The constants of its formulas, an array of the kernel's type.
-        sizes: The lengths of its loops, an int64 array.
+        data: The arrays of data that its formulas read, such as samples.
+        numbers: The constants of its formulas, an array `(n,)` of the kernel's floating-point type; a single 0 if there are none.
+        sizes: The lengths of its loops, an int64 array `(n,)`; a single 0 if there are none.
         functions: The names of the library's own functions that it calls by address (`launch.address`), such as "normals".
-        lanes: The number of paths of a block, which the kernel advances together.
-        scratch: The number of elements of each temporary array, by name: "rows", "Z" and "W", and "V" for one anchor.
+        lanes: The number of paths of a block, which the kernel advances together: a power of two from 32 to 256.
+        scratch: The number of elements of each temporary array, by name: "rows" for the state and intermediate values, "Z" for draws, "W" for
+            random words, and "V" for one anchor (the state that a control variate keeps from an earlier step).
         gemm: Whether the kernel calls BLAS for products of large matrices.
     """
 
@@ -74,6 +75,7 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
     Raises:
         NotTraceable: A part of the program needs another backend.
         TooLong: A ValueError; the text has more than 1000 (`LONGEST`) lines, which would take too long to compile.
+        ValueError: A function of the user gives another number of components than it must.
     """
     functions = Functions(program, real=real)
     nodes = order([v for s in functions.steps for _, v in s.outputs])
@@ -111,6 +113,8 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
 class Writer:
     """The generator of a kernel's source text, which is its property `text`.
 
+    The text refers to two arrays of a block of paths: S, whose rows are the state, the record and intermediate values, and Z, whose rows are draws.
+
     Args:
         functions: The graphs of the program.
         lanes: The number of paths of a block; or, for a CUDA kernel, the name of a variable of the source.
@@ -137,12 +141,12 @@ class Writer:
             self.draws[functions.column.key] = Draw(0, sign=lambda _: which)
 
     def take(self, rows: int) -> int:
-        """Reserve `rows` rows of the kernel's array S, which holds the state `(rows, lanes)` of a block of paths; return the first row's number."""
+        """Reserve `rows` further rows of the kernel's array S, `(rows, lanes)`, for a block of paths; return the number of the first of them."""
         self.rows += rows
         return self.rows - rows
 
     def _names(self) -> dict[Any, str]:
-        """Return the names of the inputs that are common to all paths."""
+        """Return the source's names of the inputs that are common to all paths, a dict from the key of a traced value to a variable such as "P"."""
         f = self.functions
         return {f.numbers.key: "P", f.factor.key: "c", f.fading.key: "rho"} | {
             v.key: v.name for row in f.coefficients for v in row
@@ -151,7 +155,15 @@ class Writer:
     # ---- draws
 
     def _place(self, inputs: Sequence[Value], plan: DrawPlan, key: str, k: str, name: str) -> None:
-        """Reserve rows for the draws of a set, and write the lines that fill them."""
+        """Reserve rows of Z for the draws of a set, and write the lines that fill them to `fills` and `draws`, by the key of each input.
+
+        Args:
+            inputs: The inputs of the graph that stand for the draws, one for each segment of `plan`.
+            plan: The draws of a step.
+            key: The expression of the set's key in the source, such as "keys[0]".
+            k: The expression of the step in the draws' addresses, such as "k".
+            name: A text that makes names of variables unique, such as "0".
+        """
         for g, (v, segment) in enumerate(zip(inputs, plan.segments)):
             if segment.kind is Sign:
                 self._signs(v, segment, key, k, f"{name}_{g}")
@@ -186,7 +198,10 @@ class Writer:
         return f"Zbase + {self.real.size * row * self.L}"
 
     def _signs(self, v: Value, segment: Segment, key: str, k: str, name: str) -> None:
-        """Write the lines for signs: expressions decode them in place, which is cheaper than storing them; loops read rows of them."""
+        """Write the lines for signs, with the arguments of `_place` for one input.
+
+        Expressions decode up to 64 signs in place from a stored random word, which is cheaper than storing them; loops read rows of them.
+        """
         row, word = self.Z, self.W
         self.Z += segment.n
         if segment.n > 64:
@@ -216,18 +231,20 @@ class Writer:
     # ---- graphs as lines
 
     def loops(self, outputs: Sequence[tuple[int, Value]]) -> Loops:
-        """Return the loops that compute `outputs`, pairs (first row of S, value), and write the values to S.
+        """Return the source of loops that compute `outputs`, pairs (first row of S, traced value), and write the values to S.
 
-        The attribute `most` becomes the largest number of rows of S, temporary ones included, that the loops made so far need.
+        The lines are the attribute `lines` of the result. The attribute `most` of this object becomes the largest number of rows of S, temporary ones
+        included, that the loops made so far need.
         """
         made = Loops(outputs, self.at, self.draws, self.names, self.rows, self.L, self.tables)
         self.most = max(getattr(self, "most", 0), made.rows)
         return made
 
     def with_draws(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value]) -> tuple[list[str], Loops]:
-        """Return the source lines that make the draws of `inputs`, and the loops that compute `outputs`, pairs (first row of S, value).
+        """Return the source lines that make the draws of `inputs`, and the loops that compute `outputs`, pairs (first row of S, traced value).
 
-        Draws that `outputs` do not read, and those that the loops make themselves tile by tile, have no lines of their own.
+        Draws that `outputs` do not read, and those that the loops make themselves tile by tile (a tile is a range of components), have no lines of
+        their own.
         """
         made = self.loops(outputs)
         fills = []
@@ -262,14 +279,14 @@ class Writer:
         return [loop, *indent(out)]
 
     def _record(self) -> list[str]:
-        """Return the lines that compute a record, in rows from `h` on, and its moments."""
+        """Return the lines that compute a record (the values of all quantities at a recorded step), in rows of S from `h` on, and its moments."""
         lines = self.loops([(self.h + i, v) for i, v in enumerate(self.functions.record)]).lines
         reduce = self.tables.function("reduce_pair" if self.program.pair else "reduce_single")
         where = f"base + {self.real.size * self.h * self.L}, {self.program.columns}, valid, leafat + t * {8 * self.program.columns * len(self.program.statistics)}"
         return [*lines, f"lanes.call({reduce}, {where}, before, {self.L})"]
 
     def _copied(self, to_slot: bool) -> list[str]:
-        """Return the lines that copy the anchors from their rows to slot `slot` of V, or back."""
+        """Return the lines that copy an anchor (y, E) from its rows of S to slot `slot` of the array V, or back if not `to_slot`."""
         if self.program.control is None:
             return ["pass"]
         first, n = self.at[self.functions.anchors[0].key] * self.L, 2 * self.program.members[0].dim * self.L
@@ -277,15 +294,16 @@ class Writer:
         return [f"for j in range({n}):", f"    {a} = {b}" if to_slot else f"    {b} = {a}"]
 
     def _snapshot(self) -> list[str]:
-        """Return the lines that compute an anchor and store it."""
+        """Return the lines that compute an anchor, the state (y, E) that the control variate keeps, and store it; "pass" without one."""
         if self.program.control is None:
             return ["pass"]
         return ["memory_e = memory[e]", *self.loops(self.anchor("memory_e")).lines, *self._copied(True)]
 
     def anchor(self, name: str) -> list[tuple[int, Value]]:
-        """Return two pairs (first row of S, value) of an anchor: y = x - c m, and the noise accumulated in the momentum buffer m.
+        """Return two pairs (first row of S, traced value) of an anchor: y = x - c m, and the noise accumulated in the momentum buffer m.
 
-        x and m are position and momentum of the first dynamics; `name` is the variable of the source that holds c, such as "memory_e".
+        An anchor is the state that the control variate keeps from an earlier step. x and m are position and momentum of the first dynamics; `name` is
+        the variable of the source that has the value c, such as "memory_e".
         """
         (x, m, *_), (y, kept) = self.functions.parts[0], self.functions.anchors
         assert self.functions.momentum_noise is not None
@@ -299,7 +317,7 @@ class Writer:
         return [f"{name} = C[k * changing + {n}]" for n, name in enumerate(names)]
 
     def _spans(self) -> list[str]:
-        """Return the first row and the end of the rows of each member."""
+        """Return for each dynamics the text "first row, end" of its rows of S, such as "0, 4"."""
         out = []
         for parts in self.functions.parts:
             rows = [self.at[p.key] for p in parts]
@@ -362,17 +380,20 @@ class Writer:
 
 
 def _block(lines: Sequence[str], by: int) -> str:
-    """Return indented lines as one text; `pass` if there are none."""
+    """Return lines as one text, indented `by` spaces; "pass" if there are none."""
     return "\n".join(indent(lines, by)) or " " * by + "pass"
 
 
 def importable(function: Callable[..., Any]) -> bool:
-    """Return whether a compiled function is at the top level of a module of sdetools; a kernel with other functions is not cached on disk."""
+    """Return whether a compiled function is at the top level of a module of sdetools, where the text of a kernel can import it.
+
+    A kernel with other functions, those of users, is not cached on disk.
+    """
     return getattr(function, "__module__", "").startswith("sdetools.") and "<locals>" not in function.__qualname__
 
 
 def _import(name: str, function: Callable[..., Any]) -> str:
-    """Return the line that imports a compiled function."""
+    """Return the line that imports a compiled function under `name`; for a function of the user, which the loader sets, a line that reserves it."""
     if importable(function):
         return f"from {function.__module__} import {function.__name__} as {name}\n"
     return f"{name} = None  # set by the loader\n"

@@ -62,8 +62,8 @@ class Lines:
         """Return the source text of the kernel, a Python function `kernel`.
 
         Args:
-            data: The number of arrays of data that it takes, as arguments d0, d1, ...
-            width: The number of coefficients of a step, of all dynamics together.
+            data: The number of arrays of data (such as samples) that it takes, as arguments d0, d1, ...
+            width: The number of coefficients (eta, beta, ...) of a step, of all dynamics together.
         """
         load, lines, store = ("\n".join(part) for part in (self.load, self.step, self.store))
         return TEMPLATE.format(
@@ -84,24 +84,24 @@ Phase = Lines | Product
 class Kernels:
     """The CUDA kernels of a program, and the layout of its array S, `(rows, paths)`: a column is a path, and the first rows are the states.
 
-    A phase is a kernel, or a matrix product between two kernels; phases are run in the order of their list.
+    A phase is the source of a kernel (`Lines`), or a matrix product between two kernels (`Product`); phases are run in the order of their list.
 
     Attributes:
-        h: The first row of a record in S.
+        h: The first row of a record in S; a record has one row for each quantity, or three for a pair.
         diverged: The first of the rows of S, one for each of the dynamics, that `check` makes nonzero (NaN) where the state is not finite.
-        anchors: The rows of S for an anchor, the state that the control variate keeps from an earlier step; empty without one.
-        drawn: The number of rows of Z, the array of draws.
+        anchors: The rows of S for an anchor, the state that the control variate keeps from an earlier step, as a slice; empty without one.
+        drawn: The number of rows of Z, the array `(rows, paths)` of draws.
         real: The floating-point type.
         rows: The number of rows of S.
         fused: Whether one call of the step's kernel takes any number of steps; then `step` has one phase.
         start: The phases that write the initial state.
-        step: The phases of a step, pairs (r, phase); the phase is run in every r-th step of the program.
-        record: The phases of a record.
-        anchor: The phases that compute an anchor.
+        step: The phases of a step, pairs (r, phase); the phase is run at the end of every r steps of the program.
+        record: The phases that compute a record, the values of all quantities at a recorded step.
+        anchor: The phases that compute an anchor; none without a control variate.
         check: The phases of a check for divergence.
-        data: The arrays of data that the formulas read.
-        numbers: The constants of the formulas.
-        sizes: The lengths of loops.
+        data: The arrays of data that the formulas read, such as samples.
+        numbers: The constants of the formulas, an array `(n,)` of type `real`.
+        sizes: The lengths of loops, an int64 array `(n,)`.
     """
 
     h: int
@@ -133,12 +133,13 @@ def write(program: Program, real: Real = DOUBLE) -> Kernels:
 
     Raises:
         NotTraceable: A part of the program needs another backend.
+        ValueError: A function of the user gives another number of components than it must.
     """
     return _CudaWriter(Functions(program, real=real), real).kernels()
 
 
 class _CudaWriter(Writer):
-    """The generator of the source text of a program's CUDA kernels."""
+    """The generator of the source text of a program's CUDA kernels; its method `kernels` returns them."""
 
     def __init__(self, functions: Functions, real: Real) -> None:
         self.segments: dict[Any, tuple[Segment, int, str, str]] = {}
@@ -146,14 +147,14 @@ class _CudaWriter(Writer):
         super().__init__(functions, "lanes", real)
 
     def _place(self, inputs: Sequence[Value], plan: DrawPlan, key: str, k: str, name: str) -> None:
-        """Reserve rows of Z for the segments of a set."""
+        """Reserve rows of Z, the array of draws, for the inputs of a set; the arguments are those of `Writer._place`."""
         for v, segment in zip(inputs, plan.segments):
             self.draws[v.key] = Draw(self.Z + segment.row)
             self.segments[v.key] = segment, self.Z, key, k
         self.Z += plan.rows
 
     def _filled(self, v: Value) -> list[str]:
-        """Return the lines that make the draws of an input."""
+        """Return the source lines that make the draws of an input, which stands for the draws of a segment."""
         segment, first, key, k = self.segments[v.key]
         if self.kind is CudaStraight:
             lines = cuda_draws.in_registers(segment, lambda row: f"z{first + row}", k, self.real.name)
@@ -162,18 +163,21 @@ class _CudaWriter(Writer):
         return [f"_k0, _k1 = {key} & low, {key} >> half", *lines]
 
     def _made(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value] = ()) -> tuple[list[str], CudaLoops]:
-        """Return the lines that make the draws of some inputs and then compute outputs, and the loops that they come from."""
+        """Return the lines that make the draws of `inputs` and then compute `outputs`, pairs (first row of S, traced value), and their loops."""
         made = self.kind(outputs, self.at, self.draws, self.names, self.rows, self.L, self.tables)
         self.most = max(self.most, made.rows)
         return [line for v in inputs if v.key in made.from_rows for line in self._filled(v)] + made.lines, made
 
     def _phases(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value] = ()) -> list[Phase]:
-        """Return the phases that compute outputs."""
+        """Return the phases that compute `outputs`, pairs (first row of S, traced value), after the draws of `inputs`."""
         lines, made = self._made(outputs, inputs)
         return self._cut(lines, made.products)
 
     def _cut(self, lines: Sequence[str], products: dict[str, Product | None], before: Sequence[str] = ()) -> list[Phase]:
-        """Divide lines into kernels at the matrix products between them."""
+        """Divide lines into kernels at the matrix products between them, and return the phases in order.
+
+        `products` maps a line that stands for a product to it, or to None for a mere border between kernels. The lines `before` begin each kernel.
+        """
         out: list[Phase] = []
         own: list[str] = []
         for line in [*lines, None]:
@@ -187,7 +191,7 @@ class _CudaWriter(Writer):
         return out
 
     def _kernel(self, lines: Sequence[str], kept: Sequence[int] = ()) -> Lines:
-        """Return a kernel; rows `kept` are local variables from its first step to its last."""
+        """Return the kernel with the lines `lines` of a step; the rows `kept` of S are local variables from its first step to its last."""
         load = [f"s{row} = S[{row} * lanes + j]" for row in kept]
         store = [f"S[{row} * lanes + j] = s{row}" for row in kept]
         return Lines(tuple(indent(load, 8)), tuple(indent(lines, 12)), tuple(indent(store, 8)))
@@ -210,7 +214,7 @@ class _CudaWriter(Writer):
         return made
 
     def _write_steps(self, kernels: Kernels) -> None:
-        """Write the phases of a step: one kernel, unless large matrices are multiplied or a formula is long."""
+        """Set `step` and `fused` of `kernels`: one kernel, unless large matrices are multiplied or a formula is long."""
         steps = self.functions.steps
         found = [self._step(step) for step in steps]
         if any(made.products for _, made in found):
@@ -230,7 +234,7 @@ class _CudaWriter(Writer):
         kernels.step = [(1, self._kernel(body, sorted(kept)))]
 
     def _first_lines(self, every: int) -> list[str]:
-        """Return the first lines of a step: its coefficients, and the number of a longer step."""
+        """Return the first lines of a step: they read its coefficients and, for `every` > 1, compute the number `n` of the longer step."""
         return self.coefficients() + ([f"n = k // {self.tables.size(every)}"] if every > 1 else [])
 
     def _step(self, step: StepGraph) -> tuple[list[str], CudaLoops]:

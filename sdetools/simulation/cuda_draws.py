@@ -44,14 +44,15 @@ def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "flo
     """Return source lines that write the draws of a segment for one step, in loops; a row is one draw, and rows are stored in arrays.
 
     Args:
-        segment: The draws: their distribution, rows and address.
+        segment: The draws: their distribution, their rows among the draws of a step, and their address in the random generator.
         place: A function that gives the source text of the place of a row, such as "Z[(3) * paths + j]", from the row's number among all draws of
             the step: an integer, or the text of an expression.
         step: The expression of the step in the source text, such as the name of a variable.
         dtype: "float64" or "float32".
 
     Returns:
-        A list of lines of Python, not indented. They read `path` and the step, the halves `_k0` and `_k1` of the key, and what `names` returns.
+        A list of lines of Python, not indented. They read the variables `path` and that of the step, the lower and upper halves `_k0` and `_k1` of
+        the 64-bit key, and what `names` returns.
     """
     if segment.share > 1:
         return _shared(segment, place, step, dtype, lambda write: [f"for _i in range({segment.n}):", "    " + write("_i")])
@@ -79,13 +80,14 @@ def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "
     """Return source lines that write the draws of a segment for one step, without loops; a row is one draw, in a local variable.
 
     Args:
-        segment: The draws: their distribution, rows and address.
+        segment: The draws: their distribution, their rows among the draws of a step, and their address in the random generator.
         place: A function that gives the source text of the place of a row, such as "z3", from the row's number among all draws of the step.
         step: The expression of the step in the source text, such as the name of a variable.
         dtype: "float64" or "float32".
 
     Returns:
-        A list of lines of Python, not indented. They read `path` and the step, the halves `_k0` and `_k1` of the key, and what `names` returns.
+        A list of lines of Python, not indented. They read the variables `path` and that of the step, the lower and upper halves `_k0` and `_k1` of
+        the 64-bit key, and what `names` returns.
     """
     if segment.share > 1:
         return _shared(segment, place, step, dtype, lambda write: [write(i) for i in range(segment.n)])
@@ -105,9 +107,10 @@ def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "
 
 
 def _shared(segment: Segment, place: Place, step: str, dtype: str, each: Callable[..., list[str]]) -> list[str]:
-    """Return lines for a segment whose address serves several steps.
+    """Return lines for a segment whose address serves several steps (`Segment.share` of them), because each needs few draws.
 
-    The word of the step is selected, then decoded; signs are written one by one.
+    The random word of the step is selected, then decoded; signs are written one by one, by the lines that `each` makes of a function of the sign's
+    number that returns the line for it.
     """
     share, n = segment.share, segment.n
     out = [
@@ -134,7 +137,7 @@ def _shared(segment: Segment, place: Place, step: str, dtype: str, each: Callabl
 
 
 def _words(step: str, slot: str) -> list[str]:
-    """Return lines for Philox4x32-10 at an address, which define the words a and b of `philox.words`."""
+    """Return lines for Philox4x32-10 at the address (path, step, slot), which define the two words `_a` and `_b` of `philox.words`."""
     return [
         f"_c0, _c1, _c2 = u(path) & low, u({step}) & low, u({slot}) & low",
         f"_c3 = (u(path) >> half) | ((u({step}) >> half) << u(10)) | ((u({slot}) >> half) << u(20))",
@@ -148,7 +151,7 @@ def _words(step: str, slot: str) -> list[str]:
 
 
 def _decoded(segment: Segment, words: Sequence[str], dtype: str) -> list[tuple[list[str], str]]:
-    """Return, for each draw of some words, the lines that precede it and the expression of its value."""
+    """Return, for each normal or uniform of the random words with these names, the lines that precede it and the expression of its value."""
     if segment.kind is Normal:
         return [draw for word in words for draw in ((_box_muller(word, dtype), "_p"), ([], "_q"))]
     if dtype == "float32":  # rounded once, like `draw_decoders.decode_uniforms32`, and never to 1
@@ -159,12 +162,12 @@ def _decoded(segment: Segment, words: Sequence[str], dtype: str) -> list[tuple[l
 
 
 def _sign(word: str, bit: Any) -> str:
-    """Return the expression of the sign of a bit."""
+    """Return the expression of the sign 1 - 2 b of bit b of a word; `bit` is its number or the text of an expression."""
     return f"f(1.0) - f(2.0) * f(({word} >> u({bit})) & u(1))"
 
 
 def _box_muller(word: str, dtype: str) -> list[str]:
-    """Return lines that define the normals p and q of `philox.normals`; in float32, x is the smaller of u and 1 - u, to keep all bits."""
+    """Return lines that define the two normals `_p` and `_q` of a word (`philox.normals`); in float32, x is the smaller of u and 1 - u, to keep all bits."""
     if dtype == "float32":
         radius = [
             f"_bits = {word} >> u(24)",

@@ -37,34 +37,36 @@ stack_rows = stack_array(types.float64, 4 * FLAT, zeros=False)
 
 @intrinsic
 def address_of(typingctx, pointer):
-    """Return the address that a pointer holds as a 64-bit integer, in compiled code only; callers pass `pointer`, Numba passes `typingctx`."""
+    """Return the address in `pointer`, a pointer of Numba, as a 64-bit integer; for compiled code only, and Numba itself passes `typingctx`."""
     return types.int64(pointer), lambda ctx, b, sig, a: b.ptrtoint(a[0], _i64)
 
 
 @intrinsic
 def float32_of(typingctx, i):
-    """Return the 32-bit float whose bits are those of the uint32 `i`, in compiled code only; callers pass `i`, Numba passes `typingctx`."""
+    """Return the 32-bit float whose bits are those of the uint32 `i`; for compiled code only, and Numba itself passes `typingctx`."""
     return types.float32(types.uint32), lambda ctx, b, sig, a: b.bitcast(a[0], _f32)
 
 
 @intrinsic
 def bits32_of(typingctx, x):
-    """Return the bits of the 32-bit float `x` as a uint32, in compiled code only; callers pass `x`, Numba passes `typingctx`."""
+    """Return the bits of the 32-bit float `x` as a uint32; for compiled code only, and Numba itself passes `typingctx`."""
     return types.uint32(types.float32), lambda ctx, b, sig, a: b.bitcast(a[0], _i32)
 
 
 @intrinsic
 def shift_of(typingctx, lanes):
-    """Return log2 of the number of paths of a block, `lanes`, as a 64-bit integer; in compiled code only, and Numba passes `typingctx`."""
+    """Return log2 of a power of two, the number `lanes` of paths of a block, as a 64-bit integer; for compiled code, Numba passes `typingctx`."""
     return types.int64(types.int64), lambda ctx, b, sig, a: b.cttz(a[0], ir.Constant(ir.IntType(1), 1))
 
 
 @njit(inline="always")
 def counter(key, first, step, slot, shift):
-    """Return the parts of the Philox counter and key that are common to all lanes of a block of consecutive paths.
+    """Return the parts of the Philox counter and key that are common to all lanes of a block of consecutive paths, for compiled code.
+
+    The address of a draw is (path, step, slot), and a lane is one path of the block.
 
     Args:
-        key: The 64-bit key of the draws.
+        key: The 64-bit key of the draws (`philox.stream_key`).
         first: The index of the block's first path, a multiple of the number of lanes.
         step: The step of the address.
         slot: The slot of the address.
@@ -81,12 +83,12 @@ def counter(key, first, step, slot, shift):
 
 @njit(inline="always")
 def fill_words(key, first, step, slot, shift, W):
-    """Write the random words of 256 / lanes consecutive slots for a block of `lanes` consecutive paths.
+    """Write the random words of 256 / lanes consecutive slots for a block of `lanes` consecutive paths; a slot has two words of 64 bits.
 
     Args:
         key: The 64-bit key of the draws.
         first: The index of the block's first path.
-        step: The step of the address.
+        step: The step of the address (path, step, slot).
         slot: The first slot.
         shift: log2 of the number of lanes.
         W: The array `(512,)` that is written: the first words of all slots, lane by lane within a slot, then the second words of all slots.
@@ -109,7 +111,7 @@ def decode_normals(key, first, step, slot, shift, out, stride, valid, spare):
     Args:
         key: The 64-bit key of the draws.
         first: The index of the block's first path.
-        step: The step of the address.
+        step: The step of the address (path, step, slot).
         slot: The first slot.
         shift: log2 of the number of lanes.
         out: The address to which the first draws of the slots are written, 256 numbers: lane by lane within a slot.
@@ -134,9 +136,18 @@ def decode_normals(key, first, step, slot, shift, out, stride, valid, spare):
 def decode_normals32(key, first, step, slot, shift, out, stride, valid, spare):
     """Write normals in single precision: the 4 draws of each of 256 / lanes consecutive slots, for a block of `lanes` consecutive paths.
 
-    The bits are those of `decode_normals`, and so are the arguments: key, first path, step, first slot, log2 of the number of lanes; the address
-    `out` of the first draws of the slots, the distance `stride` in bytes to the second ones, the number `valid` of draws of a slot that are written
-    (1 to 4), and the address `spare` of 256 numbers that may be overwritten.
+    The random bits are those of `decode_normals`.
+
+    Args:
+        key: The 64-bit key of the draws.
+        first: The index of the block's first path.
+        step: The step of the address (path, step, slot).
+        slot: The first slot.
+        shift: log2 of the number of lanes.
+        out: The address to which the first draws of the slots are written, 256 floats of 4 bytes: lane by lane within a slot.
+        stride: The distance in bytes from there to the second draws of the slots, and so on.
+        valid: The number of draws of a slot that are written, from 1 to 4.
+        spare: The address of 256 further numbers, which may be overwritten.
     """
     W, R = stack_halves(), stack_floats32()
     k0, k1, low, c1, c2, top, mask = counter(key, first, step, slot, shift)
@@ -170,7 +181,10 @@ def uniform32(w):
 
 
 def _uniforms(uniform: Any, pointer: Any) -> Any:
-    """Return a decoder of uniforms, with the arguments of `decode_normals`; a slot has 2 draws."""
+    """Return a compiled function that writes uniforms, with the arguments of `decode_normals`; a slot has 2 draws, so `valid` is 1 or 2.
+
+    `uniform` converts a word to a number, and `pointer` an address to a pointer to numbers of its type.
+    """
 
     @njit(**OPTIONS)
     def decode(key, first, step, slot, shift, out, stride, valid, spare):
@@ -248,7 +262,7 @@ def _sign32(w, bit):
 
 
 def _bits(sign: Any, pointer: Any) -> Any:
-    """Return a decoder of signs."""
+    """Return a compiled function that writes signs: `sign` converts a bit of a word, `pointer` an address to a pointer to numbers of that type."""
 
     @njit(**OPTIONS)
     def decode(E, start, count, shift, out):
@@ -287,7 +301,7 @@ def repeat(W, at, shift, E):
 
 @njit(inline="always")
 def copy(source, target, count):
-    """Copy `count` pieces of 4 bytes from the address `source` to the address `target`; in compiled code only."""
+    """Copy `count` pieces of 4 bytes from the address `source` to the address `target`, which must not overlap; for compiled code only."""
     a, b = float32_pointer(source), float32_pointer(target)
     for j in range(count):
         b[j] = a[j]

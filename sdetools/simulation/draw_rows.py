@@ -48,9 +48,10 @@ from sdetools.simulation.launch import address
 
 
 def _groups(decode: Any, per: int, size: int) -> Any:
-    """Return a function that writes rows of draws of `size` bytes, 2^per a slot, group by group.
+    """Return the function "normals" or "uniforms" of the module's docstring, from the decoder of a slot.
 
-    The excess of an incomplete group is written to the stack and discarded.
+    A slot of 128 random bits gives 2^per draws of `size` bytes. Rows are written group by group (16 slots); the excess of an incomplete group
+    is written to the stack and discarded. `decode` has the arguments of `draw_decoders.decode_normals`.
     """
 
     def rows(key, first, step, slot, packed, out):
@@ -80,7 +81,7 @@ def _groups(decode: Any, per: int, size: int) -> Any:
 
 
 def _signs(decode: Any, size: int) -> Any:
-    """Return a function that writes rows of signs, 64 a word."""
+    """Return the function "signs" of the module's docstring, which writes rows of signs of `size` bytes, 64 a word, by a decoder of bits."""
 
     def rows(key, first, step, slot, packed, out):
         count, shift = packed >> 32, shift_of(packed & 0xFFFFFFFF)
@@ -99,7 +100,7 @@ def _signs(decode: Any, size: int) -> Any:
 
 
 def _words(key, first, step, slot, packed, out):
-    """Write rows of words."""
+    """Write the two random words of `count` consecutive slots, for each lane: the function "words" of the module's docstring; return 0."""
     count, lanes = packed >> 32, packed & 0xFFFFFFFF
     a = word_pointer(out)
     for c in range(count):
@@ -110,7 +111,7 @@ def _words(key, first, step, slot, packed, out):
 
 
 def _bits(decode: Any) -> Any:
-    """Return a function that writes rows of signs from a row of words."""
+    """Return the function "bits" of the module's docstring, which writes rows of signs from a row of words, by a decoder of bits."""
 
     def rows(source, lanes, start, count, out, _):
         E, shift = stack_words(), shift_of(lanes)
@@ -145,11 +146,12 @@ def function(name: str, dtype: str = "float64") -> Any:
     """Return one of the functions that kernels call for their draws, compiled by Numba as a C callback; each is compiled once in a process.
 
     Args:
-        name: "normals", "uniforms", "signs", "words" or "bits"; the module's docstring gives their six integer arguments.
+        name: "normals", "uniforms" or "signs", which write rows of draws for a block of paths; "words", which writes 64-bit random words, or "bits",
+            which makes signs of their bits. The module's docstring gives their six integer arguments.
         dtype: The type of the draws, "float64" or "float32".
 
     Returns:
-        Numba's callback object; its `address` is that of the machine code.
+        Numba's callback object of a function of six 64-bit integers that returns 0; its `address` is that of the machine code.
 
     Raises:
         ValueError: There is no function of this name.
@@ -166,7 +168,7 @@ def fill_block(plan: DrawPlan, key: int, first: int, paths: int, step: int, dtyp
 
     Args:
         plan: The draws of a step.
-        key: The key of the draws, see `philox.stream_key`.
+        key: The 64-bit key of the draws, which seed and stream determine (`philox.stream_key`).
         first: The index of the first path.
         paths: The number of paths.
         step: The step, from 0.
@@ -194,7 +196,12 @@ def fill_block(plan: DrawPlan, key: int, first: int, paths: int, step: int, dtyp
 
 @jit(nogil=True, **OPTIONS)
 def _fill_block(table, bits, key, first, out):
-    """Write the draws of a table of segments to `out`, 256 paths at a time."""
+    """Write the draws of a table of segments to `out`, an array `(rows, paths)`, 256 paths at a time; `paths` is a multiple of 256.
+
+    A row of the table belongs to a segment: the address of its function, the step and the first slot of its draws, the rows that the function
+    writes, its first row in `out`, its number of draws, the first of them among the written ones, the slots of a tile, and whether steps share a
+    word of signs. `bits` is the address of the function "bits", and `first` the index of the first path.
+    """
     buffer, words = np.empty((_TILE, FLAT), out.dtype), np.empty((2, FLAT), np.uint64)
     for b in range(0, out.shape[1], FLAT):
         for s in range(table.shape[0]):

@@ -45,13 +45,13 @@ GROUP = 16
 class Segment:
     """The draws of one distribution in a step, with the rows that they fill and the address of their first slot.
 
-    A slot is one call of Philox, which gives 128 random bits.
+    A slot is one call of the random generator Philox, which gives 128 random bits: 4 normals, 2 uniforms or 128 signs.
 
     Attributes:
-        kind: The distribution: `Normal`, `Sign` or `Uniform`.
-        n: The number of draws of a path, in rows `row` to `row + n - 1` of the array `(rows, paths)` of a step's draws.
+        kind: The distribution: `Normal` (standard normals), `Sign` (+1 or -1) or `Uniform` (on the open interval (0, 1)).
+        n: The number of draws of a path in one step, in rows `row` to `row + n - 1` of the array `(rows, paths)` of the step's draws.
         row: The first of these rows.
-        base: The number of the first slot.
+        base: The number of the first slot, a multiple of 2^32: that of the segment's position in the plan.
     """
 
     kind: type[Normal] | type[Sign] | type[Uniform]
@@ -73,9 +73,9 @@ class Segment:
 
     @property
     def drawn(self) -> int:
-        """The number of rows (draws of a path) that one call of the compiled functions writes: those of the `share` steps that share a slot.
+        """The number of rows (draws of a path) that are made together: n for each of the `share` steps that share a slot of 128 random bits.
 
-        For signs it is the number of one step, because signs are decoded step by step from stored random words.
+        For signs it is n, because signs are decoded step by step from stored random words.
         """
         return self.n if self.kind is Sign else self.n * self.share
 
@@ -86,18 +86,22 @@ class Segment:
 
     @property
     def slots(self) -> int:
-        """The number of slots (of 128 random bits) of one step: ceil(drawn / a_slot), for `drawn` rows of which a slot yields `a_slot`."""
+        """The number of slots (of 128 random bits) that one step reads, ceil(drawn / a_slot): 1 if several steps share a slot."""
         return -(-self.drawn // self.a_slot)
 
     def address(self, step: int) -> tuple[int, int]:
-        """Return where the draws of a step are: the step in the address of their slots, and the first of their rows there.
+        """Return where the draws of a step are: the step in the address (path, step, slot) of their slots, and the first of their rows there.
 
         Args:
-            step: The step of the path.
+            step: The step of the path, from 0.
 
         Returns:
             The pair (step // share, position of the step's first draw among those of the `share` steps that share slots); (step, 0) if `share`
             is 1. The position is a number of rows; for at most 64 signs it is a number of bits, from 0 to 127.
+
+        Example:
+            >>> Segment(Normal, n=2, row=0, base=0).address(5)  # two steps share a slot: step 5 has the second half of call 2
+            (2, 2)
         """
         call, part = divmod(step, self.share)
         if self.kind is not Sign or self.n > 64:
@@ -108,7 +112,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class DrawPlan:
-    """The draws of a step, in order, and their addresses.
+    """The random draws of a step, in order, and their addresses (path, step, slot) in the generator Philox.
 
     Attributes:
         draws: The draws, such as `(Normal(2), Sign(70))`: n numbers a path for each. They fill the rows of an array `(rows, paths)` in order.
@@ -146,7 +150,9 @@ class DrawPlan:
 
 
 def groups(count: int, group: int, a_slot: int) -> list[tuple[int, int, int]]:
-    """Return the groups into which rows are divided: full ones, and an incomplete one at the end if there is a rest.
+    """Return the groups of 16 slots into which rows of draws are divided: full ones, and an incomplete one at the end if there is a rest.
+
+    In a group with T slots, draw r = 0, 1, ... of slot c is row r T + c of the group.
 
     Args:
         count: The number of rows, that is, of draws of a path.
@@ -166,7 +172,7 @@ def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64
 
     Args:
         plan: The draws of a step.
-        key: The key of the draws, see `philox.stream_key`.
+        key: The 64-bit key of the draws, which seed and stream determine (`philox.stream_key`).
         path: The indices of the paths, an integer array of any shape.
         step: The step, from 0.
         dtype: The floating-point type of the result.
@@ -186,7 +192,7 @@ def drawn(plan: DrawPlan, key: int, path: Any, step: int, xp: Any = np, real: An
 
     Args:
         plan: The draws of a step.
-        key: The key of the draws, see `philox.stream_key`.
+        key: The 64-bit key of the draws, which seed and stream determine (`philox.stream_key`).
         path: The indices of the paths, an integer array of `xp` of any shape.
         step: The step, from 0.
         xp: The module `numpy` or `torch`.
@@ -200,13 +206,13 @@ def drawn(plan: DrawPlan, key: int, path: Any, step: int, xp: Any = np, real: An
 
 
 def _words(path: Any, key: int, step: int, first: int, count: int, xp: Any) -> tuple[Any, Any]:
-    """Return the words of consecutive slots, two arrays `(count, *path.shape)`."""
+    """Return the two words of 64 random bits of each of `count` consecutive slots from `first` on, two arrays `(count, *path.shape)`."""
     slots = xp.arange(first, first + count, device=path.device).reshape(-1, *(1 for _ in path.shape))
     return words(key, path, step, slots, xp)
 
 
 def _grouped(segment: Segment, key: int, path: Any, step: int, xp: Any, real: Any) -> Any:
-    """Return the normals or uniforms of a segment, `(n, *path.shape)`."""
+    """Return the normals or uniforms of a segment, `(n, *path.shape)`; the arguments are those of `drawn`."""
     call, at = segment.address(step)
     rows = []
     for first, m, T in groups(segment.drawn, segment.group, segment.a_slot):
@@ -220,7 +226,7 @@ def _grouped(segment: Segment, key: int, path: Any, step: int, xp: Any, real: An
 
 
 def _signs(segment: Segment, key: int, path: Any, step: int, xp: Any, real: Any) -> Any:
-    """Return the signs of a segment, `(n, *path.shape)`."""
+    """Return the signs of a segment, `(n, *path.shape)`; the arguments are those of `drawn`."""
     call, at = segment.address(step)
     pairs = xp.stack(_words(path, key, call, segment.base, segment.slots, xp), axis=1)  # (slots, 2, *path.shape)
     index = xp.arange(at, at + segment.n, dtype=pairs.dtype, device=path.device)

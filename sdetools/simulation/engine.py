@@ -37,21 +37,24 @@ MOST_PATHS_IN_ROWS = MOST_ROWS * LEAF << 20
 
 @dataclass(frozen=True)
 class Sums:
-    """The accumulated moments of a run, with counts of paths and of diverged paths; all numbers are in double precision.
+    """The accumulated moments of a run, with counts of paths and of diverged paths; all arrays of floats are in double precision.
 
-    A member is one of the one or two dynamics, and a quantity is an observable or a functional.
+    A member is one of the one or two dynamics, and a quantity is an observable h or a functional, a sum along the path. A group is at most
+    ceil(leaves / 256) consecutive leaves of 256 paths each.
 
     Attributes:
-        groups: Moments of each group of paths, `(256, records, quantities, statistics)`, in the order of the paths; 0 for groups without paths.
-        counts: The number of paths of each group, `(256,)`.
-        diverged: For each member, the number of paths that are not finite at the end, `(members,)`.
-        first_divergence: For each member, the smallest k such that a path is not finite after k steps; -1 if there is none.
+        groups: Moments of each group of paths, `(256, records, quantities, statistics)`, in the order of the paths; 0 for groups without paths. The
+            last axis has the statistics of `records.SINGLE` for one member, or of `records.PAIR` for two.
+        counts: The number of paths of each group, diverged ones included, int64 `(256,)`.
+        diverged: For each member, the number of paths that are not finite at the end, int64 `(members,)`.
+        first_divergence: For each member, the smallest k such that a path is not finite after k steps; -1 if there is none. int64 `(members,)`.
         points: The final positions of all members, `(members * dim, paths)`, the first member's first; None unless they were kept.
-        slices: The state of all paths at selected steps, `(steps, rows, paths)`, in the rows of `Program.state_rows` (flattened); or None.
-        trajectories: The state of selected paths at the recorded steps, `(records, rows, selected paths)`, in the same rows and in the order in
-            which the paths were asked for; or None.
-        backend: The name of the backend that ran.
-        dtype: The floating-point type of the paths.
+        slices: The state of all paths at selected steps, `(steps, rows, paths)`. The rows are those of `Program.state_rows`, flattened: for each
+            member all parts of `Program.parts`, NaN where the member lacks one. If sums were asked for, the rows are `Program.sum_rows`. Or None.
+        trajectories: The state of selected paths at the recorded steps, `(records, rows, selected paths)`, in the rows of `Program.state_rows` and
+            in the order in which the paths were asked for; or None.
+        backend: The name of the backend that ran, such as "numba" or "torch:cuda".
+        dtype: The floating-point type of the paths, "float64" or "float32".
     """
 
     groups: np.ndarray
@@ -75,7 +78,10 @@ _share: ContextVar[int | None] = ContextVar("share", default=None)
 
 @contextmanager
 def thread_share(threads: int) -> Iterator[None]:
-    """Limit `available_threads` to `threads` in a `with` block, for work that shares the processors with other work at the same time."""
+    """Let `available_threads` return `threads` in a `with` block, for work that shares the processors with other work at the same time.
+
+    It applies to the thread that runs the block, and not to threads that are started in it; blocks may be nested.
+    """
     token = _share.set(threads)
     try:
         yield
@@ -86,7 +92,7 @@ def thread_share(threads: int) -> Iterator[None]:
 def available_threads() -> int:
     """Return the number of processors that this process may use (its CPU affinity, or all that the system has), at least 1.
 
-    It is smaller within `thread_share`.
+    Within a block of `thread_share(n)` it is n.
     """
     share = _share.get()
     if share is not None:
@@ -103,7 +109,10 @@ def memory() -> float:
 
 
 def _fits(name: str, what: str, count: float, remedy: str) -> None:
-    """Raise ValueError if `count` doubles exceed the memory; the system would grant it and kill the process later."""
+    """Raise ValueError if `count` doubles exceed the memory; the system would grant it and kill the process later.
+
+    The message names the argument `name`, says that `what` (a plural, such as "3 records of 10 paths") needs the memory, and ends in `remedy`.
+    """
     if 8.0 * count > memory():
         raise ValueError(
             f"`{name}` must fit into memory; {what} take {8e-9 * count:,.0f} GB of {1e-9 * memory():,.0f} GB. {remedy}"
@@ -111,13 +120,13 @@ def _fits(name: str, what: str, count: float, remedy: str) -> None:
 
 
 def check_records(program: Program) -> None:
-    """Check that the moments of all recorded times fit into the memory of this machine; return None.
+    """Check that the moments of all recorded steps and quantities, for 256 groups of paths, fit into the memory of this machine.
 
     Args:
         program: The simulation; only the numbers of recorded steps and of observables and functionals matter.
 
     Raises:
-        ValueError: They exceed the memory.
+        ValueError: They exceed the memory. The message speaks of the argument `times`.
     """
     records = len(program.record)
     recorded = GROUPS * records * program.columns * len(program.statistics)
@@ -125,7 +134,7 @@ def check_records(program: Program) -> None:
 
 
 def check_threads(threads: int | None) -> int | None:
-    """Return `threads` as an integer, or None if it is None; ValueError if it is not in 1..4096."""
+    """Return `threads` as an integer, or None (all cores) if it is None; ValueError if it is no integer from 1 to 4096."""
     return None if threads is None else _check.count("threads", threads, most=MOST_THREADS)
 
 
@@ -148,27 +157,29 @@ def execute(
     retries: int = RETRIES,
     sums: bool = False,
 ) -> Sums:
-    """Run all chunks of a program and return the accumulated moments.
+    """Run all chunks (sets of consecutive paths) of a program and return the accumulated moments.
 
-    The number of threads, the executor, the store and the size of chunks do not affect a bit of the result.
+    The number of threads, the executor, the store and the size of chunks do not affect a bit of the result. Chunks are run by threads of this
+    process, by the workers of `executor`, or, on torch and cuda, by the calling thread; results are always joined in the calling thread. After
+    an exception, Ctrl-C included, the chunks that have been accepted are committed to the store, if there is one, and the exception propagates.
 
     Args:
         program: The simulation.
-        paths: The number of paths.
+        paths: The number of paths, from 1 to 2^42.
         seed: The seed of the draws, from 0 to 2^64 - 1.
         stream: The stream of the seed: runs with different streams have independent draws.
         threads: The number of threads; with `executor`, its number of workers if it does not report it. None uses all cores.
-        executor: An executor for the chunks; None uses threads of this process.
-        store: The file that holds finished chunks; chunks found in it are not run again. None stores nothing.
+        executor: An executor for the chunks; None uses threads of this process. Torch and cuda do not use it.
+        store: The file that keeps finished chunks; chunks found in it are not run again. None stores nothing.
         keep: Whether to keep the positions after the last step.
         backend: "auto", "numba", "numpy", "torch..." or "cuda"; see `chunks.make_task`.
-        progress: A function `progress(done, total)`, called after each chunk with numbers of paths; None reports nothing.
+        progress: A function `progress(done, total)`, called in the calling thread after each chunk with numbers of paths; None reports nothing.
         operations: Operations of one step of a path, about a nanosecond each, which determine the size of chunks. None uses `chunks.cost`.
         leaves: The largest number of leaves (256 paths each) of a chunk, for tests; it overrides `operations`.
         slices: Steps at which the state of all paths is kept, increasing.
         trajectories: Indices of paths whose state is kept at the recorded steps, in any order; the result has this order.
         dtype: "float64" or "float32", for draws, coefficients and the state of a path; moments are in double precision for both.
-        retries: How often a chunk is submitted again after its worker failed.
+        retries: How often a chunk is submitted again after its worker failed (its process or node ended); an error of the chunk itself ends the run.
         sums: Whether the sums of functionals are kept at the steps `slices`, instead of the state; `keep` must then be False.
 
     Returns:
@@ -250,7 +261,10 @@ def execute(
 
 
 def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, submission: Submission | None) -> np.ndarray:
-    """Return the stored states of the selected paths, `(steps, rows, len(asked))` in the order of `asked`, from reruns of their chunks."""
+    """Return the stored states of the selected paths, `(steps, rows, len(asked))` in the order of `asked`, from reruns of their chunks.
+
+    `task` is that of `chunks.task_again`; its `points` describe the steps and rows. `asked` are the indices of the paths.
+    """
     points = task.points
     whole = points.whole(task.layout.paths)
 
@@ -263,13 +277,16 @@ def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, submissio
 
 
 def prepare(task: ChunkTask) -> None:
-    """Compile the task's CPU kernel, or load its machine code, in this thread, so that worker threads share it; no effect without a kernel."""
+    """Compile the task's CPU kernel, or load its machine code, in this thread, so that worker threads share it; no effect without a kernel.
+
+    `task` is a `ChunkTask`, what all chunks of a run have in common. Worker processes of this machine then find the code in the cache on disk.
+    """
     if task.kernel is not None:
         run_kernel(task, Chunk(0, 0, 0, 0, 0, ()))
 
 
 def run_chunk(task: ChunkTask, index: int) -> ChunkResult:
-    """Run one chunk of a task in this thread.
+    """Run one chunk (a set of consecutive paths) of a task in this thread; workers call this function.
 
     Args:
         task: The task, with or without a compiled kernel.
@@ -284,7 +301,19 @@ def run_chunk(task: ChunkTask, index: int) -> ChunkResult:
 
 
 def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, submission: Submission | None, accept: Accept) -> None:
-    """Run chunks on the device, executor or threads of the task, and pass each result to `accept` on arrival."""
+    """Run chunks and pass each result to `accept` on arrival, in the calling thread.
+
+    Args:
+        task: What the chunks have in common.
+        waiting: The indices of the chunks, in increasing order.
+        threads: The number of threads without `submission`; None for all cores.
+        submission: The executor, and how chunks are submitted to it; None for threads of this process. A backend on a device uses neither.
+        accept: A function of the index and the result of a chunk.
+
+    Raises:
+        ValueError: The device cannot run a part of the program.
+        WorkersFailed: The workers of a chunk failed too often.
+    """
     if task.kernel is None and (runner := runner_of(task.backend)).on_device:
         try:
             batches = runner(task)
@@ -308,7 +337,10 @@ def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, submissio
 
 
 class _Joiner:
-    """The accumulated result of a run, to which the results of chunks are added in any order of arrival."""
+    """The accumulated result of a run, to which `add(index, result)` adds the results of chunks in any order; `result()` returns the `Sums`.
+
+    `paths` is the number of paths of the chunks added so far, and `points` the stored states, an array of `Points.whole`.
+    """
 
     def __init__(self, task: ChunkTask) -> None:
         self.task, self.layout, self.tree = task, task.layout, Tree(task.statistics, task.layout.leaves)

@@ -13,14 +13,17 @@ from sdetools.losses.base import Stage
 def gradient_stage(function: Callable[..., Any], dim: int, dtype: str) -> Stage | None:
     """Compile a user's gradient that cannot be traced, and return it as a function that a kernel calls for all paths of a block.
 
+    A block is some consecutive paths that the kernel advances together.
+
     Args:
         function: The gradient at x, `(dim,)`, compiled by Numba or not; it returns a sequence of `dim` numbers.
         dim: The dimension.
         dtype: "float64" or "float32", the type of x.
 
     Returns:
-        The compiled function without data, called as `function(x, out)` with two arrays `(dim, paths)`; None if Numba cannot compile it.
-        It is called once here, at the point (0.5, ..., 0.5).
+        The compiled function as a `Stage` without data. The kernel calls it as `function(x, out)` with two arrays `(dim, paths)`; it writes the
+        gradients to `out`. None if Numba cannot compile it. It is called once here, at the point (0.5, ..., 0.5), and an exception that it
+        raises there propagates.
     """
     import numba
     import numpy as np

@@ -10,12 +10,15 @@ from contextlib import contextmanager
 def interruptible(kept: Callable[[], str | None]) -> Iterator[None]:
     """Give the KeyboardInterrupt of Ctrl-C in a `with` block a message, which Python prints in its last line.
 
+    The message is "interrupted; " and a text on the finished work. Other exceptions, and a block that ends by itself, are not affected.
+
     Args:
-        kept: A function that returns what the message says of the finished work and of the way to go on, such as `submission.kept_in(store)`.
-            None stands for no store; the message of a run within the block that has one is then kept.
+        kept: A function without arguments, called after Ctrl-C, that returns what the message says of the finished work and of the way to go on,
+            such as `submission.kept_in(store)`. It returns None if there is no store: then an interrupt that already has a message, from a block
+            within this one, is raised unchanged, and any other says that nothing is kept.
 
     Raises:
-        KeyboardInterrupt: After Ctrl-C. It is no subclass: of such Python would not end a script as an interrupted process.
+        KeyboardInterrupt: After Ctrl-C, with the message. It is no subclass, because Python would not end a script as an interrupted process for one.
 
     Example:
         >>> try:

@@ -1,4 +1,4 @@
-"""Compilation of source text to a kernel, with a cache of machine code on disk.
+"""Compilation of source text to a kernel, the compiled loop over steps of a simulation, with a cache of machine code on disk.
 
 The name of a cached file is a hash of the text and of the library's own compiled functions (`_machine_code.py`). The text is saved
 beside the machine code for inspection only; the text that is compiled is the one in memory. Several processes may write the same
@@ -29,22 +29,24 @@ def kernel(text: str, stages: dict[str, Callable[..., Any]], foreign: dict[str, 
     """Return the compiled function `run` of a source text: from the cache on disk, or compiled by Numba; each is compiled once in a process.
 
     Args:
-        text: The source.
-        stages: The compiled functions on arrays that the text calls, by name; empty for most kernels.
+        text: The source, a Python module that defines `run(address)`, as `cpu.write` generates it.
+        stages: The compiled functions on arrays that the text calls, such as a user's gradient, by name; empty for most kernels.
         foreign: Those of `stages` that are the user's and not the library's; with any, the machine code is not cached on disk.
 
     Returns:
-        A function of one integer, the address of a kernel's table (see `launch.table`), that runs the kernel and returns 0.
+        A function of one integer, the address of a table of integers and addresses of arrays (see `launch.table`). It runs the kernel, which
+        writes its results to these arrays, and returns 0.
     """
     return _kernel(text, tuple(stages), tuple(foreign.items()))
 
 
 @once
 def _kernel(text: str, stages: tuple[str, ...], foreign: tuple[tuple[str, Callable[..., Any]], ...]) -> Callable[[int], int]:
-    """Compile or load a kernel.
+    """Compile or load a kernel; arguments and result are those of `kernel`, as tuples that can be keys of a cache.
 
-    Functions on arrays need Numba at run time. Those of the user are compiled in each process, because their source is not part of
-    the file's name.
+    `stages` are the names of the compiled functions that the text calls, `foreign` the pairs (name, function) of those that belong to the user. A
+    kernel that calls functions on arrays needs Numba at run time. Functions of the user are compiled in each process, because their source is
+    not part of the cached file's name.
     """
     name = "k" + hashlib.sha256((text_key() + text).encode()).hexdigest()[:24]
     place = None if foreign else folder()
@@ -70,15 +72,16 @@ def _kernel(text: str, stages: tuple[str, ...], foreign: tuple[tuple[str, Callab
 
 
 def _write(file: Path, text: str) -> None:
-    """Write the text, and replace any other file of its name."""
+    """Write a source text to `file`, unless it is there already; another file, a damaged one or a link of this name is replaced."""
     if file.is_symlink() or not file.exists() or fault(file) or file.read_text(encoding="utf-8") != text:
         write(file, text.encode())
 
 
 class _OneBlasThread:
-    """A reentrant context, shared by all threads, in which matrix products use one thread each.
+    """A context manager in which matrix products (BLAS) use one thread each; its only instance is `one_blas_thread`.
 
-    Paths are already divided among threads. Further threads would wait for each other, and their number could change last bits.
+    It may be entered several times, by any threads: the limit is set at the first entry and removed at the last exit. Paths are already divided
+    among threads. Further threads would wait for each other, and their number could change the last bits of a result.
     """
 
     def __init__(self) -> None:
@@ -109,7 +112,7 @@ class _OneBlasThread:
                 self._free()
 
     def _free(self) -> None:
-        """Remove the restriction of threadpoolctl 3.7 and later that only the limiting thread may change the limits."""
+        """Remove threadpoolctl's restriction (from version 3.7 on) that only the thread that set a limit may change it."""
         for library in self._controller.lib_controllers:
             getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
 

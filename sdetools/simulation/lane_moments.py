@@ -21,9 +21,9 @@ _W0, _W1 = u64(0x9E3779B9), u64(0xBB67AE85)
 
 @njit(inline="always")
 def philox_words(k0, k1, c0, c1, c2, c3):
-    """Return the two 64-bit words of Philox4x32-10 at a counter of four 32-bit words, c0 to c3, under a key of two, k0 and k1.
+    """Return the two 64-bit random words of Philox4x32-10 at a counter of four 32-bit words, c0 to c3, under a key of two, k0 and k1.
 
-    All are uint64; the upper halves of the counter's words are ignored.
+    All are uint64, and the result is a pair of them; the upper halves of the counter's words are ignored. `philox.words` is the same in NumPy.
     """
     for _ in range(10):
         p0, p1 = low_product(c0, _M0), low_product(c2, _M1)
@@ -157,13 +157,19 @@ def reduce_pair(values, at, width, valid, before, out, o):
 
 @njit(inline="always")
 def _spread(product, a, b, n):
-    """Return the sum of products about the means, from sums about a pivot."""
+    """Return the sum of products about the means, from the sums of products, of first factors `a` and of second factors `b` about a pivot.
+
+    `n` is the number of paths.
+    """
     return product - a * b / n
 
 
 @njit(inline="always")
 def _between(earlier, a, b):
-    """Return the contribution of the difference of two means to a sum of products; zero for the first block."""
+    """Return the contribution of the differences `a` and `b` of two pairs of means to a sum of products, with the weight `earlier`.
+
+    The weight is n m / (n + m) for n earlier and m new paths; with a weight of 0, the first block, the result is 0 even where `a` or `b` is NaN.
+    """
     return earlier * a * b if earlier > 0.0 else 0.0
 
 

@@ -17,8 +17,9 @@ from sdetools.simulation import records
 NUMBERS = ("first", "blocks", "paths", "watch", "steps", "changing", "kept", "shown_rows", "picked_paths")
 """The integers at the beginning of a kernel's table.
 
-`watch` is 1 for a check of divergence after every step, otherwise 0; `changing` is the number of coefficients of a step, 0 if they
-are constant.
+They are the index of the chunk's first path, its numbers of blocks and of paths; `watch`, 1 for a check of divergence after every step,
+otherwise 0; the number of steps; `changing`, the number of coefficients of a step, 0 if they are constant; the number of anchors of the control
+variate; and the numbers of stored rows of the state and of stored paths of the chunk.
 """
 ARRAYS = dict.fromkeys(("C", "P", "memory", "factors", "K", "rows", "Z", "V"), "real")
 ARRAYS |= dict.fromkeys(("events", "slots", "diverged", "seen", "shown", "picked", "F", "N"), "whole")
@@ -37,6 +38,9 @@ def address(name: str, dtype: str = "float64") -> int:
     Args:
         name: The name of the function: a key of `MODULES`, such as "normals" or "reduce_pair", or a function of `graph.rows`, such as "exp".
         dtype: The floating-point type of the kernel, "float64" or "float32".
+
+    Returns:
+        The address, an integer; it stays valid until the process ends.
     """
     return _machine_code.address(MODULES.get(name, "graph.rows"), name, dtype)
 
@@ -47,7 +51,7 @@ def where(array: np.ndarray) -> int:
 
 
 def scratch(size: int, dtype: np.dtype | type) -> np.ndarray:
-    """Return an uninitialised array `(size,)` whose first element lies at the beginning of a cache line (64 bytes).
+    """Return a new, uninitialised array `(size,)` whose first element lies at the beginning of a cache line (64 bytes).
 
     Args:
         size: The number of elements.
@@ -68,8 +72,8 @@ def table(
     Args:
         numbers: The integers, by the names of `NUMBERS`; each must be there.
         arrays: The arrays, by the names of `ARRAYS`, which lists their types; each must be there.
-        tree: The address of the descriptor of `Nodes`, its attribute `tree`.
-        data: The arrays of data that the kernel's formulas read, in the kernel's order.
+        tree: The attribute `tree` of the `Nodes` in which the kernel accumulates moments, the address of an array.
+        data: The arrays of data that the kernel's formulas read, such as samples, in the order of `cpu.Kernel.data`.
         real: The floating-point type of the kernel.
 
     Returns:
@@ -77,6 +81,7 @@ def table(
 
     Raises:
         TypeError: An array is not contiguous, or has another type than the kernel expects.
+        KeyError: An integer or an array is missing.
     """
     kinds = {"real": real, "whole": np.dtype(np.int64), "word": np.dtype(np.uint64), "float": np.dtype(float)}
     for name, kind in ARRAYS.items():
@@ -108,16 +113,17 @@ HEADER = (
 
 
 class Nodes:
-    """The memory in which a kernel accumulates the moments of a chunk, and its contract with the kernel.
+    """The memory in which a kernel accumulates the moments of a chunk (a set of consecutive paths), and its contract with the kernel.
 
-    For each leaf, 256 consecutive paths (the last leaf of a run may have fewer), the kernel writes the leaf's moments to `leaf`: for each record
-    by reduce_single or reduce_pair of `library`, block by block; their argument `before` is the number of paths in earlier blocks of the leaf.
-    Then it calls carry(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf, `sums` and `counts` are those of the nodes.
+    A leaf is 256 consecutive paths (the last leaf of a run may have fewer), and a node is some consecutive leaves. For each leaf, the kernel
+    writes the leaf's moments to `leaf`: for each record by reduce_single or reduce_pair of `library`, block by block; their argument `before` is
+    the number of paths in earlier blocks of the leaf. Then it calls carry(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf, `sums`
+    and `counts` are those of the nodes.
 
     Args:
-        statistics: The statistics.
+        statistics: The names and order of the statistics, `records.SINGLE` or `records.PAIR`.
         shape: The numbers of recorded steps and of quantities (observables and functionals).
-        lengths: The number of leaves of each node of the chunk.
+        lengths: The number of leaves of each node of the chunk, in order.
 
     Attributes:
         leaf: The moments of the present leaf, `(records, quantities, statistics)`.

@@ -25,14 +25,16 @@ class Chunk:
     """A chunk of a run: consecutive paths, and the nodes of the tree whose moments it computes.
 
     A leaf is 256 consecutive paths (the last one of a run may have fewer), a group is consecutive leaves, and a node is consecutive leaves of
-    one group. A chunk covers one or more whole groups, with one node (the root) for each, or some leaves of one group, with one node.
+    one group. The nodes of a group form a binary tree, along which moments are joined: node i of level l covers the leaves i 2^l to
+    (i + 1) 2^l - 1 of the group. A chunk covers one or more whole groups, with one node (the root) for each, or some leaves of one group, with
+    one node.
 
     Attributes:
         first: The index of its first path.
         paths: The number of its paths.
         group: The index of its first group.
         level: The level l of its nodes in the tree; a node of level l covers up to 2^l leaves.
-        index: The position of its node among the nodes of this level in the group; 0 for whole groups.
+        index: The position i of its node among the nodes of this level in the group; 0 for whole groups.
         lengths: The number of leaves of each node, in order.
     """
 
@@ -48,12 +50,17 @@ class Chunk:
 class Layout:
     """The division of a run into chunks, as a function of the number of paths and the wanted size of a chunk alone.
 
-    A chunk is a number of whole groups, or 2^l leaves within a group that begin at a multiple of 2^l: the largest such unit with at most
-    `wanted` leaves.
+    A leaf is 256 consecutive paths, and a group is ceil(leaves / 256) consecutive leaves. A chunk is a number of whole groups, or 2^l leaves within
+    a group that begin at a multiple of 2^l: the largest such unit with at most `wanted` leaves.
 
     Attributes:
         paths: The number of paths of the run.
-        wanted: The largest number of leaves (256 paths each) of a chunk, at least 1.
+        wanted: The largest number of leaves of a chunk, at least 1.
+
+    Example:
+        >>> layout = Layout(paths=1000, wanted=2)
+        >>> layout.leaves, layout.chunks, [layout.chunk(i).paths for i in range(layout.chunks)]
+        (4, 2, [512, 488])
     """
 
     paths: int
@@ -86,12 +93,12 @@ class Layout:
 
     @cached_property
     def _row(self) -> int:
-        """The number of leaves of the groups of a chunk, or of the group that several chunks share."""
+        """The number of leaves of a row: of the whole groups that one chunk covers, or of the one group that several chunks share."""
         return max(1, self.whole) * self.span
 
     @cached_property
     def _per_row(self) -> int:
-        """The number of chunks that these leaves take: 1, or the number of chunks of a group."""
+        """The number of chunks of the leaves counted by `_row`: 1 if a chunk covers whole groups, otherwise the number of chunks of a group."""
         return -(-self._row // self.size)
 
     @cached_property
@@ -113,7 +120,7 @@ class Layout:
         return leaf // self._row * self._per_row + leaf % self._row // self.size
 
     def chunk(self, index: int) -> Chunk:
-        """Return a chunk of the run: the indices of its paths, and which nodes of the tree of moments it computes.
+        """Return a chunk of the run: the range of its paths, and which nodes of the tree of moments it computes.
 
         Args:
             index: The index of the chunk, from 0 to `chunks - 1`; an index outside this range is not refused.
@@ -129,12 +136,12 @@ class Layout:
 def wanted_leaves(paths: int, work: float, least: int = 1, most: int | None = None) -> int:
     """Return the number of leaves (256 paths each) that a chunk should have; it depends on the arguments alone, and never on a clock.
 
-    A chunk is a group where a group takes between 2^22 (`LEAST_WORK`) and 2^28 (`MOST_WORK`) operations. Otherwise it has the number of leaves
-    that takes the nearer of the two bounds. The number is doubled while there are more than 2^17 (`MOST_CHUNKS`) chunks.
+    A chunk is a group (ceil(leaves / 256) leaves) where a group takes between 2^22 (`LEAST_WORK`) and 2^28 (`MOST_WORK`) operations. Otherwise it
+    has the number of leaves that takes the nearer of the two bounds. The number is doubled while there are more than 2^17 (`MOST_CHUNKS`) chunks.
 
     Args:
         paths: The number of paths of the run.
-        work: The operations of one path over all steps, at least 1.
+        work: The operations of one path over all steps, at least 1; an operation is about a nanosecond.
         least: The least number of leaves, for backends that store all paths of a chunk at once.
         most: The largest number of leaves, for the same backends; it wins over `least` and over `MOST_CHUNKS`. None for no limit.
 

@@ -25,18 +25,21 @@ _SUMS: dict[str, Any] = dict(fastmath=FLAGS | {"reassoc"}, error_model="numpy")
 
 
 def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Return the functions that read values of a type, with their compiler options; sums are in double precision."""
+    """Return the functions that read values of a type, a dict from the name to a pair (Python function, compiler options).
+
+    `pointer` is the function of Numba that makes a pointer to values of this type of an address. Sums are in double precision.
+    """
 
     def reduce_single(values, columns, valid, out, before, width):
-        """Add a block of paths to the moments of a leaf, for one dynamics and all quantities of a record; return 0.
+        """Add a block of consecutive paths to the moments of a leaf (256 paths), for one dynamics and all quantities of a record; return 0.
 
         Args:
-            values: The address of the rows h(x), one a quantity.
+            values: The address of the rows h(x), one for each quantity (observable or functional).
             columns: The number of quantities.
             valid: The number of paths of the block.
-            out: The address of the moments, `(columns, 2)` doubles in the order of `records.SINGLE`.
+            out: The address of the moments, `(columns, 2)` doubles: the mean of h and the sum of squares about it. They are updated.
             before: The number of paths in earlier blocks of the leaf; the moments are set to zero first if it is 0.
-            width: The number of lanes of a row.
+            width: The number of lanes of a row, that is, the distance from one row to the next; those from `valid` on are ignored.
         """
         rows, sums = pointer(values), float_pointer(out)
         if before == 0:
@@ -47,15 +50,15 @@ def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
         return 0
 
     def reduce_pair(values, columns, valid, out, before, width):
-        """Add a block of paths to the moments of a leaf, for a pair and all quantities of a record; return 0.
+        """Add a block of consecutive paths to the moments of a leaf (256 paths), for a pair and all quantities of a record; return 0.
 
         Args:
-            values: The address of the rows h(x), h(z) and C, three a quantity.
+            values: The address of the rows h(x), h(z) and the control variate C, three for each quantity (observable or functional).
             columns: The number of quantities.
             valid: The number of paths of the block.
-            out: The address of the moments, `(columns, 9)` doubles in the order of `records.PAIR`.
+            out: The address of the moments, `(columns, 9)` doubles in the order of `records.PAIR`. They are updated.
             before: The number of paths in earlier blocks of the leaf; the moments are set to zero first if it is 0.
-            width: The number of lanes of a row.
+            width: The number of lanes of a row, that is, the distance from one row to the next; those from `valid` on are ignored.
         """
         rows, sums = pointer(values), float_pointer(out)
         if before == 0:
@@ -66,12 +69,12 @@ def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
         return 0
 
     def count_diverged(state, start, stop, valid, width, _):
-        """Return how many of the first `valid` lanes have a number that is not finite in one of the rows `start` to `stop - 1`.
+        """Return how many of the first `valid` lanes (paths of a block) have a number that is not finite in one of the rows `start` to `stop - 1`.
 
         Args:
-            state: The address of the rows of the state.
-            start: The first row.
-            stop: The end of the rows, exclusive.
+            state: The address of row 0 of the state, an array `(rows, width)`.
+            start: The first row that is examined.
+            stop: The end of these rows, exclusive.
             valid: The number of lanes that are paths.
             width: The number of lanes of a row.
             _: Not used; every function takes six integers.
@@ -90,9 +93,10 @@ _weights, _mean, _product = (njit(inline="always")(f) for f in (records.weights,
 
 @njit(error_model="numpy", inline="always")
 def _join(left, at_left, n_left, right, n_right, table, rows, width):
-    """Join `rows` rows of moments with `width` statistics each, and write the result to `right`.
+    """Join the moments of two disjoint sets of paths, `rows` rows of `width` statistics each, and write the result over those of the right set.
 
-    The left moments begin at position `at_left` of `left`.
+    The moments of the left set begin at position `at_left` of `left`, those of the right set at 0 of `right`; `n_left` and `n_right` are the numbers
+    of paths. `table` is that of `records.Columns.table`, flattened.
     """
     share, weight = _weights(float(n_left), float(n_right))
     for r in range(rows):
@@ -113,10 +117,11 @@ _LEAF, _STACK, _STACKED, _SUMS_OUT, _COUNTS, _LENGTHS, _TABLE, _ROWS, _WIDTH, _,
 
 
 def _carry(tree, paths, _a, _b, _c, _d):
-    """Add a finished leaf of `paths` paths to the tree, as in a binary counter: one join a leaf on average.
+    """Add a finished leaf of `paths` paths to the tree of its node, as in a binary counter: one join a leaf on average.
 
-    Moments without a sibling are stored on a stack, one for each level. The last leaf of a node joins those on the stack, from the
-    right.
+    `tree` is the address of the descriptor of `launch.Nodes`, whose first entries are those of `launch.HEADER`; the leaf's moments are at its
+    entry `leaf`. Moments without a sibling are stored on a stack, one for each level of the tree. The last leaf of a node joins those on the
+    stack, from the right, and the moments of the node are written to `sums`. The other arguments are not used.
     """
     header = whole_pointer(tree)
     rows, width, node, position = header[_ROWS], header[_WIDTH], header[_NODE], header[_POSITION]
@@ -150,11 +155,12 @@ def function(name: str, dtype: str = "float64") -> Any:
     """Return one of the functions that kernels call for moments and divergence, compiled by Numba as a C callback, once in a process.
 
     Args:
-        name: "reduce_single", "reduce_pair", "count_diverged" or "carry".
-        dtype: The type of the values that the function reads, "float64" or "float32".
+        name: "reduce_single" or "reduce_pair" (add a block of paths to the moments of a leaf, for one dynamics or a pair), "count_diverged" (count
+            the paths of a block that are not finite) or "carry" (join the moments of a finished leaf with earlier ones).
+        dtype: The type of the values that the function reads, "float64" or "float32"; moments are float64 for both.
 
     Returns:
-        Numba's callback object; its `address` is that of the machine code.
+        Numba's callback object of a function of six 64-bit integers that returns one; its `address` is that of the machine code.
 
     Raises:
         KeyError: There is no function of this name.

@@ -69,13 +69,13 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[An
 
 @dataclass(frozen=True)
 class Stream:
-    """The draws of a seed that a run uses: a numbered stream, and which part of it.
+    """The draws of a seed that a run uses: a numbered stream, and which part of it. Each stream, and each part, has draws independent of the others.
 
     Attributes:
-        number: The stream, from 0 to 2^64 - 1; streams of a seed are independent.
+        number: The stream, from 0 to 2^64 - 1, the argument `stream` of user functions.
         part: The part of the stream, from 0 to 16383: separate runs of one computation, such as the etas of an order study, have a part each.
         pilot: Whether the draws are those of pilot paths, which only determine sample sizes.
-        proof: Whether the draws are those of a trial that examines the effect of draws.
+        proof: Whether the draws are those of a few trial paths, on which the effect of draws is examined before a run.
 
     Example:
         >>> Stream.of(3) == Stream(3) and Stream.of(Stream(3, part=2)) == Stream(3, part=2)
@@ -105,7 +105,7 @@ class Stream:
         return Stream(_check.count("stream", value, least=0, most=WIDEST, hint="Streams are 0, 1, 2, ... of each seed."))
 
     def at(self, part: int) -> Stream:
-        """Return the same stream with another part.
+        """Return a new stream that differs in its part, whose draws are independent of those of the other parts.
 
         Args:
             part: The part, from 0 to 16383.
@@ -118,25 +118,28 @@ class Stream:
         return replace(self, part=part)
 
     def counter(self, role: int | None) -> tuple[int, int, int, int]:
-        """Return the Philox counter, four 32-bit words, at which the key of a set of draws is computed.
+        """Return the Philox counter at which the key of a set of draws is computed, a tuple of four 32-bit integers.
 
         Args:
-            role: The set of draws: 0, or 1 for the second of two independent dynamics; None for the draws of the starts.
+            role: The set of draws: 0, or 1 for the second of two independent dynamics; None for the draws of the starting points.
         """
         low = (0 if role is None else role) + SETS * (self.part + PARTS * (self.pilot + 2 * self.proof))
         return low, int(role is None), self.number & LOW, self.number >> 32
 
 
 def stream_key(seed: int, stream: int | Stream, role: int | None = 0) -> int:
-    """Return the 64-bit key of a set of draws; it fixes all draws of the set, see `words`.
+    """Return the 64-bit key of a set of draws; with the address (path, step, slot) it determines each draw of the set, see `words`.
 
     Args:
         seed: The seed, from 0 to 2^64 - 1.
         stream: The stream, or its number.
-        role: The set of draws: 0, or 1 for the second of two independent dynamics; None for the draws of the starts.
+        role: The set of draws: 0, or 1 for the second of two independent dynamics; None for the draws of the starting points.
 
     Returns:
         The key, an integer from 0 to 2^64 - 1.
+
+    Raises:
+        ValueError: `stream` is neither a stream nor an integer from 0 to 2^64 - 1.
     """
     c0, c1, _, _ = philox(Stream.of(stream).counter(role), (seed & LOW, seed >> 32))
     return (c0 << 32) | c1
@@ -146,10 +149,10 @@ def words(key: int, path: Any, step: int, slot: Any, xp: Any = np) -> tuple[Any,
     """Return the two 64-bit words of random bits at each address (path, step, slot).
 
     Args:
-        key: The key of the draws, see `stream_key`.
-        path: The index of a path, or an array of indices.
-        step: The step, from 0.
-        slot: A slot, the last coordinate of the address, or an array of slots that is broadcast against `path`.
+        key: The 64-bit key of the draws, which seed and stream determine (`stream_key`).
+        path: The index of a path, from 0 to 2^42 - 1, or an array of indices.
+        step: The step, from 0 to 2^42 - 1.
+        slot: A slot from 0 to 2^44 - 1, the last coordinate of the address, or an array of slots that is broadcast against `path`.
         xp: The module `numpy` or `torch`, which makes the result.
 
     Returns:
@@ -162,12 +165,12 @@ def words(key: int, path: Any, step: int, slot: Any, xp: Any = np) -> tuple[Any,
 
 
 def normals(word: Any, xp: Any = np, real: Any = np.float64) -> tuple[Any, Any]:
-    """Return two independent standard normals from each 64-bit word, by the Box-Muller transform.
+    """Return two independent standard normals from each 64-bit word, by the Box-Muller transform; none exceeds 7.54 in absolute value.
 
     Args:
-        word: An array of words, see `words`.
+        word: An array of 64-bit random words, one of the two that `words` returns.
         xp: The module `numpy` or `torch` of the array.
-        real: The floating-point type in which the normals are computed.
+        real: The floating-point type of `xp` in which the normals are computed.
 
     Returns:
         Two arrays of the shape of `word`.
@@ -189,9 +192,9 @@ def uniform(word: Any, xp: Any = np, real: Any = np.float64) -> Any:
     """Return a number in the open interval (0, 1) from the upper 52 bits of each 64-bit word.
 
     Args:
-        word: An array of words, see `words`.
+        word: An array of 64-bit random words, one of the two that `words` returns.
         xp: The module `numpy` or `torch` of the array.
-        real: The floating-point type. In float32 the number is never rounded to 1, but to 1 - 2^-24 at most.
+        real: The floating-point type of `xp`. In float32 the number is never rounded to 1, but to 1 - 2^-24 at most.
 
     Returns:
         An array of the shape of `word`.

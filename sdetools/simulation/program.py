@@ -26,12 +26,12 @@ NEVER = np.iinfo(np.int64).max
 
 
 def parts_of(member: Moving, new: Any, state: Sequence[Any]) -> tuple[np.ndarray, ...]:
-    """Check the value that a rule returned for the state after a step, and return it as one array for each part of the state.
+    """Check the value that a rule returned for the state after a step, and return it as one array for each part (position, momentum, ...).
 
     Args:
         member: The dynamics whose rule was called, for its names in error messages.
-        new: The value that the rule returned.
-        state: The parts of the state before the step, arrays `(dim, ...)` or traced values `(dim,)`.
+        new: The value that the rule returned: a sequence with one part for each of `member.parts`.
+        state: The parts of the state before the step, NumPy arrays `(dim,)` or `(dim, paths)`, or traced values `(dim,)`.
 
     Returns:
         A tuple of arrays or traced values, the parts of the new state in order, each with the shape of its part in `state`.
@@ -92,19 +92,21 @@ def description(found: Any) -> str:
 
 @dataclass(frozen=True)
 class DrivingNoise:
-    """The driving noise of one dynamics or of a pair: one set of draws for both members (coupled), or one for each (independent).
+    """The driving noise of one dynamics or of a pair: which random draws its members, the one or two dynamics, read in each step.
 
-    Coupled members of equal step length share their draws address by address. If the members have steps h and r h, the longer step uses
-    sums of the draws z_1, ..., z_r of the short steps within it: sqrt(1/r) sum_i z_i is the increment of the same Brownian motion, in units of
-    its standard deviation, and likewise for the integral of the motion over the step. Other kinds of draws have no such sum; they are refused
-    unless the members are independent. A step of the program is the short step h.
+    Both members of a coupled pair read one set of draws, those of an independent pair a set each. Coupled members of equal step length share
+    their draws address by address. If the members have steps h and r h, the longer step uses sums of the draws z_1, ..., z_r of the short
+    steps within it: sqrt(1/r) sum_i z_i is the increment of the same Brownian motion, in units of its standard deviation, and likewise for the
+    integral of the motion over the step. Other kinds of draws have no such sum; they are refused unless the members are independent. A step of
+    the program is the short step h.
 
     Attributes:
         sets: The draws of one step of each set: one set if the members are coupled or there is one member, otherwise two.
-        member_set: For each member, the index of the set that it reads.
-        steps: The step length of each member, in steps of the program.
-        motions: The number of Brownian motions of a coupled pair with unequal steps; 0 for all others.
-        accumulated: The number of rows in which draws are summed for the longer step; 0 if the steps are equal.
+        member_set: For each member, the index in `sets` of the set that it reads.
+        steps: The step length of each member, in steps of the program, such as (1, 4).
+        motions: The number n of Brownian motions of a coupled pair with unequal steps; 0 for all others.
+        accumulated: The number of rows in which draws are summed for the longer step: n for increments, 2 n with their integrals; 0 if the steps
+            are equal.
     """
 
     sets: tuple[DrawPlan, ...]
@@ -114,10 +116,10 @@ class DrivingNoise:
     accumulated: int = 0
 
     def every(self, s: int) -> int:
-        """Return the number of steps of the program from one draw of a set to the next.
+        """Return the number of steps of the program (the shorter steps of a pair) from one draw of a set to the next.
 
         Args:
-            s: The index of the set, 0 or 1.
+            s: The index of the set in `sets`, 0 or 1.
 
         Returns:
             The step length of the dynamics that reads the set if each has its own; 1 for a single set, which is drawn in every step.
@@ -139,10 +141,7 @@ class DrivingNoise:
         Args:
             members: One or two dynamics.
             coupled: Whether the two share their draws; ignored for one.
-            every: The step length of each member, in steps of the program; one of them is 1.
-
-        Returns:
-            The driving noise.
+            every: The step length of each member, in steps of the program (the shorter steps of a pair), so that one of them is 1.
 
         Raises:
             ValueError: The members are to be coupled but cannot share their draws: they need different draws, or their steps are unequal and the
@@ -174,24 +173,25 @@ class DrivingNoise:
 
 
 def _draws(plan: DrawPlan, member: Moving | None = None) -> str:
-    """Describe the draws of a plan, and the Brownian motions of a member, for an error message."""
+    """Return a text such as "Normal(2) + Sign(3) (2 Brownian motions)" for an error message; without a member, the draws alone."""
     draws = " + ".join(f"{type(d).__name__}({d.n})" for d in plan.draws) or "none"
     return draws if member is None else f"{draws} ({member.brownian or 'no'} Brownian motions)"
 
 
 @dataclass(frozen=True)
 class ControlVariate:
-    """The control variate of a momentum pair: C_k = c_k grad h(y_a) . (E_k - rho E_a), E the noise accumulated in the momentum buffer.
+    """The control variate of a pair whose first dynamics has momentum: C_k = c_k grad h(y_a) . (E_k - rho E_a) for an observable h.
 
-    The expectation of C is 0, so that subtracting a multiple of it from h(x) - h(z) reduces the variance and keeps the mean. a is an earlier
-    step, the anchor of step k, at which (y_a, E_a) was stored in a slot, a place that later anchors may use again.
+    x and z are the positions of the two dynamics, m is the momentum buffer of the first, E the part of m that gradient noise has contributed,
+    and y_k = x_k - memory_k m_k. The expectation of C is 0, so that subtracting a multiple of it from h(x) - h(z) reduces the variance and keeps
+    the mean. a is an earlier step, the anchor of step k, at which (y_a, E_a) was stored in a slot, a place that later anchors may use again.
 
     Attributes:
         anchor_slot: For each step k, the slot in which (y_k, E_k) is stored; -1 for none. An integer array `(steps + 1,)`.
-        slot: For each recorded step, the slot of its anchor a, `(records,)`.
-        factor: For each recorded step, the factor c_k, `(records,)`.
-        fading: For each recorded step, the decay rho of E between the anchor and the step, `(records,)`.
-        memory: For each step k, the factor of m in y_k = x_k - memory m_k, `(steps + 1,)`.
+        slot: For each recorded step, the slot of its anchor a, an integer array `(records,)`.
+        factor: For each recorded step, the factor c_k, `(records,)`; it is `memory` at that step.
+        fading: For each recorded step k, the factor rho by which m decays from step a to step k, such as beta^(k - a), `(records,)`.
+        memory: For each step k, the factor of m in y_k, `(steps + 1,)`.
     """
 
     anchor_slot: np.ndarray
@@ -202,7 +202,7 @@ class ControlVariate:
 
     @property
     def slots(self) -> int:
-        """The number of places for anchors (states kept from earlier steps), the largest entry of `anchor_slot` plus 1; at least 1."""
+        """The number of slots, places for states (y, E) kept from earlier steps: the largest entry of `anchor_slot` plus 1, at least 1."""
         return int(self.anchor_slot.max(initial=0)) + 1
 
 
@@ -211,16 +211,17 @@ class Program:
     """The description of one simulation: members, starting points, steps, observables, functionals, control variate and noise.
 
     It is independent of the number of paths, the seed and the backend. All members take `steps` steps of equal length; if those of a pair are
-    unequal, `steps` counts the short ones, called steps of the program.
+    unequal, `steps` counts the short ones, called steps of the program. The stacked state is an array `(rows, paths)`: the parts (position,
+    momentum, ...; `dim` rows each) of the first member, then those of the second, then the rows described at `sum_rows`.
 
     Attributes:
         members: One dynamics, or the two of a pair.
-        x0: The start of each member: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law.
+        x0: The start of each member: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law (`starts.Law`).
         steps: The number of steps.
         record: The steps at which observables and functionals are recorded, an increasing integer array `(records,)`; 0 is the start.
-        observables: Test functions h, with `name`, `value(x)` and `gradient(x)`.
-        functionals: Sums along a path, with `name` and `increment(before, after)`.
-        control: The control variate of a momentum pair, or None.
+        observables: Test functions h of the position, with `name`, `value(x)` and `gradient(x)`, such as `studies.observables.Observable`.
+        functionals: Sums along a path, with `name` and `increment(before, after)`, a function of the positions before and after a step.
+        control: The control variate of a pair with momentum, or None.
         coupled: Whether the members of a pair share their draws.
         every: The step length of each member, in steps of the program; one of them is 1. For a single member (1,) and (1, 1) mean the same.
         stop: The index of an observable with the values 0 and 1: a path of a single dynamics stands still from the first step at which it is 1.
@@ -260,10 +261,11 @@ class Program:
 
     @cached_property
     def state_rows(self) -> np.ndarray:
-        """The row of each coordinate in the stacked state of all dynamics, an integer array `(members, parts, dim)`; -1 for a part that one lacks.
+        """The row of each coordinate in the stacked state `(rows, paths)`, an integer array `(members, parts, dim)`; -1 for a part that a member lacks.
 
-        A member is one of the dynamics (one, or two of a pair). The parts along the second axis are those of `parts`. The stacked state has the parts
-        of the first member, in the member's order, then those of the second.
+        A member is one of the dynamics (one, or two of a pair). The parts (position, momentum, ...) along the second axis are those of `parts`. The
+        stacked state has the parts of the first member, in the member's order, then those of the second. SGDM with the state (x, m) against SGD in
+        two dimensions has the rows [[[0, 1], [2, 3]], [[4, 5], [-1, -1]]].
         """
         rows, at = np.full((len(self.members), len(self.parts), self.members[0].dim), -1), 0
         for own, member in zip(rows, self.members):
@@ -274,9 +276,10 @@ class Program:
 
     @property
     def sum_rows(self) -> np.ndarray:
-        """The rows of the sums of functionals in the stacked state, an integer array `(members * functionals,)`, functional by functional.
+        """The rows of the sums of functionals in the stacked state `(rows, paths)`, an integer array `(functionals * members,)`.
 
-        They follow those of the parts, and the `dim` rows of the noise in the momentum buffer if there is a control variate.
+        The rows of the first functional come first, one for each of the one or two dynamics. They follow the rows of the parts (position, momentum,
+        ...) of all dynamics and, if there is a control variate, the `dim` rows of the noise in the first one's momentum buffer.
         """
         first = sum(len(m.parts) * m.dim for m in self.members) + (self.members[0].dim if self.control is not None else 0)
         return np.arange(first, first + len(self.members) * len(self.functionals))
@@ -295,8 +298,8 @@ class Program:
     def start_plan(self) -> DrawPlan:
         """The random draws of the start: those of the law of starting points, then normals for random momenta.
 
-        The two dynamics of a coupled pair share them; those of an independent pair have their own, one after another. Without random starts the plan
-        is empty.
+        The two dynamics of a coupled pair share them; those of an independent pair have their own: the first one's law, the second one's law, the first
+        one's momentum, the second one's momentum. Without random starts the plan is empty.
         """
         counts = [sum(d.n for d in m.start_draws) for m in self.members]
         n = (max(counts) if self.coupled else sum(counts)) if counts else 0
@@ -309,14 +312,14 @@ class Program:
         return max((x0.shape[1] for x0 in self.x0 if isinstance(x0, np.ndarray) and x0.ndim == 2), default=0)
 
     def start_rows(self, member: int) -> tuple[slice, slice]:
-        """Return the rows of the start's draws, an array `(start_plan.rows, paths)`, that one of the dynamics reads.
+        """Return which rows of the start's draws, an array `(start_plan.rows, paths)`, one of the dynamics reads.
 
         Args:
             member: The index of the dynamics, 0 or 1.
 
         Returns:
-            Two slices of the rows of `start_plan`: those for the law of its starting point, and those for its random momentum. A slice is empty if
-            the start does not need such draws.
+            Two slices of these rows: those for the law of its starting point, and those for its random momentum. A slice is empty if the start does
+            not need such draws.
         """
         laws = [x0.n_draws if isinstance(x0, Law) else 0 for x0 in self.x0]
         counts = [sum(d.n for d in m.start_draws) for m in self.members]
@@ -326,19 +329,22 @@ class Program:
 
     @cached_property
     def coefficients(self) -> np.ndarray:
-        """The coefficients (eta, beta, ...) of all dynamics, float64 `(steps, n)`, or `(1, n)` if they are constant.
+        """The coefficients (eta, beta, ...) of all dynamics, a float64 array `(steps, n)`, or `(1, n)` if they are constant.
 
-        Row k holds the coefficients of step k of the program. The columns of the first dynamics come first. Those of a dynamics with a longer step
-        are repeated for each of the short steps within it.
+        Row k holds the coefficients of step k of the program. The columns are `coefficients` of the first dynamics, then of the second. Those of a
+        dynamics with a longer step are repeated for each of the short steps within it.
+
+        Raises:
+            ValueError: The method `coefficient_values` of a dynamics returns no array of real numbers of the right shape.
         """
         values = np.hstack([np.repeat(coefficient_rows(m, self.steps // r), r, axis=0) for m, r in zip(self.members, self.every)])
         return np.array(values[:1] if (values == values[:1]).all() else values, dtype=float, order="C")
 
     @cached_property
     def parameters(self) -> np.ndarray:
-        """The constant numbers in the formulas of dynamics and observables, a float64 array `(n,)`: dynamics first, then observables, in order.
+        """The constant numbers in the formulas of dynamics and observables, a new float64 array `(n,)`: dynamics first, then observables, in order.
 
-        If step lengths differ, there is one more number in front, (short step / long step)^(1/2).
+        If step lengths differ, there is one more number in front, (short step / long step)^(1/2), the factor of summed Brownian increments.
         """
         scale = [np.array([max(self.every) ** -0.5])] if max(self.every) > 1 else []
         parts = scale + [m.parameters for m in self.members] + [getattr(o, "parameters", np.empty(0)) for o in self.observables]
@@ -356,8 +362,10 @@ class Program:
     def fingerprint(self, *more: Any) -> str:
         """Return a hash of everything in the program that determines the results, as 64 hexadecimal digits.
 
+        It is the key under which a store keeps the finished chunks of a run.
+
         Args:
-            *more: Further values to be included, such as the seed and the number of paths: arrays, numbers, strings or tuples of them.
+            *more: Further values to be included, such as the seed and the number of paths: arrays, or objects whose `repr` determines them.
         """
         digest = hashlib.sha256()
 

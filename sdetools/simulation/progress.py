@@ -23,12 +23,13 @@ def progress_report(progress: Any, label: str, unit: str = "paths") -> Iterator[
 
     Args:
         progress: A function of (done, total), which is yielded as it is; None for a bar on a terminal or in a notebook and nothing elsewhere; True
-            for the bar there and, elsewhere, a line of text at each tenth; False for nothing. All of it is written to the error output.
-        label: What is done, such as "paths".
-        unit: What is counted, for lines of text and notebooks.
+            for the bar there and, elsewhere, a line of text at each tenth; False for nothing. Bars on a terminal and lines are written to the error
+            output, and a bar in a notebook to the output of its cell.
+        label: What is done, such as "paths"; the text in front of the bar.
+        unit: What is counted, a plural, for lines of text and notebooks.
 
     Yields:
-        The function of (done, total), two integers.
+        The function of (done, total): the numbers of finished units and of all units, two integers.
 
     Example:
         >>> with progress_report(False, "paths") as report:
@@ -56,7 +57,7 @@ def terminal_bar(label: str) -> Iterator[tuple[Callable[[str], None], Report]]:
         label: The text in front of the bar.
 
     Yields:
-        A pair: a function that sets the label and restarts the bar, and a function of (done, total) that shows the progress.
+        A pair: a function of a text that sets the label and restarts the bar at zero, and a function of (done, total) that shows the progress.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -90,8 +91,8 @@ def bar_text(label: str, done: int, total: int, seconds: float, unit: str) -> st
         label: The text in front of the bar.
         done: The number of units that are finished.
         total: The number of all units; 0 counts as finished.
-        seconds: The seconds since the beginning, from which those that remain are estimated.
-        unit: What is counted.
+        seconds: The seconds since the beginning, from which those that remain are estimated in proportion.
+        unit: What is counted, a plural.
 
     Example:
         >>> bar_text("gap", 500, 2000, 2.0, "paths")

@@ -27,7 +27,8 @@ GROUPS = 256
 class Columns:
     """The names of the statistics that are accumulated over paths for an observable h, in their order along the last axis of moments.
 
-    `SINGLE` and `PAIR` are the two instances: those of one dynamics, and of a pair. The length of the object is the number of statistics.
+    Moments are an array `(..., statistics)` of means over paths, and of sums of products about these means. `SINGLE` and `PAIR` are the two
+    instances: those of one dynamics, and of a pair. The length of the object is the number of statistics.
 
     Attributes:
         names: The names, such as ("h", "h2").
@@ -172,14 +173,15 @@ def folded(values: Any) -> Any:
 
 
 def of_leaves(columns: Columns, rows: Any, counts: Any) -> list[Any]:
-    """Return the statistics of each leaf (256 consecutive paths, the last leaf may have fewer) for one observable at one step.
+    """Return the statistics of each leaf (256 consecutive paths, the last leaf may have fewer) for one observable h at one step.
 
     Values are centred at the first value of each leaf. A variance far below the square of the mean keeps its digits, and equal
     values have a variance of exactly zero.
 
     Args:
-        columns: The statistics.
-        rows: The values `(means, leaves, 256)`, in the order of `columns.means`; an array of NumPy or torch.
+        columns: The statistics, `SINGLE` for one dynamics or `PAIR` for two.
+        rows: The values `(means, leaves, 256)` of every path, in the order of `columns.means`: h(x) for one dynamics; h(x), h(z), their difference
+            and the control variate for two. An array of NumPy or torch.
         counts: The number of paths of each leaf, `(leaves,)`. All leaves but the last are full; the last one's values beyond its number of paths
             are ignored.
 
@@ -268,6 +270,10 @@ class Tree:
     Args:
         columns: The statistics.
         leaves: The number of leaves of the run.
+
+    Attributes:
+        waiting: From (group, level, index) of a node without its sibling to the pair (moments, number of paths).
+        top: The level of the roots.
     """
 
     def __init__(self, columns: Columns, leaves: int) -> None:
@@ -280,10 +286,10 @@ class Tree:
         """Add the moments of a node of the tree, and join it with the siblings that have arrived, level by level.
 
         Args:
-            group: The index of its group.
+            group: The index of its group, a set of consecutive leaves.
             level: The level l of the node; it covers up to 2^l leaves of 256 consecutive paths.
-            index: The position of the node among those of its level in the group.
-            moments: Its moments, `(..., statistics)`.
+            index: The position i of the node among those of its level in the group; it covers the group's leaves from i 2^l on.
+            moments: Its moments, `(..., statistics)`; the object keeps this array until the sibling arrives.
             count: Its number of paths.
 
         Returns:

@@ -22,10 +22,10 @@ from sdetools.starts import Law
 
 
 class NumpyRunner(ChunkBatches):
-    """The runner of the NumPy backend: chunks of a task as arrays of paths, one chunk at a time.
+    """The runner of the NumPy backend: it advances the paths of a chunk as arrays `(dim, paths)`, in the thread that calls `run`.
 
     Args:
-        task: The task, which contains the program.
+        task: The `ChunkTask`, which contains the program.
     """
 
     on_device = False
@@ -55,15 +55,17 @@ def run_reference(
 
     Args:
         program: The simulation.
-        keys: The keys of the draws: one a set, and last that of the starts, as in `ChunkTask.arguments`.
+        keys: The keys of the draws (`philox.stream_key`), uint64 `(sets + 1,)`: one for a single dynamics or a coupled pair, two for an independent
+            pair, and last that of the starts.
         first: The index of the first path.
         paths: The number of paths, at most 256; of more, the moments would be those of the first 256.
         look: A function `look(k, states)`, called before each step k and after the last one with a list of the states of the dynamics, each
-            a tuple of arrays `(dim, paths)`. None calls nothing.
+            a tuple of arrays `(dim, paths)`: position, momentum, ... None calls nothing.
         scale: A factor of the draws of the steps, to examine a program farther from its start than its own paths reach.
 
     Returns:
-        Moments `(recorded steps, quantities, statistics)`; a quantity is an observable or a functional.
+        Moments `(recorded steps, quantities, statistics)`, float64; a quantity is an observable or a functional, and the statistics are those of
+        `records.SINGLE` for one dynamics or `records.PAIR` for two.
     """
     with np.errstate(all="ignore"):
         moving, out = ArrayPaths(program, keys, first, paths, scale), []
@@ -76,19 +78,21 @@ def run_reference(
 
 
 class ArrayPaths:
-    """Consecutive paths as NumPy arrays, advanced step by step.
+    """Consecutive paths as NumPy arrays, advanced step by step: the `chunk_batches.MovingPaths` of the NumPy backend.
 
     Draws, coefficients and the state at the end of a step have type `dtype`. Within a step NumPy's promotion rules apply: user data in
     double precision give intermediate results in double precision.
 
     Args:
         program: The simulation.
-        keys: The keys of the draws: one a set, and last that of the starts.
+        keys: The keys of the draws (`philox.stream_key`), uint64 `(sets + 1,)`: one for a single dynamics or a coupled pair, two for an independent
+            pair, and last that of the starts.
         first: The index of the first path.
         paths: The number of paths.
         scale: A factor of the draws of the steps; 1 for a simulation.
         dtype: "float64" or "float32".
-        alone: For each of the dynamics, whether its steps must be computed path by path; None determines this by trial steps.
+        alone: For each of the dynamics, whether its steps must be computed path by path, because its rule is written for one path only; None
+            determines this by trial steps.
 
     Attributes:
         k: The present step; the state is the one before it.
@@ -115,7 +119,7 @@ class ArrayPaths:
         self.accumulated = np.zeros((program.noise.accumulated, paths), dtype)
 
     def _starts(self, z: np.ndarray) -> list[State]:
-        """Return the initial states of the members from the draws of the start."""
+        """Return the initial states of the members, a tuple of arrays `(dim, paths)` for each, from the draws of the start, `(draws, paths)`."""
         program, out = self.program, []
         for i, (member, x0) in enumerate(zip(program.members, program.x0)):
             law, momentum = program.start_rows(i)
@@ -136,7 +140,7 @@ class ArrayPaths:
             self.k += 1
 
     def _step(self, k: int) -> None:
-        """Advance all members by step k."""
+        """Advance those members by step k of the program whose step ends with it, in place."""
         program, noise, at = self.program, self.program.noise, 0
         draws = [
             self.scale * fill(plan, int(self.keys[s]), self.path, k // noise.every(s), self.dtype)
@@ -168,14 +172,14 @@ class ArrayPaths:
                 self.totals[i, f] += increment(before[0], self.states[i][0])
 
     def _accumulate(self, z: np.ndarray) -> None:
-        """Add the draws of a step to the sums for the longer step; see `step_graphs.Functions._accumulate`."""
+        """Add the draws of a step, `(draws, paths)`, to the sums for the longer step of a pair; see `step_graphs.Functions._accumulate`."""
         n, sums = self.program.noise.motions, self.accumulated
         if len(sums) > n:
             sums[n:] += sums[:n] + 0.5 * z[:n] + 0.5 / 3**0.5 * z[n:]
         sums[:n] += z[:n]
 
     def _sums(self) -> np.ndarray:
-        """Return the draws of the longer step, normalised to variance 1, and reset the sums."""
+        """Return the draws of the longer step, `(draws, paths)`: the sums normalised to variance 1. The sums are reset to 0."""
         n, share = self.program.noise.motions, max(self.program.every) ** -0.5
         total, area = self.accumulated[:n] * share, self.accumulated[n:] * share**3
         self.accumulated[:] = 0.0
@@ -212,7 +216,10 @@ class ArrayPaths:
 
 
 def _step(member: Moving, coefficients: Any) -> Callable[..., np.ndarray]:
-    """Return a function of the draws and the parts before a step that gives the stacked parts after it."""
+    """Return a function of the draws `(draws, paths)` and of the parts before a step, `(dim, paths)` each: position, momentum, ...
+
+    It returns the parts after the step, stacked to an array `(parts * dim, paths)`.
+    """
 
     def moved(z: np.ndarray, *state: np.ndarray) -> np.ndarray:
         return np.concatenate(parts_of(member, member.rule(state, member.bind(z), *coefficients), state))
@@ -221,7 +228,7 @@ def _step(member: Moving, coefficients: Any) -> Callable[..., np.ndarray]:
 
 
 def _alone(program: Program) -> list[bool]:
-    """Determine for each member whether its rule is written for one path only, such as `np.linalg.norm(g)` without an axis."""
+    """Determine by trial steps, for each member, whether its rule is written for one path only, such as `np.linalg.norm(g)` without an axis."""
     out, at = [], 0
     for member in program.members:
         rng, n, mixed = np.random.default_rng(0), few_paths(member.dim), False
@@ -246,14 +253,14 @@ def _unchecked(member: Moving) -> Moving:
 
 
 def _increments(functional: Any, dim: int) -> Callable[..., Any]:
-    """Return the increments of a functional, path by path if it is written for one path only."""
+    """Return the function `increment(before, after)` of a functional, which is applied path by path if it is written for one path only."""
     return on_rows(
         functional.increment, *map(list, with_outliers(np.random.default_rng(0).standard_normal((2, dim, few_paths(dim)))))
     )
 
 
 def _one_row(observable: Any, x: np.ndarray) -> np.ndarray:
-    """Return h of each path; raise ValueError if the observable does not give one number per path."""
+    """Return h(x) for the positions `(dim, paths)`, an array `(paths,)` or one number for all; ValueError if h does not give one number per path."""
     value = np.asarray(observable.value(x))
     if value.dtype == object or (value.shape not in ((), (1,), (1, x.shape[1]), x.shape[1:])):
         raise ValueError(

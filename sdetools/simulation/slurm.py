@@ -34,7 +34,7 @@ MINUTES = 60
 
 @dataclass(frozen=True)
 class _Call:
-    """A submitted call that waits for a job, or for its result."""
+    """A submitted call `function(*arguments)` that waits for a job, or for its result, which `future` gets."""
 
     future: Future[Any]
     function: Callable[..., Any]
@@ -46,11 +46,14 @@ class JobFailed(BrokenExecutor):
 
 
 class Slurm(Executor):
-    """Slurm jobs that run submitted calls, many in each job, through an executor of submitit.
+    """An executor whose workers are Slurm jobs, each of which runs many submitted calls one after the other.
+
+    A thread of this process puts submitted calls into jobs, through an executor of submitit, and delivers their results, twice a second.
 
     Args:
         executor: An executor of submitit.
-        folder: Its folder, for what several jobs read; it is removed at the end unless a job failed.
+        folder: Its folder, which all nodes must see, for the files that jobs and this process exchange; it is removed by `shutdown` unless a job
+            failed.
         jobs: The number of jobs at a time.
         chunks: The largest number of calls of a job.
     """
@@ -67,11 +70,22 @@ class Slurm(Executor):
 
     @property
     def _max_workers(self) -> int:
-        """A number of workers with which the chunks in flight fill all jobs once."""
+        """The number of workers that `Submission` takes as known: with three calls for each of them, all jobs are filled once."""
         return math.ceil(self._jobs * self._chunks / IN_FLIGHT)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a call, which is put into a job with others soon; the arguments are those of `Executor.submit`, without keywords."""
+        """Submit a call, which is put into a job with others within half a second, and return its future.
+
+        A job that ends without a result gives `JobFailed` to all of its calls.
+
+        Args:
+            fn: The function, which is pickled.
+            *args: Its arguments. An integer is sent with the call; any other object is written to a file once and shared by all jobs.
+            **kwargs: Not supported; keyword arguments are ignored.
+
+        Raises:
+            RuntimeError: The engine has been shut down.
+        """
         future: Future[Any] = Future()
         with self._lock:
             if self._closed:
@@ -96,7 +110,7 @@ class Slurm(Executor):
                 self._start(waiting[at : at + size])
 
     def _start(self, calls: list[_Call]) -> None:
-        """Submit a job; a submission that is refused becomes the exception of its calls."""
+        """Submit a job that runs `calls`; the exception of a submission that is refused becomes that of its calls."""
         try:
             given = [(call.function, tuple(self._shared(a) for a in call.arguments)) for call in calls]
             self._running.append((self._executor.submit(run_calls, list(sys.path), pickle.dumps(given)), calls))
@@ -105,7 +119,7 @@ class Slurm(Executor):
                 call.future.set_exception(error)
 
     def _shared(self, argument: Any) -> Any:
-        """Return an argument that is a number as it is, and the file of another one, written once for all jobs."""
+        """Return an argument that is an integer as it is, and for any other the path of a file with the pickled object, written once for all jobs."""
         if isinstance(argument, int):
             return argument
         if id(argument) not in self._files:
@@ -115,7 +129,7 @@ class Slurm(Executor):
         return self._files[id(argument)][1]
 
     def _deliver(self, job: Any, calls: list[_Call]) -> None:
-        """Set the results of a job that has ended, and remove its files; those of a failed job are left for its user to read."""
+        """Set the results of the calls of a job that has ended, and remove its files; those of a failed job are left for its user to read."""
         try:
             results = job.result()
         except Exception as error:
@@ -134,11 +148,12 @@ class Slurm(Executor):
             path.unlink(missing_ok=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the engine; the arguments are those of `Executor.shutdown`.
+        """End the engine and its thread.
 
         Args:
-            wait: Wait for all submitted calls. Otherwise, jobs that have not ended are cancelled, and their calls fail with `JobFailed`.
-            cancel_futures: Do not wait, and cancel the calls that are in no job yet, as without `wait`.
+            wait: Wait for all submitted calls. Otherwise calls that are in no job yet are cancelled, jobs that have not ended are cancelled, too, and
+                their calls fail with `JobFailed`.
+            cancel_futures: Do not wait, whatever `wait` says.
         """
         with self._lock:
             self._closed, open_calls = True, list(self._open)
@@ -167,11 +182,13 @@ def _remove(folder: Path) -> None:
 
 
 def run_calls(path: Sequence[str], packed: bytes) -> list[tuple[Any, Exception | None]]:
-    """Run calls one after the other in a job, and return the list of pairs (result, exception), of which one is None.
+    """Run calls one after the other in a Slurm job, and return a list of pairs (result, exception), one for each call in order.
+
+    The exception is None if the call returned, and the result is None if it raised. Numerical libraries use one thread.
 
     Args:
-        path: The folders from which the main process imports.
-        packed: The pickled list of pairs (function, arguments); an argument that is a path stands for the pickled object in this file.
+        path: The folders from which the main process imports (its `sys.path`).
+        packed: The pickled list of pairs (function, arguments); an argument that is a `Path` stands for the pickled object in this file.
 
     Example:
         >>> run_calls([], pickle.dumps([(abs, (-1,)), (int, ("one",))]))[0]
@@ -195,19 +212,20 @@ def run_calls(path: Sequence[str], packed: bytes) -> list[tuple[Any, Exception |
 
 
 def slurm(argument: str, workers: int | None) -> Slurm:
-    """Return the engine "slurm" or "slurm:partition=NAME,time=30,jobs=16,...".
+    """Return the engine "slurm" or "slurm:partition=NAME,time=30,jobs=16,...", and create its folder; no job is submitted yet.
 
-    Options of the engine: `jobs`, the number of jobs at a time (or the number of workers); `chunks`, the largest number of chunks of a job; `folder`, which all
-    nodes must see, by default "sdetools-slurm" in the current folder; `cluster`, "slurm", or "local" for processes of this machine. `time`, the limit of a job
-    in minutes, and all others are those of submitit, `partition`, `account`, `qos`, `constraint`, `mem`, ...
+    Options of the engine: `jobs`, the number of jobs at a time (by default the number of workers, or 16); `chunks`, the largest number of chunks of a job (256
+    by default); `folder`, which all nodes must see, by default "sdetools-slurm" in the current folder; `cluster`, "slurm", or "local" for processes of
+    this machine. `time`, the limit of a job in minutes (60 by default), and all others are those of submitit, `partition`, `account`, `qos`,
+    `constraint`, `mem`, ...
 
     Args:
-        argument: The text after the colon.
-        workers: The number of jobs if the text has none.
+        argument: The text after the colon: options NAME=VALUE, separated by commas. It may be empty.
+        workers: The number of jobs if the text has none; None for 16.
 
     Raises:
         ModuleNotFoundError: submitit is not installed.
-        ValueError: The text has an option that submitit does not know, or Slurm was not found.
+        ValueError: The text is not of this form, a number is no positive integer, submitit does not know an option, or Slurm was not found.
     """
     options = {}
     for part in filter(None, argument.split(",")):
@@ -237,5 +255,5 @@ def slurm(argument: str, workers: int | None) -> Slurm:
 
 
 def _number(name: str, value: Any) -> int:
-    """Return the value of an option as a positive integer."""
+    """Return the value of an option, a text or an integer, as a positive integer; raise ValueError if it is none."""
     return _check.count(name, int(value) if str(value).isdecimal() else value)

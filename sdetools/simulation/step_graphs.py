@@ -27,11 +27,12 @@ from sdetools.starts import Law
 
 @dataclass
 class StepGraph:
-    """The graph of one step of those dynamics whose step takes `every` steps of the program.
+    """The graph of one step of those dynamics whose step takes `every` steps of the program, the shorter steps of a pair.
 
     Attributes:
         every: The step length, in steps of the program; that of a single dynamics, and of the shorter step of a pair, is 1.
-        outputs: Pairs (input, its value after the step). An input is the symbol of a part of the state before the step, such as the position.
+        outputs: Pairs (input, its value after the step), both traced values. An input is the symbol of a part of the state before the step, such as
+            the position.
     """
 
     every: int
@@ -39,7 +40,7 @@ class StepGraph:
 
 
 class Functions:
-    """The graphs of a program: the start of its state, one step of each length, and a record, in traced values.
+    """The graphs of a program: the start of its state, one step of each length, and a record, in traced values (`graph.value.Value`).
 
     An input is a symbol that stands for an array of one path, and a value is an expression in inputs. In single precision the sums of functionals
     use compensated summation (Kahan 1965), so their error does not grow with the number of steps. `rests` are the compensation terms.
@@ -51,23 +52,25 @@ class Functions:
 
     Attributes:
         parts: The inputs of the state of each dynamics: `parts[i]` is a list with one input for the position, the momentum, ... of dynamics i.
-        momentum_noise: The input of the noise accumulated in the momentum buffer, for the control variate, or None.
-        sums: The input of the sums of functionals, or None.
-        rests: The input of their compensation terms, or None.
+        momentum_noise: The input `(dim,)` of the noise accumulated in the first dynamics' momentum buffer, for the control variate, or None.
+        sums: The input of the sums of functionals, `(functionals * members,)` with functional by functional; None without functionals.
+        rests: The input of their compensation terms, of the same shape; None in double precision.
         accumulated: The input of the draws summed for the longer step of a pair, or None.
-        anchors: The inputs of a record besides the state: y and the momentum noise that the control variate keeps from an earlier step.
-        draws: The inputs of each set of draws, one a segment.
-        start_draws: The inputs of the draws of the start, one a segment.
+        anchors: The inputs of a record besides the state: y and the momentum noise that the control variate keeps from an earlier step; empty
+            without one.
+        draws: `draws[s]` is the list of inputs of set s of draws, one for each segment (kind of draws) of its plan.
+        start_draws: The inputs of the draws of the start, one for each segment.
         column: The input of the number of a path's starting point, or None if the paths do not cycle through an array of points.
         numbers: The input of `Program.parameters`.
-        factor, fading: The inputs of the numbers c and rho of the control variate at a recorded step.
-        coefficients: The inputs of the coefficients of a step: `coefficients[i]` for dynamics i.
+        factor, fading: The inputs of the numbers c and rho of the control variate at a recorded step (`program.ControlVariate`).
+        coefficients: The inputs of the coefficients (eta, beta, ...) of a step: `coefficients[i]` for dynamics i.
         start: Pairs (input of a part of the state, its initial value).
         steps: One `StepGraph` for each step length, the shortest first.
         record: The values of a record, `width` for each quantity (observables, then functionals) in order.
 
     Raises:
         NotTraceable: A part of the program cannot be traced.
+        ValueError: A function of the user gives another number of components than it must, or cannot be compiled for the type.
     """
 
     def __init__(self, program: Program, torch: bool = False, real: Real = DOUBLE) -> None:
@@ -97,7 +100,8 @@ class Functions:
     def state(self) -> list[Value]:
         """All inputs of the graphs that persist from step to step, as a list.
 
-        First the parts of the state of each dynamics, then those of these inputs that exist: `momentum_noise`, `sums`, `rests`, `accumulated`.
+        First the parts of the state (position, momentum, ...) of each dynamics, then those of these inputs that exist: `momentum_noise`, `sums`,
+        `rests`, `accumulated`. In this order they are the rows of the stacked state.
         """
         more = (self.momentum_noise, self.sums, self.rests, self.accumulated)
         return [*(p for parts in self.parts for p in parts), *(v for v in more if v is not None)]
@@ -113,7 +117,7 @@ class Functions:
     # ---- the start and the steps
 
     def _start(self) -> list[tuple[Value, Value]]:
-        """Return the initial state: the starts of the members, and zeros for all other inputs."""
+        """Return the initial state, pairs (input, value) for all inputs of `state`: the starts of the members, and zeros for all others."""
         program, out = self.program, []
         z = join(self.start_draws) if self.start_draws else value(np.zeros(0))
         for i, (member, x0) in enumerate(zip(program.members, program.x0)):
@@ -152,7 +156,7 @@ class Functions:
         return step
 
     def _added(self, increments: Value) -> list[tuple[Value, Value]]:
-        """Add increments to the sums of functionals, with compensation in single precision."""
+        """Return the pairs (input, new value) of the sums of functionals after a step that adds `increments`, with compensation in single precision."""
         assert self.sums is not None
         if self.rests is None:
             return [(self.sums, self.sums + increments)]
@@ -182,7 +186,10 @@ class Functions:
             moved[f * len(program.members) + i] = one_number(trace(functional.increment, part, state[0], value(new[0])), part)
 
     def _given(self, i: int, member: Moving) -> tuple[Value, Value]:
-        """Return the draws and the parameters of a member."""
+        """Return the draws that member i reads in a step, `(draws,)`, and its parameters, `(parameters,)`, as traced values.
+
+        For the longer step of a coupled pair the draws are normalised sums of those of the shorter steps.
+        """
         program, offset = self.program, self.program.parameter_offset(i)
         p = self.numbers[offset : offset + len(member.parameters)]
         count = sum(d.n for d in member.draws)
@@ -198,9 +205,10 @@ class Functions:
         return join([total, math.sqrt(3.0) * (2.0 * area - total)]), p
 
     def _accumulate(self, z: Value) -> Value:
-        """Add the draws of a short step to the sums that the longer step will use: increments, and their integrals if required.
+        """Return the sums for the longer step after the draws `z` of a short step are added: increments, and their integrals if required.
 
-        In units of the short step h: A = sum of dW_i, I = sum of (dZ_i + the earlier increments), dZ_i = (z + z' / sqrt 3) / 2.
+        In units of the short step h: A = sum of dW_i, I = sum of (dZ_i + the earlier increments), with dW_i = z and dZ_i = (z + z' / sqrt 3) / 2,
+        where z and z' are the first and the second half of the draws. The result is (A, I), or A alone.
         """
         assert self.accumulated is not None
         n = self.program.noise.motions
@@ -212,9 +220,9 @@ class Functions:
     # ---- recorded quantities
 
     def _column(self, o: int) -> list[Value]:
-        """Return h(x), h(z) and C of a recorded quantity.
+        """Return the values of quantity `o` (observables, then functionals) in a record: h(x) for one dynamics; h(x), h(z) and C for a pair.
 
-        A diverged path makes h NaN whatever h is, because sums over the surviving paths alone would be biased.
+        A diverged path makes h NaN whatever h is, because sums over the surviving paths alone would be biased. C is the control variate.
         """
         program = self.program
         if o >= len(program.observables):
@@ -231,19 +239,22 @@ class Functions:
         return rows
 
     def _observed(self, o: int, x: Value) -> Value:
-        """Return the observable with index `o` at the position `x`, a traced value of shape `()`."""
+        """Return the observable with index `o` at the position `x`, a traced value `(dim,)`; the result is a traced value of shape `()`."""
         h = self.program.observables[o]
         stage = getattr(h, "torch_value_stage", None) if self.torch else None
         return self.call(stage, [x], ()) if stage is not None else observable_value(h, x, *self._numbers_of(o))
 
     def _numbers_of(self, o: int) -> tuple[Value, ...]:
-        """Return the numbers of the observable with index `o`, a tuple of one traced array, or of none if it has no numbers."""
+        """Return the parameters of the observable with index `o`, a tuple of one traced value `(n,)`, or an empty one if it has none."""
         n = len(getattr(self.program.observables[o], "parameters", ()))
         offset = self.program.parameter_offset(len(self.program.members) + o)
         return (self.numbers[offset : offset + n],) if n else ()
 
     def _control(self, h: Any, given: Sequence[Any]) -> Value:
-        """Return C = c grad h(y_a) . (E - rho E_a), or 0 where it is not finite: at a kink, or on a diverged path."""
+        """Return the control variate C = c grad h(y_a) . (E - rho E_a) of `program.ControlVariate`, or 0 where it is not finite.
+
+        It is not finite at a kink of h, or on a diverged path. `given` are the parameters of the observable `h`, as `_numbers_of` returns them.
+        """
         y, kept = self.anchors
         slope = value(trace(h.gradient, f"the gradient of {h.name}", y, *given))
         c = self.factor * np.sum(slope * (self.momentum_noise - self.fading * kept))
@@ -275,7 +286,7 @@ class Functions:
 
 
 class _Oracle(BoundOracle):
-    """The gradient oracle that a traced rule calls: loss and noise of one member, on the draws of the step."""
+    """The gradient oracle that a traced rule calls: loss and noise of one member, on the draws `z` of the step and the parameters `p`."""
 
     __slots__ = ("functions",)
 

@@ -37,7 +37,9 @@ Version 1 (stored as 0): a chunk is a group, summed block by block. Version 2: p
 class Store:
     """A file of finished chunks, sets of consecutive paths, from which an interrupted run can be resumed with bit-identical results.
 
-    The file is created when the first chunk is saved. Use the object in a `with` statement, which closes it at the end.
+    The file, an SQLite database, is created when the first chunk is saved. Chunks are committed about twice a second. After Ctrl-C, an error or a
+    kill of the process the committed ones remain, and a run that finds them simulates only the others. Use the object in a `with` statement, which
+    closes it at the end. While it is open, a lock file `<path>.lock` keeps other processes and objects from opening the same file.
 
     Args:
         path: The file; missing folders are created.
@@ -46,8 +48,9 @@ class Store:
             first chunk is saved; if there is no store, a new one is created in either case.
 
     Raises:
-        StoreError: The file is not a store, is damaged, is in use, or belongs to another run; the file is not modified. Also raised when a
-            chunk cannot be written; chunks committed earlier are kept, and the run can be resumed from them.
+        StoreError: A ValueError. The path is a folder or a file that is not a store, the store is in use, or it cannot be resumed from because it is
+            damaged, empty, of another version or of another run; the file is not modified. Also raised when a chunk cannot be written; chunks
+            committed earlier are kept, and the run can be resumed from them.
 
     Example:
         >>> import sdetools as st, tempfile
@@ -75,7 +78,7 @@ class Store:
             raise
 
     def _look(self, resume: bool) -> None:
-        """Examine the path: it may name a store to resume, a store to replace, or nothing."""
+        """Examine the path, which may name a store to resume, a store to replace, or nothing, and set `_fresh`: whether a new file is to be made."""
         if self.path.exists() and self.path.stat().st_size:
             with self.path.open("rb") as file:
                 if not b"SQLite format 3\0".startswith(file.read(16)):
@@ -86,7 +89,7 @@ class Store:
             raise self._damaged("empty or truncated")
 
     def _damaged(self, how: str = "damaged or truncated", why: str = "") -> StoreError:
-        """Return the error for a store that cannot be resumed."""
+        """Return the error for a store that cannot be resumed from because it is `how`, such as "damaged or truncated"; `why` follows in brackets."""
         return StoreError(f"{self.path} is {how}{why} and cannot be resumed from. Remove it, or run without resuming.")
 
     def _open(self) -> sqlite3.Connection:
@@ -143,7 +146,7 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Convert SQLite's errors to StoreError: the file is in use, damaged, or cannot be read or written."""
+        """Convert SQLite's errors in a `with` block to StoreError: the file is in use, damaged, or cannot be `what`, "read" or "written"."""
         try:
             yield
         except sqlite3.Error as error:
@@ -164,10 +167,10 @@ class Store:
             raise self._damaged("damaged or truncated", f" ({error})") from error
 
     def load(self, experiment: str) -> Iterator[tuple[int, ChunkResult]]:
-        """Read the finished chunks (sets of consecutive paths) of an experiment, one at a time.
+        """Read the finished chunks (sets of consecutive paths) of an experiment, one at a time. A run may consist of several experiments.
 
         Args:
-            experiment: The fingerprint of the experiment (`Program.fingerprint`), the key under which its chunks were saved.
+            experiment: The hash that identifies the experiment (`Program.fingerprint`), the key under which its chunks were saved.
 
         Yields:
             Pairs (index of a chunk, its result), in increasing order of the index: the chunks of a resumed file, and those saved since. From a
@@ -181,6 +184,8 @@ class Store:
 
     def rows(self, experiment: str) -> Iterator[tuple[int, bytes]]:
         """Read the finished pieces of an experiment as bytes, one at a time: what `put` saved, in the order of their indices.
+
+        A piece is a part of a computation, such as a chunk of paths or a point of a sweep.
 
         Args:
             experiment: The key under which they were saved.
@@ -209,10 +214,10 @@ class Store:
     def save(self, experiment: str, chunk: int, result: ChunkResult) -> None:
         """Save the result of a finished chunk, replacing an earlier one with the same index; it survives a kill once it is committed.
 
-        Chunks are committed twice a second, when a further chunk is saved, and by `commit` and `close`.
+        Saved chunks are committed by the first call that comes more than half a second after the last commit, and by `commit` and `close`.
 
         Args:
-            experiment: The fingerprint of the experiment (`Program.fingerprint`).
+            experiment: The hash that identifies the experiment (`Program.fingerprint`).
             chunk: The index of the chunk, a set of consecutive paths of the run.
             result: Its result.
 
@@ -222,12 +227,14 @@ class Store:
         self.put(experiment, chunk, _pack(result))
 
     def put(self, experiment: str, index: int, payload: bytes) -> None:
-        """Save the bytes `payload` of a finished piece of an experiment, replacing earlier ones with the same index, as `save` does for chunks.
+        """Save the bytes of a finished piece of an experiment, such as a point of a sweep, replacing earlier ones with the same index.
+
+        They are committed as `save` describes: within about half a second while others follow, and by `commit` and `close`.
 
         Args:
-            experiment: The key of the experiment.
-            index: The index of the piece.
-            payload: Its bytes.
+            experiment: The key of the experiment, a text.
+            index: The index of the piece, from 0.
+            payload: Its bytes; `rows` returns them.
 
         Raises:
             StoreError: The file cannot be written.
@@ -258,7 +265,7 @@ class Store:
         self._end(keep=True)
 
     def finish(self) -> None:
-        """Remove all results from the file, once the run is complete and they are no longer needed; the run's identity remains in it.
+        """Remove the results of all experiments from the file, once the run is complete and they are no longer needed; its identity remains.
 
         The store stays open. If the disk has no room for the deletion, the results stay and no error is raised. A file from which nothing was
         loaded, and to which nothing was saved, is left as it is.
@@ -300,14 +307,14 @@ class Store:
 
 
 def _pack(result: ChunkResult) -> bytes:
-    """Return a result as bytes, independent of the byte order of the machine."""
+    """Return the result of a chunk as bytes, independent of the byte order of the machine; `_unpack` reads them."""
     head = struct.pack("<8q", *result.sums.shape, len(result.diverged), *result.points.shape)
     arrays = (result.sums, result.counts, result.diverged, result.first_divergence, result.points)
     return head + b"".join(np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
 
 
 def _unpack(payload: bytes) -> ChunkResult:
-    """Return the result whose arrays are views of the bytes of a row."""
+    """Return the result of a chunk from the bytes that `_pack` made; its arrays are read-only views of them."""
     nodes, records, columns, statistics, members, *points = struct.unpack_from("<8q", payload)
     at = struct.calcsize("<8q")
 

@@ -15,10 +15,16 @@ class StoreError(ValueError):
 
 
 class StoreLock:
-    """The lock of a store: the file `<store>.lock`, containing the process id of its owner; a missing folder is created.
+    """The lock of a store, acquired when the object is made: the file `<store>.lock`, containing the process id of its owner.
 
-    It is a record lock (`lockf`), which belongs to the process alone: forked copies do not inherit it, as they would with `flock`.
-    Within the process the table `_owned` takes its place.
+    It is a record lock of the operating system (`lockf`), which ends with its process and belongs to the process alone: forked copies do not
+    inherit it, as they would with `flock`. Within the process the table `_owned` takes its place.
+
+    Args:
+        store: The path of the store; a missing folder is created.
+
+    Raises:
+        StoreError: Another process, or another object of this process, has the lock, or the folder cannot be written.
     """
 
     _owned: ClassVar[dict[str, int]] = {}
@@ -82,7 +88,7 @@ class StoreLock:
 
 
 def _locked(file: int) -> bool:
-    """Try to lock an open file and return whether it succeeded; a file system without locks counts as success."""
+    """Try to lock an open file, given by its descriptor, without waiting; return whether it succeeded. A file system without locks counts as success."""
     try:
         if os.name == "nt":
             import msvcrt

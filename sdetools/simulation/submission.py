@@ -36,14 +36,18 @@ FAILURES = {
 
 
 class WorkersFailed(OSError):
-    """The error raised if the workers of a chunk failed more often than `retries` allows; its message names the paths and the way out.
+    """The error raised if the workers of a chunk of paths failed more often than `retries` allows; its message names the paths and the way out.
 
-    Chunks that were finished are in the store, if there is one, and a resumed run gives the bits of an uninterrupted one.
+    A worker fails if its process, node or job ends before the result arrives. Chunks that were finished are in the store, if there is one, and a
+    resumed run gives the bits of an uninterrupted one.
     """
 
 
 class Pieces(Protocol):
-    """A task in pieces, such as a `ChunkTask`, whose pieces are chunks of paths; an executor pickles it with the index of a piece."""
+    """The interface of a task in pieces, such as a `ChunkTask`, whose pieces are chunks of paths, or a sweep, whose pieces are points.
+
+    An executor of processes pickles it with the index of a piece.
+    """
 
     def missing(self, indices: Sequence[int]) -> tuple[str, str]:
         """Return the subject of a sentence about pieces that are missing, and the word for "their", such as ("paths 0 to 255 are", "their").
@@ -58,13 +62,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Submission:
-    """How chunks are submitted: to which executor, how many at a time, and how often again.
+    """How chunks, the pieces of a task, are submitted: to which executor, how many at a time, and how often again.
 
     Attributes:
         executor: The executor. It may report its number of workers as `_max_workers` or `num_workers`, which may change during the run.
-        workers: The number of workers of an executor that does not report it; None if it is unknown.
-        retries: How often a chunk whose worker failed is submitted again.
-        kept: What the error message says of the finished chunks and of the way to go on.
+        workers: The number of workers of an executor that does not report it; None if it is unknown, and then 256 are assumed.
+        retries: How often a chunk whose worker failed (its process, node or job ended) is submitted again.
+        kept: The end of the error message, a text without a full stop on where finished chunks are and how to go on, such as that of `kept_in`.
     """
 
     executor: Executor
@@ -74,22 +78,25 @@ class Submission:
 
     @property
     def window(self) -> int:
-        """The number of chunks that may be in flight now, three for each worker."""
+        """The number of chunks that may be submitted and unfinished now, three for each worker."""
         known = getattr(self.executor, "_max_workers", None) or getattr(self.executor, "num_workers", None)
         return IN_FLIGHT * (known or self.workers or UNKNOWN_WORKERS)
 
     def run(self, run: Callable[[P, int], R], task: P, waiting: Sequence[int], accept: Callable[[int, R], None]) -> None:
         """Run chunks, submitted in order and accepted on arrival; the cost per chunk does not depend on the number of workers.
 
+        The method returns when all are accepted. After an exception, Ctrl-C included, submitted chunks that have not begun are cancelled; those that
+        run are not waited for, and their results are discarded.
+
         Args:
-            run: The function that a worker calls with the task and the index of a chunk.
-            task: The task, which is pickled once.
-            waiting: The indices of the chunks.
-            accept: Called with the index and the result of each chunk, in the calling thread.
+            run: The function that a worker calls with the task and the index of a chunk. What it returns is passed to `accept`.
+            task: The task, what all chunks have in common.
+            waiting: The indices of the chunks, in the order of submission.
+            accept: Called with the index and the result of each chunk, in the calling thread and in the order of arrival.
 
         Raises:
             WorkersFailed: The workers of a chunk failed in `retries + 1` tries. Chunks that were finished have been accepted.
-            Exception: What a chunk raised, unchanged. Chunks that wait are cancelled, as they are after Ctrl-C.
+            Exception: What a chunk or `accept` raised, unchanged.
         """
         unsent, again, tries = iter(waiting), deque[int](), Counter[int]()
         pending: dict[Future[R], int] = {}
@@ -147,7 +154,7 @@ class Submission:
             raise WorkersFailed(self._message(task, gone)) from next(iter(gone.values()))
 
     def _message(self, task: Pieces, gone: dict[int, Exception]) -> str:
-        """Return one sentence: what is missing, why, and how to go on."""
+        """Return one sentence, the message of `WorkersFailed`: what is missing, why, and how to go on; `gone` has the last error of each chunk."""
         what, their = task.missing(sorted(gone))
         error = next(iter(gone.values()))
         text = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
@@ -175,14 +182,16 @@ def worker_failed(error: Exception) -> bool:
 
 
 def _next(again: deque[int], unsent: Iterator[int]) -> int | None:
-    """Return the next chunk to submit: one whose worker failed, else the next in order; None if there is none."""
+    """Return the index of the next chunk to submit: one whose worker failed, else the next in order; None if there is none."""
     return again.popleft() if again else next(unsent, None)
 
 
 def kept_in(store: Any, what: str = "chunks") -> str:
-    """Return what a message says of the work finished so far: where the open `store` keeps it, or, for None, that it is not kept.
+    """Return the end of a message, without a full stop: where the store keeps the work finished so far, and how to resume; or that nothing is kept.
 
-    `what` names the pieces of the work: chunks of paths, or points of a sweep.
+    Args:
+        store: The open `Store`, or any object with the attribute `path`; None for a run without a store.
+        what: The pieces of the work, a plural: chunks of paths, or points of a sweep.
     """
     if store is None:
         return NOTHING_KEPT

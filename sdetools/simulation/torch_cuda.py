@@ -64,11 +64,11 @@ def arrays() -> Arrays:
 
 @cache
 def function(text: str, dtype: str) -> Callable[..., None]:
-    """Return the kernel of a source text as a plain Python function, not compiled; the same text and type give the same object.
+    """Return the CUDA kernel of a source text as a plain Python function, not compiled; the same text and type give the same object.
 
     Args:
-        text: The source, see `cuda.Lines.text`.
-        dtype: The floating-point type, "float64" or "float32".
+        text: The source, the definition of a Python function `kernel`, as `cuda.Lines.text` generates it.
+        dtype: The floating-point type of the kernel's numbers, "float64" or "float32".
     """
     real = np.dtype(dtype).type
     space: dict[str, Any] = {"np": np, "cuda": cuda, "u64": np.uint64, "real": real} | cuda_draws.names(dtype)
@@ -85,8 +85,10 @@ def _kernel(text: str, dtype: str) -> Any:
 class CudaRunner(ChunkBatches):
     """The runner of the CUDA backend: it advances chunks, sets of consecutive paths, by kernels on arrays `(rows, paths)` of a device.
 
+    On Numba's simulator (NUMBA_ENABLE_CUDASIM=1) the kernels are run by Python, and the arrays are those of NumPy.
+
     Args:
-        task: The task, which contains the program.
+        task: The `ChunkTask`, which contains the program.
 
     Raises:
         ValueError: There is no device, or no torch with support for CUDA.
@@ -119,7 +121,7 @@ class CudaRunner(ChunkBatches):
         """Return an array in the form that Numba's CUDA kernels accept, with the same memory.
 
         Args:
-            a: A torch tensor on the device, or a NumPy array on Numba's simulator.
+            a: A torch tensor on the device, or a NumPy array on Numba's simulator. A read-only NumPy array is copied.
         """
         return np.require(a, requirements="W") if SIMULATED else cuda.as_cuda_array(a)
 
@@ -128,7 +130,10 @@ class CudaRunner(ChunkBatches):
 
 
 class _Paths:
-    """Consecutive paths in rows of S, advanced step by step."""
+    """Consecutive paths as columns of an array S `(rows, paths)` of the device, advanced by kernels: the `MovingPaths` of the CUDA backend.
+
+    The attribute `rows` is S; the meaning of its rows is given by `cuda.Kernels`.
+    """
 
     def __init__(self, runner: CudaRunner, first: int, paths: int) -> None:
         self.runner, self.kernels, self.first, self.lanes, self.k = runner, runner.kernels, first, paths, 0
@@ -139,7 +144,10 @@ class _Paths:
         self._run(self.kernels.start)
 
     def _run(self, phases: Sequence[Phase], begin: int = 0, end: int = 1, c: float = 0.0, rho: float = 0.0) -> None:
-        """Run kernels and products for the steps from `begin` to `end`."""
+        """Run the kernels and matrix products `phases` in order, for the steps from `begin` to `end - 1`.
+
+        `c` and `rho` are the numbers that kernels of anchors and records read: the factor of m, or the two numbers of a control variate.
+        """
         r = self.runner
         for phase in phases:
             if isinstance(phase, Product):
@@ -152,7 +160,7 @@ class _Paths:
             )
 
     def _multiply(self, p: Product) -> None:
-        """Multiply rows by a matrix of data."""
+        """Multiply rows of S or of the draws Z by a matrix of data, and write the product to rows of S, as `p` says."""
         n, d = self.runner.matrices[p.matrix].shape
         source = self.S if p.array == "S" else self.Z
         from_, to, width = p.source * self.lanes, p.target * self.lanes, p.columns * self.lanes

@@ -12,10 +12,12 @@ from sdetools.simulation.draws import DrawPlan, drawn
 
 
 class Draws:
-    """The draws of consecutive paths as tensors `(rows, paths)`: `draws(s, plan, step)` are those of a step, `draws.start(plan)` those of starts.
+    """The random draws of consecutive paths as tensors `(rows, paths)`, one row for each draw of a path.
+
+    `draws(s, plan, step)` returns those of a step, `draws.start(plan)` those of the starting points and momenta.
 
     Args:
-        keys: The keys of the draws (`philox.stream_key`): one for both of two coupled dynamics, else one for each; last that of the starts.
+        keys: The 64-bit keys of the draws (`philox.stream_key`): one for both of two coupled dynamics, else one for each; last that of the starts.
         first: The index of the first path.
         paths: The number of paths.
         device: The device of the tensors.
@@ -32,8 +34,8 @@ class Draws:
 
         Args:
             s: The index of the set of draws, 0; 1 for the second of two independent dynamics.
-            plan: The draws of a step of this set.
-            step: The step, from 0.
+            plan: The draws of a step of this set (`draws.DrawPlan`), which determines the order of the rows.
+            step: The step, from 0; for dynamics with a longer step, the number of that step.
         """
         return self._rows(self.keys[s], plan, step)
 
@@ -49,7 +51,7 @@ class Draws:
         return self._rows(self.keys[-1], plan, 0)
 
     def _rows(self, key: int, plan: DrawPlan, step: int) -> torch.Tensor:
-        """Return the draws of a plan under a key."""
+        """Return the draws of a plan for one step under a key, a tensor `(plan.rows, paths)`."""
         if not plan.rows:
             return torch.empty((0, self.paths), dtype=self.dtype, device=self.device)
         if self.device.type == "cpu":

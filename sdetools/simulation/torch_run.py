@@ -69,7 +69,7 @@ def parse(backend: str, dtype: torch.dtype) -> tuple[torch.device, bool]:
 
 @cache
 def _compiler_fault(device: torch.device) -> str:
-    """Return the error of `torch.compile` on the smallest function; an empty text if it compiles."""
+    """Return the error of `torch.compile` on the smallest function for a device, one line; an empty text if it compiles. It is tried once."""
     if (place := folder()) is not None:  # torch's default is a name in /tmp that other users could create first
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(place / "torch"))
     try:
@@ -82,16 +82,17 @@ def _compiler_fault(device: torch.device) -> str:
 
 
 class TensorPaths:
-    """Consecutive paths as tensors on a device, advanced step by step.
+    """Consecutive paths as tensors on a device, advanced step by step: the `chunk_batches.MovingPaths` of the torch backend.
 
     Args:
-        runner: The functions of the program, and the device.
+        runner: The runner, which has the torch functions of the program and the device.
         first: The index of the first path.
         paths: The number of paths.
 
     Attributes:
         k: The present step; the state is the one before it.
-        state: The state, a tensor `(rows, paths)` for each input of the step's graph, by the input's key.
+        state: The state, a dict with a tensor `(rows, paths)` for each input of the step's graph (`Functions.state`: position, momentum, ...), by
+            the input's `key`.
     """
 
     def __init__(self, runner: TorchRunner, first: int, paths: int) -> None:
@@ -105,13 +106,13 @@ class TensorPaths:
         self._moved(runner.functions.start, runner.start(*given))
 
     def _moved(self, outputs: Sequence[tuple[Value, Value]], found: Sequence[torch.Tensor]) -> None:
-        """Store new values of parts of the state, expanded to all paths."""
+        """Store new values of parts of the state, expanded to all paths: `found` has the values of `outputs`, pairs (input, traced value)."""
         for (target, _), v in zip(outputs, found):
             v = torch.as_tensor(v, dtype=self.runner.dtype, device=self.runner.device)
             self.state[target.key] = v if v.ndim == 2 else v[:, None].expand(-1, self.paths).contiguous()
 
     def _all(self) -> list[torch.Tensor]:
-        """Return all tensors that persist from step to step."""
+        """Return all tensors that persist from step to step, in the order of `Functions.state`."""
         return [self.state[v.key] for v in self.runner.functions.state]
 
     def advance(self, k: int) -> None:
@@ -146,7 +147,7 @@ class TensorPaths:
 
 
 def _segments(z: torch.Tensor, plan: Any) -> list[torch.Tensor]:
-    """Return the draws of each segment."""
+    """Return the rows of each segment (kind of draws) of a plan from the draws `(plan.rows, paths)` of a step, as a list of views."""
     return [z[s.row : s.row + s.n] for s in plan.segments]
 
 
@@ -156,7 +157,7 @@ class TorchRunner(ChunkBatches):
     Its steps are torch functions made from the program's graphs.
 
     Args:
-        task: The task, which contains the program and the name of the backend.
+        task: The `ChunkTask`, which contains the program, the type "float64" or "float32", and the name of the backend with the device.
 
     Raises:
         NotTraceable: A part of the program cannot run on the device.
@@ -183,7 +184,7 @@ class TorchRunner(ChunkBatches):
         self.record = self._function(f.record, [*f.state, *f.anchors, f.numbers, f.factor, f.fading])
 
     def _function(self, outputs: Sequence[Value], inputs: Sequence[Value], compiling: bool = False) -> Any:
-        """Return the torch function of a graph, compiled if required."""
+        """Return the torch function of a graph, from tensors of the values `inputs` to those of `outputs`; `compiling` applies `torch.compile`."""
         f = compiled(outputs, inputs, torch, self.device, self.dtype)
         if not compiling:
             return f

@@ -22,9 +22,9 @@ class Points:
     """The states to be stored: some rows of the state at some steps, for all paths (main run) or for selected paths (rerun).
 
     Attributes:
-        steps: The steps, an integer array `(steps,)` in increasing order; a state is the one before its step.
-        rows: The rows of the stacked state, `(rows,)`, in the form of `Program.state_rows`; -1 stands for a coordinate of a part, such as the
-            momentum, that one of the dynamics lacks.
+        steps: The steps, an integer array `(steps,)` in increasing order; a state is the one before its step, so step 0 is the start.
+        rows: The indices of the wanted rows of the stacked state, an integer array `(rows,)`, such as `Program.state_rows` flattened (position,
+            momentum, ... of each dynamics); -1 stands for a coordinate of a part, such as the momentum, that one of the dynamics lacks.
         chosen: The indices of the selected paths, an integer array in increasing order; None for all paths.
     """
 
@@ -43,9 +43,9 @@ class Points:
         return self.rows[self.rows >= 0]
 
     def picked(self, chunk: Chunk) -> np.ndarray:
-        """Return the paths of a chunk that are stored, as an integer array of positions in increasing order, 0 for the chunk's first path.
+        """Return the paths of a chunk (a set of consecutive paths) that are stored, as positions in the chunk, 0 for its first path.
 
-        Without selected paths these are all paths of the chunk, or none if no step is stored.
+        The result is an integer array in increasing order. Without selected paths these are all paths of the chunk, or none if no step is stored.
         """
         if self.chosen is None:
             return np.arange(chunk.paths if len(self.steps) else 0)
@@ -63,10 +63,11 @@ class Points:
         """Store the state before step k in the array of a chunk, if that step is to be stored; do nothing otherwise.
 
         Args:
-            points: The array of the chunk, made by `empty`; it is updated.
+            points: The array `(steps, existing rows, paths)` of the chunk, made by `empty`; it is updated.
             k: The present step.
             picked: Positions of the stored paths, 0 for the first path that is simulated; with none, nothing is stored.
-            state: A function of rows `(rows, 1)` and positions `(paths,)` that returns the present state there, `(rows, paths)`.
+            state: A function of indices of rows `(rows, 1)` and positions `(paths,)` that returns the present state there, `(rows, paths)`, such as
+                `MovingPaths.rows_of`.
         """
         if k in self.slot and len(picked):
             points[self.slot[k]] = state(self.real[:, None], picked)
@@ -86,9 +87,9 @@ class Points:
         """Copy the stored states of a chunk to their place in the array of the run.
 
         Args:
-            whole: The array of the run, made by `whole`; it is updated.
-            chunk: The chunk.
-            points: Its stored states, `(steps, existing rows, paths)`.
+            whole: The array `(steps, rows, stored paths)` of the run, made by the method `whole`; it is updated.
+            chunk: The chunk, a set of consecutive paths of the run.
+            points: Its stored states, `(steps, existing rows, stored paths of the chunk)`.
         """
         if len(self.steps):
             whole[:, self.rows >= 0, self._columns(chunk)] = points
@@ -105,7 +106,7 @@ class Points:
         return np.unique(layout.holding(self.chosen)).tolist()
 
     def _columns(self, chunk: Chunk) -> slice:
-        """Return the range of a chunk's stored paths along the last axis of the array of the run."""
+        """Return the range of a chunk's stored paths along the last axis of the array of the run, as a slice."""
         ends = chunk.first, chunk.first + chunk.paths
         return slice(*(ends if self.chosen is None else np.searchsorted(self.chosen, ends).tolist()))
 
@@ -121,7 +122,8 @@ def stored(program: Program, keep: bool = False, slices: Sequence[int] = (), sum
 
     Returns:
         The description of these states. Its steps are `slices` in increasing order, without repetition, and the last step if `keep`. Its rows
-        are the whole state with `slices` (also at the last step), else the positions. Without slices and `keep`, no steps and no rows.
+        are the sums of functionals if `sums`; otherwise the whole state with `slices` (also at the last step), else the positions. Without slices
+        and `keep`, no steps and no rows.
     """
     steps = np.union1d(np.asarray(slices, np.int64), [program.steps] * keep).astype(np.int64)
     rows = program.sum_rows if sums else program.state_rows.ravel() if len(slices) else program.positions
@@ -133,6 +135,6 @@ def chosen(program: Program, paths: np.ndarray) -> Points:
 
     Args:
         program: The simulation.
-        paths: The indices of the selected paths, in any order; the result has them in increasing order.
+        paths: The indices of the selected paths, an integer array in any order; the result has them in increasing order.
     """
     return Points(program.record, program.state_rows.ravel(), np.sort(paths))
