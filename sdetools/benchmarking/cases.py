@@ -22,14 +22,15 @@ class Problem:
 
     Attributes:
         name: Name in the table, such as "dense quadratic".
-        data: Function d -> tuple of the arrays that the loss of dimension d needs.
-        loss: Function (d, *data) -> loss of dimension d.
+        data: Function d -> tuple of the arrays that the loss of dimension d needs, such as its Hessian; empty if it needs none.
+        loss: Function (d, *data) -> loss of dimension d, a `losses.Loss`.
         flops: Flops of matrix products per coordinate-step (one step of one coordinate of one path), divided by the number of samples that a
             step evaluates: d, and the batch in addition. The rows of a matrix `(d, d)` count as samples.
-        bound: Function d -> largest allowed ratio of the measured time to the roofline.
+        bound: Function d -> largest allowed ratio of the measured time to the roofline, a lower bound of the time from the machine's measured rates.
         most: Largest dimension that is measured.
         even: Whether the dimension must be even.
-        batch: Batch size of minibatch noise at sigma = 2, for which a step evaluates the full gradient and the batch's; 0 for Gaussian noise.
+        batch: Batch size of minibatch noise at sigma = 2, for which a step evaluates the full gradient and the batch's; 0 for Gaussian noise at
+            sigma = 1. Sigma is the factor of the noise.
     """
 
     name: str
@@ -50,11 +51,11 @@ class Problem:
         return self.batch / dim if self.batch else 1.0
 
     def dynamics(self, dim: int, *data: np.ndarray) -> Dynamics:
-        """Return the SGDM that is measured in dimension `dim`; `data` are the arrays that the problem's function `data` makes."""
+        """Return the SGDM that is measured in dimension `dim`, with eta = 0.01 and beta = 0.9; `data` are the arrays of the attribute `data` at `dim`."""
         return sgdm(self.loss(dim, *data), dim, self.batch)
 
     def takes(self, dim: int) -> bool:
-        """Return whether the problem exists at dimension `dim` (parity) and is measured there (not above `most`)."""
+        """Return whether the problem exists at dimension `dim` (an even number if `even`) and is measured there (`dim` is not above `most`)."""
         return dim <= self.most and not (self.even and dim % 2)
 
 
@@ -75,7 +76,8 @@ def symmetric(d: int) -> np.ndarray:
 def regression(d: int) -> tuple[np.ndarray, np.ndarray]:
     """Return random data of the diagonal network of even dimension d: features `(d, d / 2)`, entries N(0, 1/d), and targets `(d,)`, N(0, 1).
 
-    There are d samples; the data are the same in every call.
+    There are d samples, the rows of the features; the data are the same in every call. The network predicts <a, u*u - v*v> for a row a, where u
+    and v are the two halves of the position.
     """
     rng = np.random.default_rng(d)
     return rng.normal(size=(d, d // 2)) / d**0.5, rng.normal(size=d)
@@ -124,7 +126,7 @@ of d / 2 features, as one value, and for batches as the value of one sample.
 
 
 def sgdm(loss: Any, dim: int, batch: int = 0) -> Dynamics:
-    """Return SGDM at the benchmark's learning rate 0.01 and momentum 0.9.
+    """Return SGDM (`st.SGDM`) at the benchmark's learning rate eta = 0.01 and momentum beta = 0.9.
 
     Args:
         loss: The loss; with `batch` it is a mean over samples, made with `data=`.
@@ -140,8 +142,10 @@ def sgdm(loss: Any, dim: int, batch: int = 0) -> Dynamics:
 def runner(dynamics: Dynamics, dim: int, paths: int, **more: Any) -> Callable[[int], Any]:
     """Return a function `run(steps)`, which calls `st.simulate` on one thread, with the observable x0 at the last time, and returns its result.
 
+    Paths start at (0.5, ..., 0.5), and x0 is the first coordinate.
+
     Args:
-        dynamics: The dynamics to run.
+        dynamics: The dynamics to run, with eta = 0.01.
         dim: Its dimension.
         paths: Number of paths.
         **more: Further arguments of `st.simulate`.

@@ -36,23 +36,27 @@ CONTROLLED = "sdetools, coupled pair with control"
 
 
 class OwnRule(Dynamics):
-    """SGDM as a user would write it, as a subclass of `st.Dynamics` outside the library, with the state (x, m)."""
+    """SGDM as a user would write it, as a subclass of `st.Dynamics` outside the library, with the state (x, m) of position and momentum buffer."""
 
     parts = ("x", "m")
     coefficients = ("eta", "beta")
 
     @staticmethod
     def rule(state: Any, oracle: Any, eta: Any, beta: Any) -> Any:
-        """Return the state (x, m) after one step: m' = beta m + (1 - beta) g and x' = x - eta m', with the noisy gradient g = oracle(x)."""
+        """Return the state (x, m) after one step: m' = beta m + (1 - beta) g and x' = x - eta m', with the noisy gradient g = oracle(x).
+
+        x and m are arrays or traced values `(dim, ...)`; eta and beta are numbers.
+        """
         x, m = state
         m = beta * m + (1 - beta) * oracle(x)
         return x - eta * m, m
 
 
 def own_implementations(threads: int, **more: Any) -> list[Implementation]:
-    """Return this library's six implementations of the core loop (2-D SGDM on the hyperbola) and its variants, not yet sized or run.
+    """Return this library's six implementations of the core loop (2-D SGDM on the hyperbola, 200 steps) and its variants, not yet sized or run.
 
-    They are in this order: SGDM, a user's rule, a user's compiled gradient, Rademacher noise, a coupled pair, and a pair with control variate.
+    They are in this order: SGDM, a user's rule, a user's compiled gradient, Rademacher noise, a coupled pair (SGDM and SGD on the same draws), and
+    such a pair with control variate. An implementation is sized by `Implementation.size`, which chooses its number of paths.
 
     Args:
         threads: Number of threads.
@@ -105,7 +109,8 @@ def own_implementations(threads: int, **more: Any) -> list[Implementation]:
 def numpy_loop(block: int) -> Callable[[int], None]:
     """Return a function `run(paths)`: the core loop in NumPy, on `block` paths at a time, with in-place operations and the generator SFC64.
 
-    The function simulates whole blocks, paths // block of them, and returns None.
+    The core loop is 200 steps of 2-D SGDM on the hyperbola. The function simulates whole blocks, paths // block of them, in the calling thread, and
+    returns None.
     """
     x, m, z, g = (np.empty((2, block)) for _ in range(4))
     r = np.empty(block)
@@ -135,7 +140,7 @@ def numpy_loop(block: int) -> Callable[[int], None]:
 def naive_numba() -> Callable[[int], Any]:
     """Return a function `run(paths)`: the core loop in Numba, one path after the other, with Numba's own generator.
 
-    The function returns the mean of x^2 + y^2 at the end.
+    The core loop is 200 steps of 2-D SGDM on the hyperbola. The function returns the mean of x^2 + y^2 at the end; its first call compiles it.
     """
     from numba import njit
 
@@ -157,7 +162,10 @@ def naive_numba() -> Callable[[int], Any]:
 
 
 def peer_implementations(threads: int, quick: bool = False) -> tuple[list[Implementation], list[str]]:
-    """Return the core loop in other libraries at their best block sizes, and a message for each library that is not installed.
+    """Return the core loop in NumPy, Numba, torch and torchsde at their best block sizes, and a message for each library that is not installed.
+
+    The core loop is 200 steps of 2-D SGDM on the hyperbola; torchsde runs Euler's scheme on the SDE of SGD. A block is the paths that are
+    computed together; its best size is found here by timing.
 
     Args:
         threads: Number of threads. The NumPy and Numba loops are included for one thread only.
@@ -184,11 +192,11 @@ def peer_implementations(threads: int, quick: bool = False) -> tuple[list[Implem
 
 
 def speed(threads: Sequence[int], quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
-    """Measure all implementations of the core loop, interleaved.
+    """Measure all implementations of the core loop (2-D SGDM on the hyperbola), interleaved: in every round each runs once.
 
     Args:
         threads: Numbers of threads; each is measured.
-        quick: Whether to use shorter runs and fewer rounds.
+        quick: Whether to use shorter runs (0.1 instead of 0.8 seconds) and fewer rounds (3 instead of 7).
 
     Returns:
         A list of rows and a list of messages, one for each library that is not installed. A row is a dict for an implementation and a number of

@@ -38,8 +38,8 @@ class Effort:
 
     Attributes:
         seconds: Duration of one measured run, for which its number of steps or paths is chosen.
-        rounds: Number of interleaved rounds.
-        first: Whether to measure also the time to the first result, in new processes.
+        rounds: Number of rounds; in each round every run that is compared takes its turn.
+        first: Whether to measure also the time to the first result of a loss, in two new processes for each cell of the table.
     """
 
     seconds: float = 0.5
@@ -56,7 +56,10 @@ def dimension_table(
     effort: Effort | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> DimensionTable:
-    """Measure SGDM in each dimension on this machine.
+    """Measure SGDM on the four problems of `cases.PROBLEMS` in each dimension on this machine, and compare it with the machine's limit.
+
+    A cell of the table is one problem in one dimension. It has the time per coordinate-step (one step of one coordinate of one path), its ratio to
+    the roofline (a lower bound from measured rates of matrix products and random draws), and the seconds to the first result.
 
     Args:
         dims: Dimensions from 1 to 10,000, in any order; if None, `cases.DIMS` (1, 2, 4, ..., 10,000).
@@ -94,7 +97,9 @@ def dimension_table(
 
 
 def cell(problem: Problem, dim: int, effort: Effort) -> Cell:
-    """Measure SGDM on one problem in one dimension, and return its time per coordinate-step with the roofline and the time to the first result.
+    """Measure SGDM on one problem in one dimension on one thread, and return its time per coordinate-step with roofline and time to first result.
+
+    A coordinate-step is one step of one coordinate of one path, and the roofline a lower bound of its time from the machine's measured rates.
 
     Args:
         problem: The family of losses.
@@ -124,7 +129,7 @@ def paths_at(dim: int) -> int:
 
 
 def lanes_of(dynamics: Any, dim: int) -> int:
-    """Return the number of lanes of a dynamics of dimension `dim`: the paths that its compiled kernel computes together."""
+    """Return the number of lanes of a dynamics of dimension `dim`, the number of paths that its compiled kernel computes together: 32 to 256."""
     import numpy as np
 
     from sdetools.simulation.cpu import write
@@ -137,7 +142,7 @@ def lanes_of(dynamics: Any, dim: int) -> int:
 def steps_for(run: Callable[[int], Any], seconds: float) -> int:
     """Return the number of steps, at least 1, for which `run(steps)` takes `seconds`, by extrapolation from shorter runs after compiling.
 
-    The faster of two runs counts, to exclude one-off costs.
+    Times are processor times of the calling thread. The faster of two runs counts, to exclude one-off costs.
     """
     run(1)
     steps = 1
@@ -147,9 +152,9 @@ def steps_for(run: Callable[[int], Any], seconds: float) -> int:
 
 
 def least_seconds(parts: Sequence[Callable[[], Any]], rounds: int) -> list[float]:
-    """Return the smallest processor time in seconds of each function, in the order of `parts`, over `rounds` rounds.
+    """Return the smallest processor time in seconds of each function of `parts`, a list in their order, over `rounds` rounds.
 
-    In every round all functions are called once, one after the other.
+    The time is that of the calling thread. In every round all functions are called once, without arguments, one after the other.
     """
     taken = [[clock(part, time.thread_time) for part in parts] for _ in range(rounds)]
     return [min(column) for column in zip(*taken, strict=True)]
@@ -166,7 +171,8 @@ def comparisons(threads: int, dense: bool, effort: Effort) -> Iterator[Compariso
     """Yield measured ratios with their bounds, which compare variants of a run on this machine; the last one is a time.
 
     They are, in this order: the time of a coupled pair with control variate over that of a single dynamics, of one thread over `threads`
-    threads, of single over double precision in the core loop and on a dense quadratic, and the seconds of 10^10 two-dimensional path-steps.
+    threads, of single over double precision in the core loop (2-D SGDM on the hyperbola) and on a dense quadratic, and the seconds of 10^10
+    two-dimensional path-steps (steps of one path).
 
     Args:
         threads: Number of threads that is compared with one; for 1 this comparison is omitted. The last run is on this number, too.
@@ -211,12 +217,12 @@ def processors(impl: Implementation) -> float:
 
 
 def least(impl: Implementation) -> float:
-    """Return the smallest time per path-step in nanoseconds over the rounds that an implementation has run; ValueError if it has run none."""
+    """Return the smallest time per path-step (one step of one path) in nanoseconds over the rounds of an implementation; ValueError if it ran none."""
     return min(impl.nanoseconds)
 
 
 def _single(dim: int, effort: Effort) -> Comparison:
-    """Compare single with double precision on the dense quadratic."""
+    """Return the time of a step in single over that in double precision, on the dense quadratic of dimension `dim` on one thread."""
     problem = PROBLEMS["dense quadratic"]
     dynamics = problem.dynamics(dim, *problem.data(dim))
     runs = [runner(dynamics, dim, paths_at(dim), **more) for more in ({}, {"dtype": "float32"})]

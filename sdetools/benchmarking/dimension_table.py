@@ -30,16 +30,16 @@ class Cell:
         problem: Name of the problem.
         dim: Dimension.
         lanes: Number of paths that the compiled kernel computes together.
-        paths: Number of paths.
-        steps: Number of steps by which the long run exceeds the short one.
-        ns: Nanoseconds per coordinate-step (one step of one coordinate of one path).
-        limit: Nanoseconds per coordinate-step by the roofline, a lower bound.
+        paths: Number of paths of a run.
+        steps: Number of steps by which the long one of the two timed runs exceeds the short one, which has 1.
+        ns: Nanoseconds of processor time per coordinate-step (one step of one coordinate of one path), from the difference of the two runs.
+        limit: Nanoseconds per coordinate-step by the roofline, a lower bound: matrix products at the peak rate, plus the draws.
         normal: Nanoseconds of a draw: a normal or, for batches, a uniform.
         peak: Peak rate of matrix products in Gflop/s; 0 for a problem without them.
         peak_at_dim: Rate of matrix products in Gflop/s for a square matrix of the dimension, at least 64; 0 for a problem without them.
         bound: Largest allowed ratio of `ns` to `limit`.
-        first: Seconds to the first result of an unseen loss; None if not measured.
-        again: Seconds to the first result with the kernel on disk; None if not measured.
+        first: Seconds of processor time from the definition of an unseen loss to its first result, compilation included; None if not measured.
+        again: The same in a new process with the compiled kernel on disk; None if not measured.
     """
 
     problem: str
@@ -78,7 +78,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A measured number and its bound.
+    """A measured number that compares variants of a run, and its bound.
 
     Attributes:
         name: The compared quantities, such as "float32 over float64, 2-D hyperbola".
@@ -116,12 +116,12 @@ class DimensionTable(Result):
     """The cost of SGDM in each dimension on one machine, as `dimension_table` measures it.
 
     Attributes:
-        hardware: The machine and the versions of libraries.
+        hardware: The machine and the versions of libraries, the dict of `machine.hardware`: processor, cores, numpy, numba, ...
         threads: Number of threads that `comparisons` compare with one.
         cells: Measured cells, one per problem and dimension: for each problem in turn, in increasing dimension.
         comparisons: Comparisons of pairs with single dynamics, of threads and of precisions, in the order of `dimension.comparisons`.
-        left_out: Cells that were not measured.
-        origin: The call and the version.
+        left_out: Cells that were not measured, because they do not fit into memory.
+        origin: What made the result: the text of the call, the backend and the version of the library.
     """
 
     hardware: dict[str, Any]
@@ -136,7 +136,8 @@ class DimensionTable(Result):
     def data(self) -> xarray.Dataset:
         """A dataset over (problem, dim): `ns`, `limit`, `ratio`, `bound`, and the seconds `first` and `again`; NaN where nothing was measured.
 
-        Its attributes are the machine, and the fields of `origin`.
+        The variables are those of `Cell`: nanoseconds per coordinate-step, the roofline, their ratio and its bound, and times to the first result. The
+        attributes of the dataset are the machine, `threads`, and the fields of `origin`.
         """
         import xarray
 
@@ -166,7 +167,7 @@ class DimensionTable(Result):
         return "\n\n".join([", ".join(f"{key} {value}" for key, value in self.hardware.items()), *blocks, *self.remarks()])
 
     def blocks(self) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
-        """Return the two tables, first of cells, then of comparisons, each as a tuple of its title, its headings and its rows of cell texts."""
+        """Return the two tables, first of cells, then of comparisons, each as a tuple: title, headings, and rows of texts, one for each heading."""
         cells = [
             (c.problem, f"{c.dim:,}", f"{c.ns:.2f}", f"{c.limit:.2f}", f"{c.ratio:.2f}", f"{c.bound:.2f}", _number(c.first), _number(c.again),
              f"{c.lanes}", f"{c.peak:.1f}" if c.peak else "-", f"{c.normal:.2f}", "; ".join(c.misses()) or "holds")

@@ -30,6 +30,9 @@ def measure(problem: str, dim: int) -> tuple[float, float]:
         problem: The name of a problem in `cases.PROBLEMS`, such as "double well".
         dim: The dimension.
 
+    Returns:
+        The pair (unseen, again) of seconds. The machine code is kept in a temporary folder, so earlier runs do not matter.
+
     Raises:
         CalledProcessError: If a process fails, as it does for an unknown problem.
     """
@@ -45,7 +48,7 @@ def measure(problem: str, dim: int) -> tuple[float, float]:
 
 
 def _first(problem: str, dim: int, again: bool) -> float:
-    """Return the processor time to the first result in this process."""
+    """Return the processor time to the first result of a problem in this process, in seconds; with `again` no other loss has run before."""
     import numpy as np
 
     import sdetools as st

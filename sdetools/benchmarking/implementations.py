@@ -1,4 +1,4 @@
-"""An implementation of the core loop with a run of given duration. All implementations run interleaved."""
+"""Implementations of the core loop, 200 steps of 2-D SGDM on the hyperbola: how their runs are sized, interleaved and timed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Implementation:
     Attributes:
         name: Name in the table, such as "NumPy loop".
         threads: Number of threads.
-        run: Function `run(paths)` that simulates the given number of paths, a multiple of `block`.
+        run: Function `run(paths)` that simulates the given number of paths, a multiple of `block`; what it returns is not used.
         note: Remark in the table.
         block: Number of paths that are simulated together.
         paths: Number of paths of a timed run, chosen by `size`; 0 before.
-        timer: The clock, a function that returns seconds.
-        seconds: Time of the runs so far, one a round of `run_interleaved`.
+        timer: The clock, a function that returns seconds; by default wall time.
+        seconds: Time of the runs so far, one for each round of `run_interleaved`.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Implementation:
 
     @property
     def nanoseconds(self) -> list[float]:
-        """Nanoseconds per path-step of each round, in order; empty before the first round."""
+        """Nanoseconds per path-step (one step of one path) of each round, in order; empty before the first round."""
         return [1e9 * s / (self.paths * STEPS) for s in self.seconds]
 
     def size(self, target: float) -> None:
@@ -58,13 +58,13 @@ class Implementation:
 def best_implementation(
     name: str, threads: int, make: Callable[[int], Callable[[int], None]], sizes: Sequence[int]
 ) -> Implementation:
-    """Return the implementation at the block size that is fastest on this machine.
+    """Return an implementation of the core loop at the block size (number of paths computed together) that is fastest on this machine.
 
     Args:
         name: Name in the table.
         threads: Number of threads.
-        make: Function of a block size that returns `run(paths)`.
-        sizes: Block sizes, at least one. They are timed on the largest of them as the number of paths; a single one is not timed.
+        make: Function of a block size that returns a function `run(paths)`, which simulates that number of paths.
+        sizes: Block sizes, at least one. Each is timed on as many paths as the largest of them; a single one is not timed.
     """
     most = max(sizes)
 
@@ -87,7 +87,7 @@ def clock(work: Callable[[], Any], timer: Callable[[], float] = time.perf_counte
 def run_interleaved(impls: Sequence[Implementation], rounds: int) -> None:
     """Run the implementations in the order A B C A B C ..., `rounds` times each, and append the times to their `seconds`.
 
-    Each must have been sized by `Implementation.size`.
+    Each must have been sized by `Implementation.size`, which chooses its number of paths.
     """
     for _ in range(rounds):
         for impl in impls:

@@ -15,7 +15,8 @@ import numpy as np
 def hardware() -> dict[str, Any]:
     """Return a dict that describes the machine and the versions of libraries, to be recorded with results.
 
-    Its keys are processor, cores, topology, load, system, python, numpy, numba, blas and sdetools.
+    Its keys are processor, cores, topology, load, system, python, numpy, numba, blas and sdetools. The values are texts, but for cores, the number
+    of processors that the system has.
     """
     import numba
     from threadpoolctl import threadpool_info
@@ -63,7 +64,7 @@ def topology(folder: Path = Path("/sys/devices/system/cpu")) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    """Return a table for the package `rich` to print: readable on a terminal, and Markdown elsewhere.
+    """Return a table with borders of Markdown for the package `rich` to print.
 
     Args:
         title: The title.
@@ -95,7 +96,13 @@ def text(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output, from a title, the headings `columns` and the cells of each row."""
+    """Print a table on standard output, as wide as the terminal, or up to 200 characters elsewhere.
+
+    Args:
+        title: The title.
+        columns: The headings.
+        rows: The cells of each row, one text per heading.
+    """
     import sys
 
     from rich.console import Console

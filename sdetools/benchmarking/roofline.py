@@ -27,7 +27,7 @@ PROBE = 0.015
 
 @dataclass(frozen=True)
 class Roofline:
-    """Measured rates of the machine, from which a lower bound of the time of a coordinate-step follows.
+    """Measured rates of the machine, from which a lower bound of the time of a coordinate-step (one step of one coordinate of one path) follows.
 
     Attributes:
         peak: Flops per second of matrix products, the largest that was measured; 0 where none was.
@@ -40,7 +40,7 @@ class Roofline:
     draw: float
 
     def nanoseconds(self, flops: float, draws: float = 1.0) -> float:
-        """Return the least nanoseconds of a coordinate-step with `flops` in matrix products and the given number of random draws.
+        """Return the least nanoseconds of a coordinate-step (of one coordinate of one path) with `flops` in matrix products and `draws` random draws.
 
         This is 1e9 * (draws * self.draw + flops / self.peak), without the second term if `flops` is 0.
         """
@@ -49,7 +49,7 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Probe:
-    """A function to be timed, `work()`, and the amount of work of one call: the number of flops or of draws."""
+    """A function to be timed, `work()`, and the `amount` of work of one call, the number of flops or of random draws: their rate is amount / time."""
 
     work: Callable[[], Any]
     amount: float
@@ -80,10 +80,10 @@ def product(n: int, lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
 
 
 def draws(lanes: int, dtype: str, seconds: float = PROBE, uniform: bool = False) -> Probe:
-    """Return the probe of random draws, made as in kernels, with its amount in draws.
+    """Return the probe of random draws, made by one thread as in kernels, with its amount in draws.
 
     Args:
-        lanes: Number of paths in a block.
+        lanes: Number of paths in a block, a power of two from 16 to 256.
         dtype: "float64" or "float32".
         seconds: Approximate duration of one call of the probe, which repeats its work until then.
         uniform: Whether the draws are uniforms; else they are normals.
@@ -110,7 +110,7 @@ def probes(dim: int, lanes: int, dtype: str, multiplies: bool, uniform: bool = F
 
     Args:
         dim: The dimension.
-        lanes: Number of paths in a block of the kernel.
+        lanes: Number of paths in a block, which the kernel computes together.
         dtype: "float64" or "float32".
         multiplies: Whether a step has matrix products.
         uniform: Whether the draws are uniforms; else they are normals.
@@ -123,7 +123,7 @@ def roofline(made: Sequence[Probe], seconds: Sequence[float], dim: int) -> Roofl
     """Return the roofline of a dimension from the measured times of its probes.
 
     Args:
-        made: The probes, as returned by `probes`.
+        made: The probes of this dimension, as returned by `probes`: that of draws first, then those of products.
         seconds: The smallest time of each probe, in the same order, in seconds.
         dim: The dimension.
     """

@@ -11,7 +11,8 @@ from sdetools.benchmarking.implementations import BETA, ETA, SIGMA, START, STEPS
 def torch_loop(threads: int, block: int) -> Callable[[int], None]:
     """Return a function `run(paths)`: the core loop in torch, on `block` paths at a time, with in-place operations and torch's own generator.
 
-    The function simulates whole blocks, paths // block of them, on `threads` threads, and returns None.
+    The core loop is 200 steps of 2-D SGDM on the hyperbola. The function simulates whole blocks, paths // block of them, in double precision on
+    `threads` threads (it sets torch's number of threads), and returns None.
 
     Raises:
         ModuleNotFoundError: If torch is not installed.
@@ -42,8 +43,9 @@ def torch_loop(threads: int, block: int) -> Callable[[int], None]:
 def torchsde_euler(threads: int, batch: int) -> Callable[[int], None]:
     """Return a function `run(paths)`: torchsde's Euler scheme, on `batch` paths at a time, for the SDE of SGD on the core loop's loss.
 
-    The SDE is dX = -grad L dt + sqrt(eta) sigma dW, with torchsde's noise type "diagonal" and its default Brownian interval. The function
-    simulates whole batches, paths // batch of them, on `threads` threads, and returns None.
+    The SDE is dX = -grad L dt + sqrt(eta) sigma dW on the hyperbola L = (x y - 1)^2 / 2, with eta = 0.01, sigma = 1, 200 steps of length eta,
+    torchsde's noise type "diagonal" and its default Brownian interval. The function simulates whole batches, paths // batch of them, on `threads`
+    threads (it sets torch's number of threads), and returns None.
 
     Raises:
         ModuleNotFoundError: If torch or torchsde is not installed.

@@ -12,7 +12,8 @@ from sdetools.benchmarking.implementations import BETA, START
 def reductions(paths: int, exponents: Sequence[int], threads: int | None) -> list[dict[str, Any]]:
     """Measure the variance of independent sampling over that of the coupled gap, without and with the control variate.
 
-    The gaps are those of SGDM and SGD on four losses and noises, with sigma = eta^-1/2 and horizon T = 1.
+    A gap is E h(x) - E h(z) for an observable h, where x is SGDM and z SGD on the averaged schedule, on four losses and noises, with sigma =
+    eta^-1/2 and horizon T = 1. Independent sampling estimates the two means from separate draws, a coupled gap from the same draws.
 
     Args:
         paths: Number of paths.
@@ -21,8 +22,8 @@ def reductions(paths: int, exponents: Sequence[int], threads: int | None) -> lis
 
     Returns:
         A list of dicts, one for each loss, noise, observable and eta, in this order. They name the case by `loss`, `noise`, `observable`, `eta`,
-        `paths` and `diverged` (a number of paths). The ratios of variances are `coupled` and `controlled` (with the control variate) at the
-        last time, and `coupled_at_max` and `controlled_at_max` at the time of the largest gap.
+        `paths` and `diverged` (a number of paths). The ratios of variances, larger where coupling helps more, are `coupled` and `controlled` (with
+        the control variate) at the last time, and `coupled_at_max` and `controlled_at_max` at the time of the largest gap.
     """
     import sdetools as st
 

@@ -1,4 +1,4 @@
-"""The command `sdetools bench`."""
+"""The command `sdetools bench`: its arguments, its tables and its files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `sdetools bench`, which prints its tables, and return the exit code 0.
 
     Args:
-        argv: Command-line arguments; those of the process if None.
+        argv: Command-line arguments after `sdetools bench`; those of the process if None.
 
     Returns:
         0. Invalid arguments end in SystemExit with exit code 2 instead, `--help` in SystemExit with exit code 0.

@@ -18,7 +18,7 @@ import click
 from sdetools._version import __version__
 
 UNIDENTIFYING = frozenset({"out", "plot", "threads", "executor", "retries", "resume"})
-"""Options on which no number of a result depends: a run is resumed with other ones."""
+"""Names of options on which no number of a result depends: a run may be resumed with other values of them."""
 
 
 class InvalidArguments(click.ClickException):
@@ -47,7 +47,7 @@ def _usage_errors_on_one_line() -> Iterator[None]:
 
 
 def _meant(error: click.UsageError) -> str:
-    """Return a suggestion for a wrong value of an option that takes one of several words; empty for other errors."""
+    """Return a suggestion such as " Did you mean `sgd`?" for a wrong value of an option that takes one of several words; else an empty text."""
     kind = error.param.type if isinstance(error, click.BadParameter) and error.param is not None else None
     given = re.match(r"'(.*)' is not one of", error.message)
     if not isinstance(kind, click.Choice) or given is None:
@@ -65,7 +65,7 @@ class Commands(click.Group):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments as click does, and keep a copy of them, from which the command that resumes a run is built.
+        """Parse the arguments as click does, and store a copy of them in the context, from which the command that resumes a run is built.
 
         Args:
             ctx: Click's context; the copy is `ctx.meta["arguments"]`.
@@ -85,8 +85,12 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and return what it returns; convert user errors to messages on standard error and exit codes.
 
-        ValueError, OSError and a package that is not installed end with exit code 2 and one line, Ctrl-C with exit code 130, SIGTERM with 143. Other
-        exceptions, which are defects of the program, propagate.
+        ValueError, OSError and a package that is not installed end with exit code 2 and one line, Ctrl-C with exit code 130, SIGTERM with 143. The
+        line of the last two says how to resume if `ctx.meta["resume"]` has the command for it, and that nothing is kept otherwise. A broken pipe and
+        other exceptions, which are defects of the program, propagate.
+
+        Args:
+            ctx: Click's context of the group, with the command's name and arguments.
         """
         terminated: list[int] = []
         try:
@@ -161,14 +165,18 @@ def main() -> None:
 
 @contextlib.contextmanager
 def executor(name: str, threads: int | None) -> Iterator[tuple[Any, int | None]]:
-    """Open the engine of a simulation for a `with` block, at whose end its workers are stopped.
+    """Open the engine of a simulation, an executor that runs its chunks of paths, for a `with` block, at whose end its workers are stopped.
 
     Args:
-        name: "threads", or the name of an engine, see `st.Execution`.
+        name: "threads", or the name of an engine: "processes", "dask", "mpi" or "slurm", with a text after a colon or none, such as "processes:4".
         threads: Number of threads or workers; None for all cores.
 
     Yields:
         A pair. For threads: None, which stands for the simulation's own threads, and `threads`. For engines: an executor, and None.
+
+    Raises:
+        ValueError: If there is no such engine, or it refuses the text after the colon.
+        ModuleNotFoundError: If the engine's package is not installed.
     """
     if name == "threads":
         yield None, threads
@@ -187,8 +195,8 @@ def bar(wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[
         wanted: Whether to show the bar at all.
 
     Yields:
-        A pair: a function that sets the label, a text, and restarts the bar, and a function `(done, total)` that shows the progress: the
-            number of paths, for example, that are done and that of all. Where no bar is shown, the first does nothing and the second is None.
+        A pair: a function that sets the label, a text, and restarts the bar, and a function `(done, total)` that shows the progress: the numbers of
+            finished units, such as paths, and of all units. Where no bar is shown, the first does nothing and the second is None.
     """
     if not (wanted and sys.stderr.isatty()):
         yield (lambda _: None), None
@@ -211,11 +219,11 @@ def resume_command(ctx: click.Context, resume: bool) -> str:
 
 @dataclass
 class RunFolder:
-    """The output folder of a run and the execution options of its study.
+    """The output folder of a run and the execution options of its study, the function of the library that the command calls.
 
     Attributes:
         folder: The folder of `--out`; None if the option is not given, and nothing is written.
-        settings: Keyword arguments of the study: executor, threads, store, resume, progress, retries.
+        settings: Keyword arguments of the study, by the names executor, threads, store, resume, progress and retries.
     """
 
     folder: Path | None
@@ -225,6 +233,9 @@ class RunFolder:
         """Write each argument, such as `gap_csv=text`, as a file of the folder, such as `gap.csv`, and list the files on standard error.
 
         An existing file is replaced. If `folder` is None, nothing is written or listed.
+
+        Args:
+            **texts: The contents of the files, at least one, by the name of the file with an underscore instead of the dot.
         """
         if self.folder is None:
             return
@@ -260,14 +271,17 @@ def running(ctx: click.Context, options: dict[str, Any], folder: Path | None) ->
 
     Args:
         ctx: Click's context; with a folder, `ctx.meta["resume"]` becomes the command that resumes the run.
-        options: Values of the command's options by name. All but out, threads, executor, retries and resume identify the run in the store.
-        folder: The folder of `--out` from `checked_folder`, or None for no store. The store is the file `store.sqlite` in it.
+        options: Values of the command's options by name. All but those of `UNIDENTIFYING` (out, plot, threads, executor, retries and resume)
+            identify the run in the store.
+        folder: The folder of `--out` from `checked_folder`, or None for no store. The store is the file `store.sqlite` in it, which keeps the
+            finished chunks of paths or points of a sweep, also after Ctrl-C.
 
     Yields:
         A `RunFolder`, whose `settings` are passed to the study.
 
     Raises:
-        ValueError: If `--resume` finds a store that belongs to another run or is damaged, or another run uses the folder.
+        ValueError: If `--resume` finds a store that belongs to another run or is damaged, another run uses the folder, or there is no such engine.
+        ModuleNotFoundError: If the engine's package is not installed.
     """
     with contextlib.ExitStack() as stack:
         pool, lanes = stack.enter_context(executor(options["executor"], options["threads"]))

@@ -92,12 +92,15 @@ def diagnose_adam(file: str, out: str | None, **options: Any) -> None:
 
 
 def _common(names: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments that both commands have from the names of the user's file."""
+    """Return the keyword arguments that both commands take from the user's file: model, loss, data and loss_of, None for a loss that is not defined."""
     return {"model": names["model"], "loss": names.get("loss"), "data": names["data"], "loss_of": names.get("loss_of")}
 
 
 def _report(measure: Callable[[Any], Any], out: str | None, name: str) -> None:
-    """Measure under a progress bar, print what is found, and write it as the file `name` of the folder `out`, if that is given."""
+    """Measure under a progress bar, print what is found, and write it as the file `name` of the folder `out`, if that is given.
+
+    `measure` is a function of the progress function `(done, total)`, or of None where no bar is shown; its result has the method `to_json`.
+    """
     from sdetools.claims.folder import check_folder, write_text
 
     folder = check_folder(out) if out else None

@@ -23,14 +23,14 @@ _SUFFIXES = (".npy", ".csv", ".txt")
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """A method of `sdetools risk`.
+    """A method of `sdetools risk`, a linear optimiser with its numbers.
 
     Attributes:
         text: What the user wrote, such as "sgdm:0.9": its name in tables.
-        rule: The rule, a `Dynamics`.
-        rate: The learning rate in the rule's own form.
-        effective: The rate of the equivalent SGD; NaN where none is.
-        numbers: The other numbers of the rule, by name.
+        rule: The optimiser, a `Dynamics` such as `SGDM`.
+        rate: The learning rate in the rule's own form, such as gamma = eta (1 - beta) of heavy ball.
+        effective: The learning rate of the SGD that moves equally far in the long run; NaN for a rule without such an SGD.
+        numbers: The other numbers of the rule, by name, such as {"beta": 0.9}.
     """
 
     text: str
@@ -41,13 +41,15 @@ class Method:
 
 
 def spectrum_of(options: dict[str, Any]) -> Any:
-    """Return the problem of the options, a `Spectrum` of `st.exact`.
+    """Return the least squares problem of the options, a `Spectrum` of `st.exact`: eigenvalues, distances from the minimiser, label noise.
 
     Args:
-        options: Values of the options by name: `spectrum` and `targets`, texts (`targets` may be None), `label_noise`, a number or None, and `seed`.
+        options: Values of the options by name. `spectrum` is a text in a form of `SPECTRA`, such as "1,0.5" or "power:1,1000". `targets` is a text with
+            the start's distances from the minimiser, or the exponent b of distances j^-b for power and features; None for 1 (b = 0). `label_noise` is
+            the standard deviation of the labels; None for 0, or the residual of data from a file. `seed` is that of random features.
 
     Raises:
-        ValueError: If a text has no valid form, or a number lies outside its range.
+        ValueError: If a text has no valid form, a number lies outside its range, or the file does not exist.
     """
     from sdetools import exact
 
@@ -83,9 +85,12 @@ def methods_of(text: str, problem: Any, oracle: Any, eta: float) -> list[Method]
 
     Args:
         text: The list, separated by commas.
-        problem: The `Spectrum`, from which MaSS has its numbers.
-        oracle: The oracle of streaming least squares.
-        eta: The effective learning rate of the methods without a rate of their own.
+        problem: The `Spectrum`, whose eigenvalues give MaSS its numbers if none are given.
+        oracle: The oracle of streaming least squares, `st.streaming_least_squares(...)`.
+        eta: The learning rate of the equivalent SGD, for all methods without a rate of their own.
+
+    Returns:
+        The methods in the order of the list.
 
     Raises:
         ValueError: If a name or a number is unknown or given twice, a method is given twice, or a number lies outside its range.
@@ -108,7 +113,18 @@ def methods_of(text: str, problem: Any, oracle: Any, eta: float) -> list[Method]
 
 
 def _method(text: str, entry: Any, problem: Any, oracle: Any, eta: float) -> Method:
-    """Return one method: `text` as the user wrote it, and its `entry` in the table of optimisers."""
+    """Return one method of the list.
+
+    Args:
+        text: The method as the user wrote it, such as "sgdm:0.9".
+        entry: The optimiser's entry in `dynamics.catalogue.optimisers`.
+        problem: The `Spectrum`, whose eigenvalues give MaSS its numbers if none are given.
+        oracle: The oracle of streaming least squares.
+        eta: The learning rate of the equivalent SGD, if the text has none.
+
+    Raises:
+        ValueError: If a number is unknown, given twice or outside its range.
+    """
     from sdetools.exact import mass_parameters
 
     given, defaults = _numbers(text, entry)
@@ -131,7 +147,7 @@ def _method(text: str, entry: Any, problem: Any, oracle: Any, eta: float) -> Met
 
 
 def _rule(entry: Any, oracle: Any, rate: float, given: dict[str, float]) -> Any:
-    """Return the rule of an entry at a learning rate of its own form, with the given numbers and its own defaults."""
+    """Return the optimiser of an entry, a `Dynamics`, at a learning rate in its own form, with the `given` numbers, else its own defaults."""
     from sdetools import schedules
 
     others = {name: value for name, value in given.items() if name != "beta"}
@@ -144,7 +160,7 @@ def _rule(entry: Any, oracle: Any, rate: float, given: dict[str, float]) -> Any:
 
 
 def _gain(entry: Any, rule: Any, shown: dict[str, float]) -> float | None:
-    """Return the rate of the equivalent SGD over that of the rule; None where none is."""
+    """Return the learning rate of the equivalent SGD over that of the rule; None for a rule without one. `shown` are all of its numbers."""
     if not entry.gain:
         return None
     if not entry.schedule:  # heavy ball, whose buffer is a sum
@@ -153,7 +169,11 @@ def _gain(entry: Any, rule: Any, shown: dict[str, float]) -> float | None:
 
 
 def _numbers(text: str, entry: Any) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the numbers that the text of a method gives, by name, and the defaults of all of its numbers in their order."""
+    """Return the numbers that the text of a method gives, by name, and the defaults of all of its numbers in their order.
+
+    Raises:
+        ValueError: If the text has an unknown number, one twice, or one that is no number.
+    """
     signature = inspect.signature(entry.make.__init__).parameters.values()
     own = {p.name: p.default for p in signature if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in _NOT_NUMBERS}
     if "beta" in entry.schedule or not entry.schedule:
@@ -188,7 +208,7 @@ def _whole(value: float) -> Any:
 
 
 def _of_numbers(values: Any, targets: list[float] | None, label_noise: float) -> Any:
-    """Return the problem of given eigenvalues and distances, one for all or one each."""
+    """Return the problem, a `Spectrum`, of given eigenvalues and distances: one distance for all or one for each, None for 1."""
     import numpy as np
 
     from sdetools.exact import Spectrum
@@ -201,7 +221,10 @@ def _of_numbers(values: Any, targets: list[float] | None, label_noise: float) ->
 
 
 def _from_file(path: Path, targets: list[float] | None, label_noise: float | None) -> Any:
-    """Return the problem of a file: one column is a list of eigenvalues, more are rows of data with the label last."""
+    """Return the problem, a `Spectrum`, of a file: one column is a list of eigenvalues, more are rows of data with the label last.
+
+    `targets` are the distances for eigenvalues, None for 1; they are refused for data. A `label_noise` of None is 0, or the residual of the data.
+    """
     import dataclasses
 
     from sdetools.exact import from_data
@@ -216,7 +239,7 @@ def _from_file(path: Path, targets: list[float] | None, label_noise: float | Non
 
 
 def _read(path: Path) -> Any:
-    """Return the numbers of a file as an array of one or two axes; ValueError if it has others."""
+    """Return the finite numbers of a file .npy, .csv or .txt as a float64 array of one or two axes; ValueError if it has anything else."""
     import numpy as np
 
     if not path.is_file():

@@ -43,7 +43,7 @@ def compute_options(command: Any) -> Any:
 
 
 def _engine(ctx: click.Context, _: click.Parameter, name: str) -> str:
-    """Return the value of --engine, or raise ValueError if it names none, the callback of the option."""
+    """Return the value of --engine, or raise ValueError if there is no such engine: the callback of the option; nothing is started."""
     if name != "threads" and not ctx.resilient_parsing:
         from sdetools.simulation.clusters import check_executor
 
@@ -96,7 +96,11 @@ def noise_options(command: Any) -> Any:
 
 
 def loss_of(options: dict[str, Any]) -> Any:
-    """Return the loss of the options --loss and --variables; in its errors they have these names."""
+    """Return the loss, a `Loss` of an expression, that the options `loss` (a formula) and `variables` (names of its coordinates, or None) describe.
+
+    Raises:
+        ValueError: If the formula or the names are not valid; the message speaks of --loss and --variables.
+    """
     import sdetools as st
 
     try:
@@ -152,7 +156,16 @@ def stable_index(options: dict[str, Any]) -> float:
 
 
 def check_bounded(texts: list[str], loss: Any, index: float) -> None:
-    """Raise a ValueError if the noise has no variance (`index` below 2) and a formula of `texts`, observed along `loss`, is not proven bounded."""
+    """Check that a mean of each observable exists under the noise.
+
+    Args:
+        texts: The formulas of the observables.
+        loss: The loss, whose coordinate names the formulas use.
+        index: The index of stability of the noise in (0, 2]; for 2, noise with a variance, everything is accepted.
+
+    Raises:
+        ValueError: If the noise has no variance (`index` below 2) and a formula is not proven bounded.
+    """
     if index == 2:
         return
     from sdetools.studies.observables import observable
@@ -185,6 +198,9 @@ def plan_of(options: dict[str, Any], eta: float) -> Any:
 
     `options` has the values of the options beta, alpha and damping by name, None for one that is not given. If alpha is given, the momentum is
     beta = 1 - damping * eta**alpha, with damping 0.5 by default; otherwise it is the option beta, 0.9 by default.
+
+    Raises:
+        ValueError: If a number lies outside its range.
     """
     import sdetools as st
 

@@ -28,7 +28,10 @@ BOUNDED_STEPS = {"signsgd", "signum", "lion", "clippedsgd", "normalisedsgd"}
 
 
 def problem_options(command: Any) -> Any:
-    """Add the options of the problem (--loss, --variables, the noise, --sigma) to `command`, a click command, and return it."""
+    """Add the options of the problem (--loss, --variables, the noise, --sigma) to `command`, and return it: a decorator.
+
+    `command` is the function of a click command, or what another decorator of options returns. `pair_arguments` reads their values.
+    """
     for option in (
         click.option(
             "--sigma",
@@ -48,7 +51,10 @@ def problem_options(command: Any) -> Any:
 
 
 def pair_options(command: Any) -> Any:
-    """Add the options of the pair and its run (--x0, --against, --paths, ...) to `command`, a click command, and return it."""
+    """Add the options of the pair and its run (--x0, --against, --paths, ...) to `command`, and return it: a decorator.
+
+    `command` is the function of a click command, or what another decorator of options returns. `pair_arguments` reads their values.
+    """
     for option in (
         click.option(
             "--substeps",
@@ -96,14 +102,20 @@ def pair_options(command: Any) -> Any:
 
 
 def pair_arguments(options: dict[str, Any], say: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Return the keyword arguments of `order_study` for the values of the command's options.
+    """Return the keyword arguments of `st.order_study` for the values of the command's options.
 
     Args:
-        options: Values of the options by name.
+        options: Values by name of the options that `problem_options`, `pair_options` and `momentum_options` add, and of `eta` (a list as text) and
+            `seed`.
         say: A function that is called with a remark for the user, if there is one; None drops it.
 
+    Returns:
+        A dict with `pair`, a function of eta that returns the two dynamics, `etas`, `x0`, `horizon`, `observe`, `seed`, either `paths` or `precision`,
+        and `coupled=False` if the two cannot share their draws.
+
     Raises:
-        ValueError: For invalid numbers or formulas.
+        ValueError: For invalid numbers or formulas, or a second dynamics that does not belong to the first or to the noise.
+        click.UsageError: For a switch that none of the optimisers takes, or an option of another noise.
     """
     import math
 
@@ -181,7 +193,16 @@ def pair_arguments(options: dict[str, Any], say: Callable[[str], None] | None = 
 
 
 def _limit(options: dict[str, Any], oracle: Any, plan: Any) -> Any:
-    """Return the integrator of the limiting equation of `--against`; ValueError for the modified equation of an optimiser with momentum."""
+    """Return the limiting equation of `--against` with its integrator, a dynamics whose step is eta over the option `substeps`.
+
+    Args:
+        options: Values of the options by name: against, integrator, substeps and dynamics.
+        oracle: The noisy gradient oracle.
+        plan: The schedule of the optimiser.
+
+    Raises:
+        ValueError: For the modified equation of an optimiser with momentum, or an integrator that does not suit the equation.
+    """
     import sdetools as st
 
     kind = options["against"]
@@ -201,7 +222,7 @@ def _limit(options: dict[str, Any], oracle: Any, plan: Any) -> Any:
 
 
 def _number_or_auto(text: str) -> float:
-    """Return the value of --sigma that is not "auto", a finite number."""
+    """Return the value of --sigma from its text, which is not "auto": a finite number; raise ValueError for any other text."""
     try:
         value: Any = float(text)
     except ValueError:

@@ -141,14 +141,14 @@ def _check_file(file: Path, drawn: bool) -> None:
 
 
 def _log_spaced(steps: int, count: int) -> Any:
-    """Return at most `count` steps, 0 and others from 1 to `steps` at equal ratios."""
+    """Return at most `count` steps, 0 and others from 1 to `steps` at about equal ratios, as an increasing integer array."""
     import numpy as np
 
     return np.unique(np.concatenate([[0], np.geomspace(1, steps, count - 1).round()]).astype(int))
 
 
 def _recorded(steps: int) -> Any:
-    """Return the steps of figures and files: all at first, then 32 a decade."""
+    """Return the steps of figures and files up to `steps`: all at first, then 32 a decade, as an increasing integer array."""
     return _log_spaced(steps, 2 + int(_PER_DECADE * max(1.0, math.log10(steps))))
 
 
@@ -158,7 +158,7 @@ def _thinned(one: Any, steps: Any) -> Any:
 
 
 def _cells(rows: Sequence[Any]) -> list[list[str]]:
-    """Return the table of the risks with their local exponents in brackets."""
+    """Return the rows of the table of risks: the step, then for each method the risk with its local exponent since the row above in brackets."""
     exponents = [one.local_exponents() for one in rows]
     table = []
     for k, step in enumerate(rows[0].steps):
@@ -168,7 +168,7 @@ def _cells(rows: Sequence[Any]) -> list[list[str]]:
 
 
 def _print_problem(problem: Any, batch: int) -> None:
-    """Print one line on the problem."""
+    """Print one line on the problem, a `Spectrum`: its eigenvalues, the batch size, the label noise and the risk at the start."""
     lam = problem.values
     click.echo(
         f"{len(lam)} modes, trace {lam.sum():.5g}, largest {lam.max():.5g}, smallest {lam.min():.5g}; batch {batch}, "
@@ -177,7 +177,7 @@ def _print_problem(problem: Any, batch: int) -> None:
 
 
 def _described(method: Method) -> list[str]:
-    """Return a line on a method: its rule, rates and numbers."""
+    """Return the row of a method in the table of methods: its text, rule, learning rate, rate of the equivalent SGD, and numbers."""
     same = "-" if math.isnan(method.effective) else f"{method.effective:.6g}"
     return [
         method.text,
@@ -189,7 +189,7 @@ def _described(method: Method) -> list[str]:
 
 
 def _edge(method: Method) -> str:
-    """Return what is known of the stability limit of a method that diverged."""
+    """Return the end of a sentence on the stability limit (largest stable learning rate) of a method that diverged."""
     from sdetools.exact import stability_edge
 
     try:
@@ -206,7 +206,19 @@ def _has_momentum(method: Method) -> bool:
 
 
 def _dropping(method: Method, own: Any, problem: Any, oracle: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the terms of the rule for dropping momentum, and the exact largest |log ratio| of the risks, by name."""
+    """Return the terms of the rule for dropping momentum, and how far apart the risks with and without it are, a dict by name.
+
+    Args:
+        method: SGDM in one of its two forms.
+        own: Its exact `Risk` at all steps.
+        problem: The `Spectrum`.
+        oracle: The oracle of streaming least squares.
+        options: Values of the options `batch` and `steps`.
+
+    Returns:
+        The fields of `exact.Dropping` and their sum `bound`, `exact`, the largest |log(risk / risk of SGD)| over all steps, `step`, where it is
+        attained, `last`, its value at the end, and `method`, the method's text.
+    """
     import numpy as np
 
     from sdetools import SGD, exact, schedules
@@ -221,7 +233,10 @@ def _dropping(method: Method, own: Any, problem: Any, oracle: Any, options: dict
 
 
 def _print_dropping(found: Sequence[dict[str, Any]], delta: float) -> None:
-    """Print the terms of the rule, its bound, its answer, and the exact differences."""
+    """Print the terms of the rule for dropping momentum, its bound, its answer at the tolerance `delta` of log risk, and the exact differences.
+
+    `found` has a dict of `_dropping` for each method with momentum; nothing is printed without one.
+    """
     if not found:
         return
     click.echo(f"\nMay momentum be dropped, up to {delta:g} in log risk? SGD at the equivalent rate instead:")
@@ -237,7 +252,7 @@ def _print_dropping(found: Sequence[dict[str, Any]], delta: float) -> None:
 
 
 def _print_best(problem: Any, batch: int) -> list[dict[str, Any]]:
-    """Print the best learning rate with and without momentum, and return their numbers."""
+    """Print the best learning rate without and with momentum at a batch size, and return their numbers, a dict for each of the two."""
     from sdetools import exact
 
     threshold = exact.batch_threshold(problem.values)
@@ -265,7 +280,16 @@ def _print_best(problem: Any, batch: int) -> list[dict[str, Any]]:
 def _numbers(
     problem: Any, options: dict[str, Any], methods: Sequence[Method], kept: Sequence[Any], dropped: Any, best: Any
 ) -> str:
-    """Return all numbers as JSON; what is not finite is null."""
+    """Return all numbers of the run as JSON; what is not finite is null.
+
+    Args:
+        problem: The `Spectrum`.
+        options: Values of the command's options by name.
+        methods: The methods.
+        kept: The `Risk` of each method at the steps of the file.
+        dropped: The dicts of `_dropping`.
+        best: The dicts of `_print_best`; empty without --best.
+    """
     from sdetools.results.protocol import plain
 
     entries = {
@@ -294,14 +318,14 @@ def _numbers(
 
 
 def _figure(methods: Sequence[Method], kept: Sequence[Any]) -> Any:
-    """Return the figure of the risks."""
+    """Return the figure of the risks over the steps, one curve for each method; `kept` has the `Risk` of each method."""
     from sdetools.plots import risk_curves
 
     return risk_curves(kept[0].steps, {method.text: one.risk for method, one in zip(methods, kept, strict=True)}).figure
 
 
 def _write(folder: Path, methods: Sequence[Method], kept: Sequence[Any], numbers: str) -> None:
-    """Write the files of --out, and list them on standard error."""
+    """Write the files of --out to `folder`, and list them on standard error: risk.csv, risk.json (the text `numbers`), risk.svg, a .nc per method."""
     from sdetools.claims.folder import write_text
     from sdetools.claims.record import svg_text
 

@@ -10,12 +10,12 @@ import click
 
 @dataclass(frozen=True)
 class CommandRule:
-    """An optimiser of the command line.
+    """An optimiser of the command line, a value of `RULES`.
 
     Attributes:
-        name: The name of its class in `sdetools`.
+        name: The name of its class in `sdetools`, such as "SGDM".
         momentum: Whether it runs on the schedule itself; otherwise on the averaged schedule, which has no momentum.
-        switches: The names of its arguments that are options of the command line.
+        switches: The names of its switches, those arguments of the class that are options of the command line, such as "beta2".
     """
 
     name: str
@@ -80,10 +80,12 @@ def rule_options(command: Any) -> Any:
 
 
 def switches(names: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of the switches of two optimisers by argument; one that is not given has the default of the first that takes it.
+    """Return the values of the switches (arguments such as beta2 and eps) of optimisers, a dict from the name of the argument to its value.
+
+    A switch that is not given has the default of the first optimiser that takes it.
 
     Args:
-        names: The names of the optimisers on the command line; others, such as that of a limit, are skipped.
+        names: The names of the optimisers on the command line, such as ("adam", "rmsprop"); others, such as that of a limit, are skipped.
         options: Values of the options by name, None for one that is not given.
 
     Raises:
@@ -109,7 +111,7 @@ def switches(names: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
 
 
 def rule_of(name: str, oracle: Any, plan: Any, given: dict[str, Any]) -> Any:
-    """Return an optimiser of `sdetools`.
+    """Return the optimiser with a name of the command line, a `Dynamics` of `sdetools`.
 
     Args:
         name: The name of the optimiser on the command line.

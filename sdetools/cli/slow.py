@@ -82,10 +82,11 @@ def slow(ctx: click.Context, **options: Any) -> None:
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments of `slow_study` for the values `options` of the command's options.
+    """Return the keyword arguments of `st.slow_study` (oracle, plan, x0, horizon, ...) for the values `options` of the command's options by name.
 
     Raises:
-        ValueError: For invalid numbers or formulas.
+        ValueError: For invalid numbers or formulas, or noise without a variance.
+        click.UsageError: For an option of another noise.
     """
     import sdetools as st
     from sdetools import _check

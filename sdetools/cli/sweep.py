@@ -81,16 +81,20 @@ def sweep(ctx: click.Context, **options: Any) -> None:
 
 @dataclass(frozen=True)
 class GapPoint:
-    """The weak gap at a point of the grid, a function that can be sent to other processes.
+    """The weak gap at a point of the grid, a function of (eta, beta, seed) that can be sent to other processes.
 
     Attributes:
-        options: Values of the command's options by name, without those of execution.
+        options: Values of the command's options by name, without those of execution and output (threads, executor, retries, resume, out, plot).
     """
 
     options: dict[str, Any]
 
     def __call__(self, eta: float, beta: float, seed: int) -> Any:
-        """Return the gap for a learning rate, a momentum and a seed."""
+        """Return the gap, the result of `st.weak_gap`, for the learning rate eta, the momentum beta and a seed.
+
+        Raises:
+            ValueError: For invalid numbers or formulas.
+        """
         from sdetools import weak_gap
 
         given = pair_arguments(_at(self.options, repr(eta), beta))
@@ -99,7 +103,7 @@ class GapPoint:
 
 
 def _at(options: dict[str, Any], eta: str, beta: float) -> dict[str, Any]:
-    """Return the options of `sdetools gap` at a point, or for a list of learning rates."""
+    """Return the options of `sdetools gap` at the momentum `beta` and the learning rate `eta`, a text, which may be a list."""
     return options | {"eta": eta, "beta": beta, "alpha": None, "damping": None}
 
 
@@ -120,7 +124,7 @@ def _checked_file(name: str | None) -> Path | None:
 
 
 def _figure(found: Sweep) -> Figure:
-    """Return the figure of a sweep with one panel for each observable."""
+    """Return the figure of a sweep, a heat map or curves, with one panel for each observable."""
     from sdetools import plots
 
     if len(found.names) == 1:

@@ -150,13 +150,16 @@ def _logger(kind: str, name: str, folder: Path) -> Any:
 
 
 def _planned(module: Any, settings: Any, rate: float | None, **options: Any) -> Any:
-    """Return a planner that has counted all runs of a recipe; at a given rate, missing data are replaced by their published numbers.
+    """Return a `recipes.plan.Planner` that has counted all runs of a recipe, and trained none.
 
     Args:
         module: The module of the recipe.
         settings: Its settings.
-        rate: Samples per second and device, or None.
-        **options: Further arguments of the planner.
+        rate: Samples per second that a device trains on; None measures it by timing steps.
+        **options: Further arguments of the planner, such as `folder` and `device`.
+
+    Raises:
+        MissingData: If the data of the recipe are missing, unless `rate` is given and the recipe knows their published sizes, which then replace them.
     """
     from sdetools.recipes.datasets import MissingData
     from sdetools.recipes.plan import Planner
@@ -176,7 +179,7 @@ def _planned(module: Any, settings: Any, rate: float | None, **options: Any) -> 
 
 
 def _print_plan(planner: Any, devices: int) -> None:
-    """Print the table of a plan, and its hours on a number of devices."""
+    """Print the table of a plan, and its total hours of all runs and on a number of devices that share them."""
     print_table(*planner.table())
     of = "measured on this machine" if planner.rate is None else f"at {planner.rate:,g} samples/s a device"
     total, wall = planner.device_seconds / 3600, planner.wall_seconds(devices) / 3600

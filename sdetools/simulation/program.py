@@ -246,12 +246,12 @@ class Program:
 
     @property
     def statistics(self) -> Columns:
-        """The statistics that are accumulated for each observable and functional: `records.PAIR` for two dynamics, `records.SINGLE` for one."""
+        """The statistics (means over paths, and sums of products about them) of each recorded quantity: `records.PAIR` for two dynamics, else `SINGLE`."""
         return PAIR if self.pair else SINGLE
 
     @property
     def columns(self) -> int:
-        """The number of recorded quantities: observables h(x), then functionals (sums along a path)."""
+        """The number of recorded quantities: the number of observables h(x) plus that of functionals (sums along a path)."""
         return len(self.observables) + len(self.functionals)
 
     @cached_property
@@ -286,7 +286,7 @@ class Program:
 
     @property
     def positions(self) -> np.ndarray:
-        """The rows of the positions x of all dynamics in the stacked state, an integer array `(members * dim,)`; the first dynamics come first."""
+        """The rows of the positions x of all dynamics in the stacked state `(rows, paths)`, an integer array `(members * dim,)`, the first one's first."""
         return np.concatenate([own[self.parts.index(m.parts[0])] for own, m in zip(self.state_rows, self.members)])
 
     @cached_property

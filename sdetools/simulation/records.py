@@ -43,14 +43,14 @@ class Columns:
         return len(self.names)
 
     def index(self, name: str) -> int:
-        """Return the position of a statistic along the last axis of an array of moments; `name` is one of `names`, else ValueError is raised."""
+        """Return the position of a statistic along the last axis of moments `(..., statistics)`; `name` is one of `names`, else ValueError is raised."""
         return self.names.index(name)
 
     def by_name(self, moments: np.ndarray) -> dict[str, np.ndarray]:
         """Return the statistics of moments as a dictionary from their names, in order, to views of the array.
 
         Args:
-            moments: An array `(..., statistics)`; the values of the dictionary have the shape `(...)`.
+            moments: An array `(..., statistics)` of accumulated statistics; the values of the dictionary have the shape `(...)`.
         """
         return {name: moments[..., i] for i, name in enumerate(self.names)}
 

@@ -1,4 +1,4 @@
-"""Deprecated: what was here is in `sdetools.estimates` and `sdetools.studies`. Names and modules go on for one release, with a warning."""
+"""Deprecated: what was here is in `sdetools.estimates` and `sdetools.studies`. Old names and modules work for one release, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOVED = {
     "trajectories": "studies.kept_paths",
     "work": "studies.sampler",
 }
-"""Where each module's content went."""
+"""From each former module of this package to the module below `sdetools`, or the modules, in which its content is now."""
 
 forward_modules(__name__, MOVED)
 __getattr__ = forward(__name__, *HOMES)
