@@ -43,7 +43,7 @@ class Problem:
     batch: int = 0
 
     def flops_at(self, dim: int) -> float:
-        """Return the flops of a coordinate-step (one step of one coordinate of one path) in matrix products: `flops * (dim + batch)`."""
+        """Return the flops in matrix products of a coordinate-step (one step of one coordinate of one path), `flops * (dim + batch)`, at `dim`."""
         return self.flops * (dim + self.batch)
 
     def draws_at(self, dim: int) -> float:

@@ -140,7 +140,7 @@ def lanes_of(dynamics: Any, dim: int) -> int:
 
 
 def steps_for(run: Callable[[int], Any], seconds: float) -> int:
-    """Return the number of steps, at least 1, for which `run(steps)` takes `seconds`, by extrapolation from shorter runs after compiling.
+    """Return the number of steps, at least 1, for which `run(steps)` takes about `seconds`, by extrapolation from shorter runs after compiling.
 
     Times are processor times of the calling thread. The faster of two runs counts, to exclude one-off costs.
     """
@@ -207,7 +207,7 @@ def comparisons(threads: int, dense: bool, effort: Effort) -> Iterator[Compariso
 
 
 def processors(impl: Implementation) -> float:
-    """Return the average number of processors that one run of an implementation receives: its processor time over its wall time.
+    """Return the average number of processors that a run of an implementation receives, measured now: its processor time over its wall time.
 
     On a busy machine it is below the number of threads. `Implementation.size` must have been called; the run is of `impl.paths` paths.
     """

@@ -58,7 +58,7 @@ class Cell:
 
     @property
     def ratio(self) -> float:
-        """Measured time over roofline, `ns / limit`; 1 would be the machine's limit."""
+        """Measured time over roofline (a lower bound from measured rates of products and draws), `ns / limit`; 1 would be the machine's limit."""
         return self.ns / self.limit
 
     @property
@@ -162,7 +162,10 @@ class DimensionTable(Result):
         )
 
     def table(self) -> str:
-        """Return the whole table as Markdown text: the hardware, the table of cells, that of comparisons, and a line for each cell left out."""
+        """Return the whole table as Markdown text: the hardware, the table of cells, that of comparisons, and a line for each cell left out.
+
+        A cell is one problem in one dimension.
+        """
         blocks = [machine.text(*block) for block in self.blocks()]
         return "\n\n".join([", ".join(f"{key} {value}" for key, value in self.hardware.items()), *blocks, *self.remarks()])
 
@@ -197,7 +200,10 @@ class DimensionTable(Result):
     def plot(self, *, ax: Any = None) -> Figure:
         """Return a figure of two panels over the dimension: time per coordinate-step with the roofline, and their ratio with its bounds.
 
-        `ax` is a sequence of the two axes of matplotlib to draw on; None makes a new figure.
+        There is a curve for each problem. The roofline is a lower bound of the time, from measured rates of matrix products and draws.
+
+        Args:
+            ax: A sequence of the two axes of matplotlib to draw on; None makes a new figure.
         """
         from sdetools.plots import figure_of, roofline_panels
 
@@ -208,7 +214,7 @@ class DimensionTable(Result):
         return figure_of(roofline_panels(series, ax))
 
     def to_json(self) -> str:
-        """Return the table as the text of a JSON object, keyed by the names of the attributes: the file that `sdetools bench` writes."""
+        """Return the table as the text of a JSON object, keyed by the names of the attributes: the file that `sdetools bench --dimension` writes."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
 

@@ -24,6 +24,7 @@ Words of this package, as its docstrings use them:
     slot         the last coordinate of a draw's address (path, step, slot); or a place where an anchor is stored
     word         64 random bits, the raw material of draws
     anchor       the state of a momentum pair that a control variate keeps from an earlier step (`program.ControlVariate`)
+    traced value a symbol or an expression that stands for an array of one path, from which backends make their code (`graph.value`)
     coefficient  a number of a rule that may change from step to step, such as eta and beta
     parameter    a number of a formula that is constant in a run, such as a matrix entry of a loss
     diverged     a path is diverged from the first step on at which a number of its state is infinite or NaN

@@ -81,7 +81,7 @@ class Arrays:
 
     Args:
         torch: The module torch; None for NumPy.
-        device: The device of torch's tensors; NumPy ignores it.
+        device: The device of torch's tensors, a `torch.device` or its name; NumPy ignores it.
     """
 
     def __init__(self, torch: Any = None, device: Any = "cpu") -> None:
@@ -202,8 +202,8 @@ class ChunkBatches:
     def results(self, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
         """Run chunks, sets of consecutive paths, and give their results one by one.
 
-        Batches form a fixed grid, and all chunks of a batch are run even if only some are wanted, because the last bits of a matrix product depend
-        on its width.
+        Batches form a fixed grid: each has the same number of consecutive chunks (the last one may have fewer), whatever `waiting` is. All chunks of a
+        batch are run even if only some are wanted, because the last bits of a matrix product depend on its width.
 
         Args:
             waiting: The indices of the wanted chunks, in increasing order.
@@ -250,6 +250,7 @@ class ChunkBatches:
         return out
 
     def _diverged(self, paths: MovingPaths) -> list[np.ndarray]:
+        """Return which paths are not finite now, a boolean array `(paths,)` for each of the dynamics."""
         return [paths.diverged(i) for i in range(len(self.program.members))]
 
     def _first_divergence(self, index: int, checked: np.ndarray) -> np.ndarray:

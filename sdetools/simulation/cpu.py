@@ -116,7 +116,7 @@ class Writer:
     The text refers to two arrays of a block of paths: S, whose rows are the state, the record and intermediate values, and Z, whose rows are draws.
 
     Args:
-        functions: The graphs of the program.
+        functions: The graphs of the program, in traced values (symbolic expressions).
         lanes: The number of paths of a block; or, for a CUDA kernel, the name of a variable of the source.
         real: The floating-point type.
     """

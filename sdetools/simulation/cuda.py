@@ -46,7 +46,7 @@ A loop would make the compiler compute the addresses of rows in advance, and fil
 
 @dataclass(frozen=True)
 class Lines:
-    """The source lines of one CUDA kernel, Python code in which a thread is a path; the rows of the state are in an array S.
+    """The source lines of one CUDA kernel, Python code in which a thread is a path; the rows of the state are in an array S, `(rows, paths)`.
 
     Attributes:
         load: The lines before its steps, which load rows of the state into local variables.
@@ -238,7 +238,7 @@ class _CudaWriter(Writer):
         return self.coefficients() + ([f"n = k // {self.tables.size(every)}"] if every > 1 else [])
 
     def _step(self, step: StepGraph) -> tuple[list[str], CudaLoops]:
-        """Return the lines of a step, and the loops that they come from."""
+        """Return the source lines of a step, its draws included, and the loops that they come from."""
         noise = self.program.noise
         inputs = [v for s, own in enumerate(self.functions.draws) for v in own if noise.every(s) == step.every]
         return self._made([(self.at[t.key], v) for t, v in step.outputs], inputs)

@@ -53,7 +53,7 @@ def parts_of(member: Moving, new: Any, state: Sequence[Any]) -> tuple[np.ndarray
 
 
 def _part(member: Moving, name: str, part: Any, like: np.ndarray) -> Any:
-    """Return one part of a rule's result with the components of `like`; raise ValueError for another shape or type."""
+    """Return the part `name` of a rule's result as an array or traced value with the shape of `like`; ValueError for another shape or type."""
     try:
         if len(part) != len(like):
             got = str(len(part))

@@ -134,8 +134,10 @@ def product(left: Any, right: Any, weight: Any, first: Any, second: Any) -> Any:
 def joined(columns: Columns, left: np.ndarray, n_left: Any, right: np.ndarray, n_right: Any) -> np.ndarray:
     """Return the moments of the union of two disjoint sets of paths, left and right; or of many unions, a pair of sets for each entry of `...`.
 
+    Moments are means over paths, and sums of products about these means, along the last axis of an array.
+
     Args:
-        columns: The statistics.
+        columns: The names and order of the statistics along that axis.
         left: Moments of the left set, `(..., statistics)`.
         n_left: Its number of paths; for many unions an integer array that is broadcast against `left[..., :1]`.
         right: Moments of the right set, `(..., statistics)`.
@@ -309,5 +311,5 @@ class Tree:
 
 
 def span(leaves: int) -> int:
-    """Return the number of leaves of a group, ceil(leaves / 256), such that a run of `leaves` leaves has at most 256 groups."""
+    """Return the number of leaves (256 paths each) of a group, ceil(leaves / 256), such that a run of `leaves` leaves has at most 256 groups."""
     return -(-leaves // GROUPS)

@@ -242,7 +242,7 @@ def _alone(program: Program) -> list[bool]:
 
 
 def _unchecked(member: Moving) -> Moving:
-    """Return the member without the check of a declared class of noise, which examines all paths together."""
+    """Return a copy of the member without the check of a declared class of noise, which examines all paths together; itself if it has none."""
     sde = getattr(member, "sde", None)
     if sde is None or not sde.presumed:
         return member

@@ -42,7 +42,10 @@ class _Call:
 
 
 class JobFailed(BrokenExecutor):
-    """The error of all calls of a job that ended without a result: it was killed or cancelled, its node failed, or its time was over."""
+    """The error of all calls of a job that ended without a result: it was killed or cancelled, its node failed, or its time was over.
+
+    It is a BrokenExecutor, which reports a failed worker, so a run submits the chunks of the job again, as often as `retries` allows.
+    """
 
 
 class Slurm(Executor):
@@ -175,7 +178,7 @@ class Slurm(Executor):
 
 
 def _remove(folder: Path) -> None:
-    """Remove the folder of a run, and the one that it is in if no other run uses it."""
+    """Remove the folder of a run with its files, and the folder that it is in if that is empty then."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         folder.parent.rmdir()

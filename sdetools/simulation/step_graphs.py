@@ -31,8 +31,8 @@ class StepGraph:
 
     Attributes:
         every: The step length, in steps of the program; that of a single dynamics, and of the shorter step of a pair, is 1.
-        outputs: Pairs (input, its value after the step), both traced values. An input is the symbol of a part of the state before the step, such as
-            the position.
+        outputs: Pairs (input, its value after the step), both traced values, symbolic expressions of `graph.value`. An input is the symbol of a
+            part of the state before the step, such as the position.
     """
 
     every: int
@@ -40,10 +40,11 @@ class StepGraph:
 
 
 class Functions:
-    """The graphs of a program: the start of its state, one step of each length, and a record, in traced values (`graph.value.Value`).
+    """The graphs of a program: the start of its state, one step of each length, and a record (the values of all quantities at a recorded step).
 
-    An input is a symbol that stands for an array of one path, and a value is an expression in inputs. In single precision the sums of functionals
-    use compensated summation (Kahan 1965), so their error does not grow with the number of steps. `rests` are the compensation terms.
+    They consist of traced values (`graph.value.Value`): an input is a symbol that stands for an array of one path, and any other value is an
+    expression in inputs. In single precision the sums of functionals use compensated summation (Kahan 1965), so their error does not grow with the
+    number of steps. `rests` are the compensation terms.
 
     Args:
         program: The simulation.
@@ -139,6 +140,7 @@ class Functions:
         return value(np.ascontiguousarray(x.T))[self.column[0]]
 
     def _step(self, every: int) -> StepGraph:
+        """Return the graph of one step of the members whose step takes `every` steps of the program, with the sums of draws and functionals."""
         program, step = self.program, StepGraph(every)
         moved = [value(0.0)] * (self.sums.size if self.sums is not None else 0)
         if self.accumulated is not None:
@@ -165,6 +167,7 @@ class Functions:
         return [(self.sums, total), (self.rests, (total - self.sums) - more)]
 
     def _member(self, i: int, member: Moving, step: StepGraph, moved: list[Value]) -> None:
+        """Add a step of member i to the outputs of `step`, and write the increments of its functionals to their places in `moved`."""
         program, state = self.program, tuple(self.parts[i])
         z, p = self._given(i, member)
         field = _Oracle(self, member, z, p) if isinstance(member, Dynamics) else member.bind(z, p)
@@ -263,7 +266,7 @@ class Functions:
     # ---- calls of compiled functions
 
     def call(self, stage: Any, parts: Sequence[Any], shape: tuple[int, ...]) -> Value:
-        """Return a call of a compiled function as a value of the graph.
+        """Return a call of a compiled function as a traced value, an expression of the graph; nothing is computed.
 
         Args:
             stage: The compiled function and its data, a `losses.base.Stage`.
@@ -301,7 +304,10 @@ class _Oracle(BoundOracle):
         return trace(oracle.noisy, part, lambda: self._gradient(x, numbers), sigma, x, self.z, p, oracle.sigma)
 
     def _gradient(self, x: Value, p: Value) -> Any:
-        """Return the gradient of the loss: traced if possible, otherwise a call of a compiled function."""
+        """Return the gradient of the loss at `x` as a traced value `(dim,)`: an expression if possible, otherwise a call of a compiled function.
+
+        `p` are the parameters of the loss.
+        """
         loss = self.oracle.loss
         stage = loss.torch_stage
         if stage is None:
@@ -326,7 +332,7 @@ class _Oracle(BoundOracle):
 
 
 def observable_value(observable: Any, x: Any, *p: Any) -> Value:
-    """Return h(x), one number a path, as a traced value of shape `()`.
+    """Return h(x), one number a path, as a traced value (a symbolic expression) of shape `()`.
 
     Args:
         observable: The test function h, with `name` and `value`.
@@ -342,14 +348,11 @@ def observable_value(observable: Any, x: Any, *p: Any) -> Value:
 
 
 def one_number(found: Any, part: str) -> Value:
-    """Return the result of a user's function as a traced value of shape `()`.
+    """Return the result of a user's function, called with traced values (symbolic expressions), as a traced value of shape `()`.
 
     Args:
-        found: The result, which must be one number; a comparison counts as 1 or 0.
+        found: The result, a number or a traced value of one element; a comparison counts as 1 or 0.
         part: A description of the function for the error message, such as "the observable x**2".
-
-    Returns:
-        A traced value of shape `()`.
 
     Raises:
         ValueError: The result is not one number per path.

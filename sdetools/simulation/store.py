@@ -58,7 +58,7 @@ class Store:
         >>> sgd = st.SGD(oracle, st.schedules.constant(0.1))
         >>> with st.Store(f"{tempfile.mkdtemp()}/run.db", identity="example") as store:
         ...     first, again = (st.simulate(sgd, [1.0], 1.0, 100, ["x0"], store=store, backend="numpy") for _ in range(2))
-        >>> first.at("x0") == again.at("x0")
+        >>> first.at("x0") == again.at("x0")  # the second run has read the chunks of the first from the file
         True
     """
 

@@ -86,7 +86,7 @@ class Submission:
         """Run chunks, submitted in order and accepted on arrival; the cost per chunk does not depend on the number of workers.
 
         The method returns when all are accepted. After an exception, Ctrl-C included, submitted chunks that have not begun are cancelled; those that
-        run are not waited for, and their results are discarded.
+        run are not waited for here, and their results are discarded. Before WorkersFailed, results that still arrive within a second are accepted.
 
         Args:
             run: The function that a worker calls with the task and the index of a chunk. What it returns is passed to `accept`.

@@ -69,7 +69,7 @@ def parse(backend: str, dtype: torch.dtype) -> tuple[torch.device, bool]:
 
 @cache
 def _compiler_fault(device: torch.device) -> str:
-    """Return the error of `torch.compile` on the smallest function for a device, one line; an empty text if it compiles. It is tried once."""
+    """Return the error of `torch.compile` for a device, one line; an empty text if it compiles. It is tried once, on the smallest function."""
     if (place := folder()) is not None:  # torch's default is a name in /tmp that other users could create first
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(place / "torch"))
     try:
