@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sdetools._check import count
+from sdetools._check import choice, count
 from sdetools._moved import RenamedAttribute
 from sdetools.claims.record import (
     ClaimRecord,
@@ -95,7 +95,7 @@ class ClaimContext:
 
     Attributes:
         id: The claim's id.
-        budget: The name of the budget, "quick", "standard" or "full"; KeyError for another one.
+        budget: The name of the budget, "quick", "standard" or "full".
         paths: The budget's number of paths of a simulation.
         seconds: The budget's intended seconds of work that is not counted in paths.
         seed: Seed of the claim, `claim_seed` of the argument `seed` (the seed of the run) and the claim's id.
@@ -133,7 +133,7 @@ class ClaimContext:
         progress: Callable[[int, int], None] | None = None,
         again: bool = False,
     ) -> None:
-        allowed = BUDGETS[budget]
+        allowed = BUDGETS[choice("budget", budget, BUDGETS)]
         self.id = id
         self.budget = allowed.name
         self.paths = allowed.paths

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class Slurm(Executor):
         Args:
             fn: The function, which is pickled.
             *args: Its arguments. An integer is sent with the call; any other object is written to a file once and shared by all jobs.
-            **kwargs: Not supported; keyword arguments are ignored.
+            **kwargs: Its keyword arguments, which are sent with the function.
 
         Raises:
             RuntimeError: The engine has been shut down.
@@ -93,7 +93,7 @@ class Slurm(Executor):
         with self._lock:
             if self._closed:
                 raise RuntimeError("cannot submit to Slurm after the end of the engine")
-            self._waiting.append(_Call(future, fn, args))
+            self._waiting.append(_Call(future, partial(fn, **kwargs) if kwargs else fn, args))
             self._open.add(future)
         future.add_done_callback(self._open.discard)
         return future

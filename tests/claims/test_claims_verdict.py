@@ -564,3 +564,8 @@ def test_a_decision_checks_its_criterion_before_it_measures():
         with pytest.raises(ValueError):
             run.decide(name, estimator_of(0.0, 1.0, asked), **criterion)
     assert asked == [] and [item.name for item in run.record.measurements] == ["q"]
+
+
+def test_an_unknown_budget_is_refused():
+    with pytest.raises(ValueError, match="`budget` must be one of quick, standard, full; got 'quik'. Did you mean `quick`"):
+        ClaimContext("a", budget="quik")

@@ -436,6 +436,15 @@ def test_the_end_of_slurm_waits_for_calls_that_are_in_no_job_yet():
     assert [f.result(timeout=0) for f in found] == [0, 1, 2, 3, 4]
 
 
+def test_slurm_passes_keyword_arguments_on():
+    jobs = NoJobs()
+    pool = Slurm(jobs, Path("nowhere"), 2, 8)
+    found = pool.submit(int, "101", base=2)
+    threading.Timer(1.0, jobs.end).start()
+    pool.shutdown()
+    assert found.result(timeout=0) == 5
+
+
 @pytest.mark.parametrize("how", [{"wait": False}, {"cancel_futures": True}])
 def test_no_call_stays_open_when_slurm_ends_without_waiting(how):
     jobs = NoJobs()
