@@ -4,10 +4,11 @@ Contract for a new `Noise`:
 
 1. `draws` lists the random numbers that one evaluation consumes, in order: `Normal(n)`, `Sign(n)`, `Uniform(n)`. The argument `z`
    contains them, `(n_draws,)` for one path or `(n_draws, paths)` for many.
-2. `value(x, z, p)` is branch-free NumPy code and runs on one point `(dim,)`, on many `(dim, paths)` and on traced values. A noise that is
-   the deviation of a sampled gradient from the full one also implements `raw`, the sampled gradient, and sets `centred`.
+2. `value(x, z, p)` is branch-free NumPy code and runs on one point `(dim,)`, on many `(dim, paths)` and on traced values (see
+   `sdetools.noise`). A noise that is the deviation of a sampled gradient from the full one also implements `raw`, the sampled gradient,
+   and sets `centred`.
 3. Numbers belong to `parameters` and are read from `p`; structure (shapes, formulas, laws) belongs to `identity`. Noises of equal
-   identity share a compiled kernel. Two noises are the same experiment if both agree.
+   identity share a compiled kernel. Two noises are the same experiment if both `identity` and `parameters` agree.
 4. `covariance(x)` is exact, never estimated.
 5. A noise is immutable and pickles, so a function in it must be importable by name.
 """
@@ -30,7 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Normal:
-    """The declaration of `n` independent draws from N(0, 1), `n` rows of the array `z` of draws; it contains no random numbers itself."""
+    """The declaration that an evaluation of a noise consumes `n` independent draws from N(0, 1): `n` rows of the array `z` of draws.
+
+    It is an element of `Noise.draws` and contains no random numbers itself. ValueError if `n` is not a positive integer.
+
+    Example:
+        >>> from sdetools import noise
+        >>> noise.gaussian(dim=3).draws
+        (Normal(n=3),)
+    """
 
     n: int
 
@@ -40,7 +49,15 @@ class Normal:
 
 @dataclass(frozen=True)
 class Sign:
-    """The declaration of `n` independent signs, -1.0 or 1.0 with probability 1/2 each, `n` rows of the array `z` of draws."""
+    """The declaration that an evaluation of a noise consumes `n` independent signs, -1.0 or 1.0 with probability 1/2: `n` rows of the array `z`.
+
+    It is an element of `Noise.draws` and contains no random numbers itself. ValueError if `n` is not a positive integer.
+
+    Example:
+        >>> from sdetools import noise
+        >>> noise.rademacher(dim=3).draws
+        (Sign(n=3),)
+    """
 
     n: int
 
@@ -50,7 +67,15 @@ class Sign:
 
 @dataclass(frozen=True)
 class Uniform:
-    """The declaration of `n` independent draws from the uniform law on the open interval (0, 1), `n` rows of the array `z` of draws."""
+    """The declaration that an evaluation of a noise consumes `n` independent uniform draws from the open interval (0, 1): `n` rows of the array `z`.
+
+    It is an element of `Noise.draws` and contains no random numbers itself. ValueError if `n` is not a positive integer.
+
+    Example:
+        >>> from sdetools import noise
+        >>> noise.student_t(dim=3, degrees=5).draws
+        (Uniform(n=6),)
+    """
 
     n: int
 
@@ -62,20 +87,37 @@ Draws = Normal | Sign | Uniform
 
 
 class Noise(ABC):
-    """The base class of gradient noises Z(x): v = value(x, z) from draws z, with E v = 0 and Cov v = covariance(x) (the paper's Def. 2.1).
+    """The base class of gradient noises Z(x): v = value(x, z) from draws z, with E v = 0, Cov v = covariance(x) (Wang et al. 2024, Def. 2.1).
 
-    A subclass sets `dim`, the number of coordinates; `draws`, a tuple of `Normal(n)`, `Sign(n)` and `Uniform(n)` that z consists of; and
-    `identity`, a short text for everything except the numbers in `parameters`. The other attributes have the values of a state-dependent
-    noise without parameters that samples no data. The docstring of the module has the contract.
+    A subclass sets `dim`, `draws` and `identity`, and implements `value`, `covariance` and `as_gaussian`. A noise that is the deviation of a
+    sampled gradient from the full one also implements `raw` and sets `centred` and `loss`; it may implement `sample_weights`. The other
+    attributes have the values of a state-dependent, not Gaussian noise without parameters. A noise is immutable and pickles.
+
+    Example:
+        A noise that is the same in both coordinates:
+
+        >>> import numpy as np
+        >>> from sdetools.noise import Noise, Normal, gaussian
+        >>> class Common(Noise):
+        ...     dim, draws, identity, state_dependent, label = 2, (Normal(1),), "common", False, "common noise"
+        ...     def value(self, x, z, p=None):
+        ...         return np.stack([z[0], z[0]])
+        ...     def covariance(self, x, p=None):
+        ...         return np.ones((2, 2) + np.shape(x)[1:])
+        ...     def as_gaussian(self):
+        ...         return gaussian(root=[[1.0], [1.0]])
+        >>> Common().value(np.zeros(2), np.array([0.5])), Common().n_draws
+        (array([0.5, 0.5]), 1)
     """
 
     dim: int
     """Number of coordinates."""
     draws: tuple[Draws, ...]
-    """The random numbers that one evaluation consumes, in the order of `z`."""
+    """The random numbers that one evaluation consumes, in the order of the rows of `z`; empty for none."""
     identity: str
     """A short string that identifies the structure: everything except the numbers in `parameters`."""
     parameters: np.ndarray = np.zeros(0)
+    """Numbers of the formula that can change without a recompilation, a vector; the argument `p` of a method replaces them."""
     state_dependent: bool = True
     """Whether the law of v depends on x."""
     gaussian: bool = False
@@ -83,27 +125,29 @@ class Noise(ABC):
     finite_variance: bool = True
     """Whether v has a variance; the control variate of a momentum pair requires one."""
     names: tuple[str, ...] | None = None
-    """Coordinate names of the expressions in the noise, None if there are none."""
+    """Names of the coordinates in the expressions of the noise, in order; None for a noise without expressions."""
     loss: Loss | None = None
     """The loss whose data the noise samples, None for a noise without data."""
     centred: float | None = None
-    """c in v = raw - c grad L for noise that samples data (see `raw`), None for any other."""
+    """The number c in v = raw - c grad L for noise that samples data (see `raw`), None for any other."""
     latex: str = "v(x)"
+    """v as a formula in LaTeX, without dollar signs."""
     label: str = "noise"
+    """A short name for messages and reports; it is the `repr`."""
 
     @abstractmethod
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return the deviation v, `(dim, paths)`, or `(dim,)` for one path.
+        """Return the deviation v of the gradient of each path, in the shape of `x`.
 
         Args:
             x: Points, `(dim,)` or `(dim, paths)`, or a traced value `(dim,)`.
-            z: Draws, `(n_draws,)` or `(n_draws, paths)`, in the order of `draws`, or a traced value.
+            z: Draws with the paths of `x`, `(n_draws,)` or `(n_draws, paths)`, in the order of `draws`, or a traced value `(n_draws,)`.
             p: The numbers of the noise, in the order of `parameters`; None for `parameters` itself.
         """
 
     @abstractmethod
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = Cov v, exactly: `(dim, dim, paths)`, or `(dim, dim)` for one path.
+        """Return Sigma(x) = Cov v, exactly: `(dim, dim)` for one point, `(dim, dim, paths)` for many, possibly as a read-only view.
 
         Args:
             x: Points, `(dim,)` or `(dim, paths)`, or a traced value `(dim,)`.
@@ -112,7 +156,9 @@ class Noise(ABC):
 
     @abstractmethod
     def as_gaussian(self) -> Noise:
-        """Return the Gaussian noise with the same covariance, the noise of the SDE that approximates the optimiser.
+        """Return a noise with the same covariance Sigma(x) and normal draws, Gaussian given x: that of the SDE that approximates the optimiser.
+
+        It is the noise itself if that is Gaussian.
 
         Raises:
             ValueError: If no square root of the covariance is known.
@@ -124,9 +170,17 @@ class Noise(ABC):
         return sum(d.n for d in self.draws)
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v + c grad L, with c the attribute `centred`: the gradient of the sampled batch itself, `(dim,)` or `(dim, paths)`.
+        """Return v + c grad L, with c the attribute `centred`: at c = 1 the stochastic gradient of the sampled batch itself.
 
-        The arguments are those of `value`: points, draws and numbers. A noise with `centred` None has no such gradient.
+        A noise with `centred` None has no such gradient.
+
+        Args:
+            x: Points, `(dim,)` or `(dim, paths)`, or a traced value `(dim,)`.
+            z: Draws with the paths of `x`, `(n_draws,)` or `(n_draws, paths)`, or a traced value `(n_draws,)`.
+            p: The numbers of the noise, in the order of `parameters`; None for `parameters` itself.
+
+        Returns:
+            An array in the shape of `x`.
 
         Raises:
             NotImplementedError: If the noise samples no data.
@@ -134,15 +188,17 @@ class Noise(ABC):
         raise NotImplementedError
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
-        """Return the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`; None, the default, if not defined.
+        """Return the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`, or None (the base class).
+
+        None means that `raw` is no such sum over the samples, or is not computed as one.
 
         Args:
             z: Draws, `(n_draws,)` or `(n_draws, paths)`.
-            p: The numbers of the noise; None for `parameters`.
+            p: The numbers of the noise, in the order of `parameters`; None for `parameters` itself.
 
         Returns:
-            A tuple of one or two arrays `(n,)` or `(n, paths)` for n samples: the weights of the gradients of their losses and, with label
-            noise, of their models.
+            A tuple of one or two arrays `(n,)` or `(n, paths)` for n samples: the weights w of the gradients of their losses L_i and, with label
+            noise, e of their models f_i, in raw = sum_i (w_i grad L_i - e_i grad f_i).
         """
         return None
 
@@ -155,18 +211,22 @@ def sample_draws(draws: Sequence[Draws], generator: np.random.Generator, paths: 
 
     Args:
         draws: The draws of a noise, such as `noise.draws`.
-        generator: The random generator.
+        generator: The random generator, whose state advances.
         paths: Number of paths.
 
     Returns:
-        The argument `z` of `Noise.value`, `(n_draws, paths)`.
+        The argument `z` of `Noise.value`, a new array `(n_draws, paths)` of doubles: the rows of the first element of `draws` first.
 
     Raises:
         ValueError: If an element of `draws` is not `Normal`, `Sign` or `Uniform`.
 
     Example:
-        >>> sample_draws((Sign(2),), np.random.default_rng(0), 3).shape
-        (2, 3)
+        >>> import numpy as np
+        >>> from sdetools.noise import Sign, Uniform, sample_draws
+        >>> sample_draws((Sign(2), Uniform(1)), np.random.default_rng(0), 4).round(2)
+        array([[ 1.  ,  1.  ,  1.  , -1.  ],
+               [-1.  , -1.  , -1.  , -1.  ],
+               [ 0.81,  0.91,  0.61,  0.73]])
     """
     rows: list[np.ndarray] = [np.empty((0, paths))]
     for draw in draws:
@@ -183,7 +243,10 @@ def sample_draws(draws: Sequence[Draws], generator: np.random.Generator, paths: 
 
 
 def check_draws(z: Any, noise: Noise) -> Any:
-    """Return `z` unchanged if it has one row for each draw of `noise` (`noise.n_draws` rows); raise ValueError otherwise."""
+    """Return the draws `z` unchanged if they have one row for each draw of `noise` (`noise.n_draws` rows); raise ValueError otherwise.
+
+    `z` is an array, a list of rows, or a traced value.
+    """
     rows = len(z)
     if rows != noise.n_draws:
         raise ValueError(
@@ -204,7 +267,9 @@ def is_zero(v: Any) -> bool:
 
 
 def over_paths(matrix: np.ndarray, x: Any) -> np.ndarray:
-    """Return a matrix `(dim, dim)` repeated for the paths of `x`, `(dim,)` or `(dim, paths)`: a read-only view `(dim, dim)` or `(dim, dim, paths)`.
+    """Return a matrix `(dim, dim)` repeated for the paths of the points `x`, `(dim,)` or `(dim, paths)`.
+
+    The result is a read-only view `(dim, dim)` or `(dim, dim, paths)`.
 
     Example:
         >>> over_paths(np.eye(2), np.zeros((2, 5))).shape
@@ -217,7 +282,8 @@ def over_paths(matrix: np.ndarray, x: Any) -> np.ndarray:
 def batch_factor(n: int, size: int, replace: bool) -> float:
     """Return c in Cov g_B = c S: 1/size with replacement, (n - size) / ((n - 1) size) without, which is 0 for size = n (also for n = 1).
 
-    g_B is the mean gradient of a random batch, and S the covariance of the sample gradients (divided by n).
+    g_B is the mean of the gradients of `size` random samples, and S = (1/n) sum_i (g_i - gbar)(g_i - gbar)^T the covariance of the gradients
+    g_i of all n samples, with mean gbar.
 
     Args:
         n: Number of samples.

@@ -15,16 +15,19 @@ from sdetools.noise.base import Draws, Noise, Uniform, batch_factor, check_draws
 
 
 def batch_indices(u: Any, n: int, replace: bool) -> Any:
-    """Return the numbers of the samples of a batch, 0, ..., n - 1 as floats, in the shape of `u`.
+    """Return the indices of the samples of a batch, from 0, ..., n - 1, as floats in the shape of `u`: a new array or a traced value.
 
-    They are floor(u n) with replacement, and different numbers by Floyd's algorithm (see `floyd`) without.
+    They are floor(u n) with replacement, and different indices by Floyd's algorithm (see `floyd`) without.
 
     Args:
-        u: Uniform draws from (0, 1), `(size,)` or `(size, paths)`, arrays or traced, one for each place in the batch; size <= n without replacement.
+        u: Uniform draws from (0, 1), one for each place in the batch: an array `(size,)`, or `(size, paths)` with one batch in each column,
+            or a traced value `(size,)`. Without replacement size must be at most n.
         n: Number of samples.
         replace: Whether samples are drawn with replacement.
 
     Example:
+        >>> batch_indices(np.array([0.1, 0.1]), 4, replace=True).tolist()
+        [0.0, 0.0]
         >>> batch_indices(np.array([0.1, 0.1]), 4, replace=False).tolist()
         [0.0, 3.0]
     """
@@ -34,11 +37,19 @@ def batch_indices(u: Any, n: int, replace: bool) -> Any:
 
 
 def floyd(u: Any, n: int) -> Any:
-    """Return different numbers from 0, ..., n - 1 as floats, in the shape of `u`, by Floyd's algorithm.
+    """Return different integers from 0, ..., n - 1 as floats, a new array or tensor in the shape of `u`, by Floyd's algorithm.
 
-    `u` are uniform draws from (0, 1), `(size,)` or `(size, paths)`, of NumPy or torch, and size is at most n. For b = 0..size-1 let last = n - size
-    + b and t = floor(u_b (last + 1)); take t, or `last` if t is taken already. All subsets of that size are equally likely. The order is not
-    uniform, but a mean over the batch does not depend on it. Source: J. Bentley, R. Floyd, Communications of the ACM 30 (1987).
+    For b = 0, ..., size - 1 let last = n - size + b and t = floor(u_b (last + 1)); entry b is t, or `last` if t is an earlier entry of the same
+    column. All subsets of that size are equally likely. The order is not uniform, but a mean over the batch does not depend on it. Source:
+    J. Bentley, R. Floyd, Communications of the ACM 30 (1987).
+
+    Args:
+        u: Uniform draws from (0, 1), an array of NumPy or tensor of torch, `(size,)` or `(size, paths)`, one column for each path.
+        n: The number of integers, at least size.
+
+    Example:
+        >>> floyd(np.array([0.1, 0.1, 0.9]), 4).tolist()
+        [0.0, 2.0, 3.0]
     """
     out = u * 0.0
     for b in range(len(u)):
@@ -50,9 +61,10 @@ def floyd(u: Any, n: int) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _choice(n: int) -> Call:
-    """Return `floyd` for n samples as an operation on traced values; equal n give the same object, so that equal operations are merged.
+    """Return `floyd` for n samples as an operation on traced values; called with `([u], shape)` it returns the indices, a traced value.
 
-    Kernels run the compiled counterpart `choose`, whose time is linear in the batch size.
+    Equal n give the same object, so that equal operations of a graph are merged. Kernels run the compiled counterpart `choose`, whose time is
+    linear in the batch size.
     """
     from sdetools.noise.sampling_kernel import choose
 
@@ -60,19 +72,24 @@ def _choice(n: int) -> Call:
 
 
 class SampledNoise(Noise):
-    """The base class of noises that sample data: v = raw - c grad L for a batch B of `size` samples i_1, ..., i_size.
+    """The base class of noises that sample data: v = raw - c grad L for a batch of `size` of the n samples, with indices i_1, ..., i_size.
 
     raw = (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}) for draws s_b with mean 0 and variance 1, where L_i is the loss of sample
-    i and f_i its model. With `with_data` c = 1; without, the first term is left out and c = 0. One evaluation consumes `size` uniforms (see
-    `batch_indices`), then one draw for each label. Sigma(x) = factor S(x) + (label_std^2 / size) F(x), with the covariance S of the
-    sample gradients (divided by n) and F = (1/n) sum_i grad f_i grad f_i^T; `factor` is 1/size with replacement and (1/size) (n - size)/(n - 1)
-    without.
+    i and f_i its model. With `with_data` c = 1; without, the first term is left out and c = 0. Each path draws its own batch; `size` = 1 is
+    the noise of single samples.
 
-    The arguments are attributes of the same names:
+    The rows of the draws z are `size` uniforms from (0, 1), which select the samples (see `batch_indices`), then with label noise the `size`
+    signs or normals s_b. `parameters` is [label_std], or empty without label noise.
+
+    Sigma(x) = factor S(x) + (label_std^2 / size) F(x), with the covariance S = (1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the n sample gradients
+    g_i = grad L_i, their mean gbar, and F = (1/n) sum_i grad f_i grad f_i^T. Without `with_data` the first term is left out, without label
+    noise the second.
+
+    A subclass implements `raw`, `covariance` and `as_gaussian`. The arguments are attributes of the same names:
 
     Attributes:
         loss: The loss with the data.
-        size: Batch size.
+        size: Batch size, a positive integer; at most n without replacement.
         replace: Whether samples are drawn with replacement.
         n: Number of samples.
         label_std: Standard deviation of the label noise.
@@ -104,7 +121,7 @@ class SampledNoise(Noise):
 
     @property
     def factor(self) -> float:
-        """The number c in the covariance c S(x) of a batch, S that of sample gradients: 1/size; (n - size) / ((n - 1) size) without `replace`."""
+        """The number c in the covariance c S(x) of a batch: 1/size with replacement, (n - size) / ((n - 1) size) without; S is as in the class."""
         return batch_factor(self.n, self.size, self.replace)
 
     def std(self, p: Any) -> Any:
@@ -112,10 +129,12 @@ class SampledNoise(Noise):
         return self.label_std if p is None or not len(p) else p[0]
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v, `(dim,)` or `(dim, paths)`: raw - grad L(x), or raw for label noise alone.
+        """Return v, `(dim,)` or `(dim, paths)`: raw(x, z, p) - grad L(x), or raw(x, z, p) for label noise alone.
 
-        `x` are points `(dim,)` or `(dim, paths)`, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std]
-        or None.
+        Args:
+            x: Points, `(dim,)` or `(dim, paths)`, or a traced value `(dim,)`.
+            z: Draws with the paths of `x`: `size` uniforms, which select the samples, then with label noise `size` signs or normals.
+            p: [label_std]; None or empty for the attribute `label_std`.
 
         Raises:
             ValueError: If `z` does not have one row for each draw.

@@ -19,17 +19,27 @@ CHECK_PATHS, CHECK_NUMBERS, CHECK_LEAST = 200_000, 20_000_000, 2_000
 CHECK_ROWS = 512
 """The largest number of coordinates whose covariance is checked; of more, as many are chosen at random."""
 CHECK_ERRORS = 6.0
+"""The largest deviation of a sample mean or covariance from the stated one, in standard errors."""
 
 
 class FunctionNoise(Noise):
     """A noise v = value(x, z) given by a Python function, with a covariance that the user states; made by `from_function`.
 
-    The arguments are those of `from_function`, already validated.
+    The arguments are those of `from_function`, already validated there.
+
+    Args:
+        value: `value(x, z)` returns `dim` components.
+        dim: Number of coordinates.
+        draws: The random numbers of one evaluation, a tuple of `Normal(n)`, `Sign(n)` and `Uniform(n)`.
+        covariance: Cov v, a matrix `(dim, dim)` or a function of x that returns `dim` rows of `dim` entries.
+        state_dependent: Whether the law of v depends on x.
+        gaussian: Whether v is Gaussian given x.
 
     Attributes:
-        function: The function `value`, as given.
-        stated: The covariance, as given: a matrix `(dim, dim)` or a function of x.
-        given: `function` in a form that may be called with many paths at once.
+        function: The argument `value`.
+        stated: The argument `covariance`.
+        given: `function` in a form that may be called with many paths at once: itself, or a wrapper that calls it path by path if it mixes
+            paths, as `np.linalg.norm` does.
     """
 
     latex = r"v(x, \xi)"
@@ -54,11 +64,17 @@ class FunctionNoise(Noise):
         self.label = f"noise {getattr(value, '__name__', 'of a function')}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v, the components that `function` gives at points `x` for the draws `z`, `(dim,)` or `(dim, paths)`; `p` is not used."""
+        """Return v, the components that `function` gives, in the shape of `x`.
+
+        `x` are points `(dim,)` or `(dim, paths)`, `z` draws `(n_draws,)` or `(n_draws, paths)` with the same paths; `p` is not used.
+        """
         return components(self.given(x, z), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the stated covariance at `x`, `(dim, dim)` or `(dim, dim, paths)`; `p` is not used."""
+        """Return the stated covariance at points `x`: `(dim, dim)` for `(dim,)`, `(dim, dim, paths)` for `(dim, paths)`; `p` is not used.
+
+        It is a read-only view if a matrix was given, and a new array if a function was.
+        """
         if not callable(self.stated):
             return over_paths(self.stated, x)
         return np.stack([components(row, x) for row in self.stated(x)])
@@ -86,33 +102,37 @@ def from_function(
     at: Any = None,
     check: bool = True,
 ) -> FunctionNoise:
-    """Return the noise v = value(x, z) of a Python function.
+    """Return the noise v = value(x, z) of a Python function, with mean 0 and the covariance that the caller states.
 
-    The mean and the covariance are validated on 200,000 fixed draws at one point. A deviation of more than 6 standard errors is an error;
-    for a correct law with fourth moments its probability is about 2e-9 for each entry.
+    The mean and the covariance are validated at one point, on 200,000 draws of a fixed seed. A deviation of more than 6 standard errors is an
+    error; for a correct law with fourth moments its probability is about 2e-9 for each entry.
 
     Args:
-        value: `value(x, z)` returns `dim` components, by arithmetic on the components x[0], x[1], ... and on the draws z[0], z[1], ...
+        value: `value(x, z)` returns a sequence of `dim` components, by arithmetic on the components x[0], x[1], ... and on the draws z[0],
+            z[1], ...; each is a number for one path, and an array `(paths,)` for many.
         dim: Number of coordinates.
-        draws: The random numbers of one evaluation: `Normal(n)`, `Sign(n)`, `Uniform(n)` or a sequence of them.
-        covariance: Cov v: a matrix, a diagonal, a number, or a function `covariance(x)` that returns `dim` rows of `dim` entries.
+        draws: The random numbers of one evaluation: `Normal(n)`, `Sign(n)`, `Uniform(n)` or a sequence of them, in the order of z.
+        covariance: Cov v: a matrix `(dim, dim)`, a diagonal `(dim,)`, a number (its multiple of the identity), or a function `covariance(x)`
+            that returns `dim` rows of `dim` entries.
         state_dependent: Whether the law of v depends on x.
-        gaussian: Whether v is Gaussian given x.
-        at: The point of the validation, `(dim,)`; by default a fixed random one.
-        check: Whether the mean and the covariance are validated: to 6 standard errors of 200,000 draws, of fewer beyond 100 coordinates, and the
-            covariance of 512 random coordinates if there are more.
+        gaussian: Whether v is Gaussian given x; it is not validated.
+        at: The point of the validation, `(dim,)`; by default a fixed one with coordinates between 0.2 and 1.
+        check: Whether the mean and the covariance are validated. Beyond 100 coordinates there are fewer draws, 2,000 at least, and beyond 512
+            only the covariance of 512 random coordinates is compared.
 
     Returns:
         The noise, for the argument `noise` of `NoisyOracle`.
 
     Raises:
-        ValueError: If an argument has a wrong form, `value` is not finite, or the mean or the covariance is wrong.
+        ValueError: If an argument has a wrong form, or in the validation: if `value` is not finite, or the mean or the covariance is wrong.
 
     Example:
-        >>> noise = from_function(lambda x, z: [z[0] * z[1]], dim=1, draws=Sign(2), covariance=1.0)
-        >>> noise.value(np.array([0.0]), np.array([1.0, -1.0]))
+        >>> import numpy as np
+        >>> from sdetools import noise
+        >>> product = noise.from_function(lambda x, z: [z[0] * z[1]], dim=1, draws=noise.Sign(2), covariance=1.0)
+        >>> product.value(np.array([0.0]), np.array([1.0, -1.0]))
         array([-1.])
-        >>> from_function(lambda x, z: [z[0] + 0.5], dim=1, draws=Normal(1), covariance=1.0)
+        >>> noise.from_function(lambda x, z: [z[0] + 0.5], dim=1, draws=noise.Normal(1), covariance=1.0)
         Traceback (most recent call last):
         ...
         ValueError: `value` must have mean zero; got a mean of 0.5 (standard error 0.0022) in coordinate 0. Subtract it.

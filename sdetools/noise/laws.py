@@ -1,7 +1,7 @@
 """Noises v = R(x) u with independent entries u of one law (mean 0, variance 1) and a root R of the covariance, Cov v = R R^T.
 
 The constructors share the arguments of `gaussian`, return a `RootedNoise`, and raise ValueError if both `covariance` and `root` are given,
-if the covariance is not positive semidefinite, or if an argument has a wrong form.
+if the covariance is not positive semidefinite, or if an argument has a wrong form. R is `(dim, rank)` and u has `rank` entries.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class EntryLaw:
 
     Attributes:
         name: Name of the law, such as "uniform".
-        draw: The class of the draws, `Normal`, `Sign` or `Uniform`.
-        entry: `entry(z, p)` returns entries from a sequence `z` of `per_entry` arrays of draws, in the shape of one of them; `p` are the
-            `numbers`.
-        skewness: Third moment, NaN if it does not exist.
+        draw: The class of the draws of which entries are made, `Normal`, `Sign` or `Uniform`.
+        entry: `entry(z, p)` returns `rank` entries, `(rank,)` or `(rank, paths)`, from a sequence `z` of `per_entry` arrays of draws of that
+            shape; `p` are the `numbers`.
+        skewness: Third moment of an entry, NaN if it does not exist.
         latex: The law as a formula in LaTeX.
         per_entry: Number of draws for one entry.
         numbers: Parameters of the law, a tuple of floats.
@@ -44,9 +44,9 @@ class EntryLaw:
     numbers: tuple[float, ...] = ()
 
     def entries(self, z: Any, rank: int, p: Any) -> Any:
-        """Return `rank` independent entries, `(rank,)` or `(rank, paths)`; entry i is made of the draws i, rank + i, ... of `z`.
+        """Return `rank` independent entries, `(rank,)` or `(rank, paths)`; entry i is made of the rows i, rank + i, ... of `z`.
 
-        `z` has `per_entry * rank` rows, `(rows,)` or `(rows, paths)`, and `p` are the parameters of the law, in the order of `numbers`.
+        The draws `z` are `(per_entry * rank,)` or `(per_entry * rank, paths)`, and `p` are values for the `numbers` of the law, in their order.
         """
         return self.entry([z[rank * k : rank * (k + 1)] for k in range(self.per_entry)], p)
 
@@ -94,14 +94,13 @@ class RootedNoise(Noise):
     """A noise v = R(x) u with independent entries u_k of one law; Cov v = R(x) R(x)^T. `gaussian`, `rademacher`, ... make it.
 
     Attributes:
-        law: The law of u_k, an `EntryLaw`.
-        root: R, a `Root`; the diffusion coefficient of an SDE is read from it.
+        law: The law of u_k, an `EntryLaw`; its `entries` makes u of the draws.
+        root: R(x), `(dim, rank)`, as a `Root`; the diffusion coefficient of an SDE is read from it.
         parameters: The numbers of the law, then those of the root.
-        skewness: Third moment of one entry of u, NaN if it does not exist.
 
     Example:
-        >>> from sdetools.noise import rademacher
-        >>> noise = rademacher(root=[[1.0], [2.0]])
+        >>> import numpy as np, sdetools as st
+        >>> noise = st.noise.rademacher(root=[[1.0], [2.0]])
         >>> noise.value(np.zeros(2), np.array([-1.0]))
         array([-1., -2.])
         >>> noise.covariance(np.zeros(2))
@@ -132,18 +131,18 @@ class RootedNoise(Noise):
         return self.law.skewness
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v = R(x) u, `(dim,)` or `(dim, paths)`, at points `x` of this shape, for the entries u made of the draws `z`.
+        """Return v = R(x) u in the shape of the points `x`, `(dim,)` or `(dim, paths)`, for the entries u made of the draws `z`.
 
-        The draws have shape `(n_draws,)` or `(n_draws, paths)`. `p` are the numbers, in the order of `parameters`, or None for these.
+        The draws are `(n_draws,)`, or `(n_draws, paths)` for many points. `p` are numbers in place of `parameters`, in that order, or None.
         """
         p = self.parameters if p is None else p
         own = len(self.law.numbers)
         return components(self.root.times(self.law.entries(z, self.root.rank, p[:own]), x, p[own:]), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = R(x) R(x)^T: `(dim, dim)`, or `(dim, dim, paths)` for points `x` `(dim, paths)`.
+        """Return Sigma(x) = R(x) R(x)^T: `(dim, dim)`, or `(dim, dim, paths)` for points `x` `(dim, paths)`; a read-only view if R is constant.
 
-        `p` are the numbers, in the order of `parameters`, or None for these.
+        `p` are numbers in place of `parameters`, in that order, or None.
         """
         if isinstance(self.root, ConstantRoot) and p is None:
             matrix = self.root.matrix()
@@ -156,13 +155,7 @@ class RootedNoise(Noise):
 
 
 class NoNoise(Noise):
-    """The noise v = 0 of full-batch gradients in `dim` coordinates, without draws.
-
-    Example:
-        >>> NoNoise(2).covariance(np.zeros(2))
-        array([[0., 0.],
-               [0., 0.]])
-    """
+    """The noise v = 0 of full-batch gradients in `dim` coordinates, without draws; `none` makes it. ValueError if `dim` is no positive integer."""
 
     state_dependent = False
     gaussian = True
@@ -179,7 +172,7 @@ class NoNoise(Noise):
         return value(np.zeros(self.dim)) if isinstance(x, Value) else np.zeros_like(x, dtype=float)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = 0, `(dim, dim)` or `(dim, dim, paths)`; `p` is not used."""
+        """Return Sigma(x) = 0, a read-only `(dim, dim)` for `x` `(dim,)` or `(dim, dim, paths)` for `(dim, paths)`; `p` is not used."""
         return over_paths(np.zeros((self.dim, self.dim)), x)
 
     def as_gaussian(self) -> NoNoise:
@@ -199,23 +192,24 @@ def gaussian(
     """Return Gaussian noise v = R(x) xi, xi ~ N(0, I), the noise of the paper's SDEs; Cov v = R R^T.
 
     Args:
-        dim: Number of coordinates; optional if `covariance` or `root` determines it.
-        covariance: Cov v, a number, a diagonal or a matrix, possibly singular; R is its symmetric root. By default the identity.
-        root: R instead of `covariance`: numbers (a number, a diagonal or a `(dim, r)` matrix), `dim` rows of `r` expressions, or a function
-            `root(x)` that returns such rows.
+        dim: Number of coordinates; optional if `covariance` or `root` determines it, and 1 for a number.
+        covariance: Cov v, a number, a diagonal `(dim,)` or a matrix, possibly singular; R is its symmetric root. By default the identity.
+        root: R instead of `covariance`: numbers (a number, a diagonal or a `(dim, r)` matrix), `dim` rows of r expressions, or a function
+            `root(x)` that returns `dim` rows of r numbers and needs `dim` or `at`. One evaluation consumes r normal draws, xi.
         variables: Names of the coordinates in the expressions of `root`, "x y" or a list; by default x0, x1, ... or alphabetical.
         parameters: Constants of these expressions by name.
-        at: A point `(dim,)` where a state-dependent root is defined, for its validation.
+        at: A point `(dim,)` where a state-dependent root is defined, for its validation; by default one of three fixed points.
 
     Raises:
-        ValueError: If both `covariance` and `root` are given, the covariance is not positive semidefinite, or an argument has a wrong
-            form.
+        ValueError: If both `covariance` and `root` are given or neither of them nor `dim`, the covariance is not positive semidefinite, or
+            an argument has a wrong form.
 
     Example:
-        >>> noise = gaussian(root=[["1 + 0.3*sin(x)"]], variables="x")
+        >>> import numpy as np, sdetools as st
+        >>> noise = st.noise.gaussian(root=[["1 + 0.3*sin(x)"]], variables="x")
         >>> noise.covariance(np.array([0.0])), noise.draws
         (array([[1.]]), (Normal(n=1),))
-        >>> gaussian(covariance=[[4.0, 0.0], [0.0, 0.0]]).value(np.zeros(2), np.array([1.0, 1.0]))
+        >>> st.noise.gaussian(covariance=[[4.0, 0.0], [0.0, 0.0]]).value(np.zeros(2), np.array([1.0, 1.0]))
         array([2., 0.])
     """
     return RootedNoise(NORMAL, make_root(dim, covariance, root, variables, parameters, at))
@@ -230,14 +224,16 @@ def rademacher(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """Return Rademacher noise v = R(x) s with independent random signs s; Cov v = R R^T.
+    """Return Rademacher noise v = R(x) s with independent random signs s_k, -1 or 1 with probability 1/2; Cov v = R R^T.
 
-    R is `root` (numbers, rows of expressions, or a function of x), the symmetric root of `covariance`, or the identity in `dim` coordinates.
-    `variables` and `parameters` are the coordinates and constants of expressions, and `at` is a point to validate `root`; see `gaussian`.
+    R `(dim, r)` is `root` (a number, diagonal, matrix, rows of expressions, or function of x), the symmetric root of `covariance`, or the identity
+    in `dim` coordinates. `variables` ("x y") and `parameters` (a mapping) are the coordinates and constants of expressions, and `root` is
+    validated at the point `at`; see `gaussian` for details and ValueErrors. The draws are r signs, the entries s.
     The law is symmetric and bounded, and 64 draws need one random 64-bit word.
 
     Example:
-        >>> rademacher(2).value(np.zeros(2), np.array([1.0, -1.0]))
+        >>> import numpy as np, sdetools as st
+        >>> st.noise.rademacher(2).value(np.zeros(2), np.array([1.0, -1.0]))
         array([ 1., -1.])
     """
     return RootedNoise(SIGN, make_root(dim, covariance, root, variables, parameters, at))
@@ -254,12 +250,14 @@ def uniform(
 ) -> RootedNoise:
     """Return the noise v = R(x) u with independent entries of u, uniform on (-sqrt 3, sqrt 3); Cov v = R R^T.
 
-    R is `root` (numbers, rows of expressions, or a function of x), the symmetric root of `covariance`, or the identity in `dim` coordinates.
-    `variables` and `parameters` are the coordinates and constants of expressions, and `at` is a point to validate `root`; see `gaussian`.
+    R `(dim, r)` is `root` (a number, diagonal, matrix, rows of expressions, or function of x), the symmetric root of `covariance`, or the identity
+    in `dim` coordinates. `variables` ("x y") and `parameters` (a mapping) are the coordinates and constants of expressions, and `root` is
+    validated at the point `at`; see `gaussian` for details and ValueErrors. The draws are r uniforms a in (0, 1), and u = sqrt 12 (a - 1/2).
 
     Example:
-        >>> uniform(1).value(np.zeros(1), np.array([0.5]))
-        array([0.])
+        >>> import numpy as np, sdetools as st
+        >>> st.noise.uniform(1).value(np.zeros((1, 3)), np.array([[0.0, 0.5, 1.0]])).round(3)
+        array([[-1.732,  0.   ,  1.732]])
     """
     return RootedNoise(UNIFORM, make_root(dim, covariance, root, variables, parameters, at))
 
@@ -275,12 +273,14 @@ def three_point(
 ) -> RootedNoise:
     """Return the noise v = R(x) u with independent entries of u: sqrt 3 and -sqrt 3 with probability 1/6 each, else 0; Cov v = R R^T.
 
-    R is `root` (numbers, rows of expressions, or a function of x), the symmetric root of `covariance`, or the identity in `dim` coordinates.
-    `variables` and `parameters` are the coordinates and constants of expressions, and `at` is a point to validate `root`; see `gaussian`.
+    R `(dim, r)` is `root` (a number, diagonal, matrix, rows of expressions, or function of x), the symmetric root of `covariance`, or the identity
+    in `dim` coordinates. `variables` ("x y") and `parameters` (a mapping) are the coordinates and constants of expressions, and `root` is
+    validated at the point `at`; see `gaussian` for details and ValueErrors. The draws are r uniforms in (0, 1).
     The moments of an entry up to the fifth are those of N(0, 1).
 
     Example:
-        >>> three_point(1).value(np.zeros((1, 3)), np.array([[0.1, 0.5, 0.9]])).round(3).tolist()
+        >>> import numpy as np, sdetools as st
+        >>> st.noise.three_point(1).value(np.zeros((1, 3)), np.array([[0.1, 0.5, 0.9]])).round(3).tolist()
         [[-1.732, 0.0, 1.732]]
     """
     return RootedNoise(THREE_POINT, make_root(dim, covariance, root, variables, parameters, at))
@@ -297,12 +297,14 @@ def centred_exponential(
 ) -> RootedNoise:
     """Return the noise v = R(x) u with independent entries of u, distributed as Exp(1) - 1; Cov v = R R^T.
 
-    R is `root` (numbers, rows of expressions, or a function of x), the symmetric root of `covariance`, or the identity in `dim` coordinates.
-    `variables` and `parameters` are the coordinates and constants of expressions, and `at` is a point to validate `root`; see `gaussian`.
+    R `(dim, r)` is `root` (a number, diagonal, matrix, rows of expressions, or function of x), the symmetric root of `covariance`, or the identity
+    in `dim` coordinates. `variables` ("x y") and `parameters` (a mapping) are the coordinates and constants of expressions, and `root` is
+    validated at the point `at`; see `gaussian` for details and ValueErrors. The draws are r uniforms a in (0, 1), and u = -log a - 1.
     The third moment of an entry is 2, which violates the low-skewness condition of Malladi et al. (2022).
 
     Example:
-        >>> centred_exponential(1).skewness
+        >>> import sdetools as st
+        >>> st.noise.centred_exponential(1).skewness
         2.0
     """
     return RootedNoise(CENTRED_EXPONENTIAL, make_root(dim, covariance, root, variables, parameters, at))
@@ -325,7 +327,7 @@ def two_point(
     Args:
         dim: Number of coordinates; optional if `covariance` or `root` determines it.
         probability: p, in (0, 1).
-        root: R: numbers, rows of expressions, or a function `root(x)`; see `gaussian`. By default the identity.
+        root: R `(dim, r)`: numbers, rows of expressions, or a function of x; see `gaussian`. By default the identity. The draws are r uniforms.
         covariance: Cov v instead of `root`: a number, a diagonal or a matrix.
         variables: Names of the coordinates in the expressions of `root`.
         parameters: Constants of these expressions by name.
@@ -335,7 +337,8 @@ def two_point(
         ValueError: If `probability` is not in (0, 1), and as in `gaussian`.
 
     Example:
-        >>> noise = two_point(1, probability=0.2)
+        >>> import numpy as np, sdetools as st
+        >>> noise = st.noise.two_point(1, probability=0.2)
         >>> noise.value(np.zeros((1, 2)), np.array([[0.1, 0.9]])), round(noise.skewness, 12)
         (array([[ 2. , -0.5]]), 1.5)
     """
@@ -365,7 +368,7 @@ def student_t(
     Args:
         dim: Number of coordinates; optional if `covariance` or `root` determines it.
         degrees: nu, above 2.
-        root: R: numbers, rows of expressions, or a function `root(x)`; see `gaussian`. By default the identity.
+        root: R `(dim, r)`: numbers, rows of expressions, or a function of x; see `gaussian`. By default the identity. The draws are all r a, then b.
         covariance: Cov v instead of `root`: a number, a diagonal or a matrix.
         variables: Names of the coordinates in the expressions of `root`.
         parameters: Constants of these expressions by name.
@@ -375,7 +378,8 @@ def student_t(
         ValueError: If `degrees` is not above 2, and as in `gaussian`.
 
     Example:
-        >>> student_t(1, degrees=4).value(np.zeros(1), np.array([0.25, 1.0])).round(12)
+        >>> import numpy as np, sdetools as st
+        >>> st.noise.student_t(1, degrees=4).value(np.zeros(1), np.array([0.25, 1.0])).round(12)
         array([1.41421356])
     """
     nu = _check.number("degrees", degrees, "be a number above 2")
@@ -386,10 +390,11 @@ def student_t(
 
 
 def none(dim: int) -> NoNoise:
-    """Return the noise v = 0 in `dim` coordinates, for an oracle of full-batch gradients.
+    """Return the noise v = 0 in `dim` coordinates, for an oracle of full-batch gradients; ValueError if `dim` is not a positive integer.
 
     Example:
-        >>> none(2).draws
-        ()
+        >>> import sdetools as st
+        >>> st.NoisyOracle(st.losses.hyperbola(), st.noise.none(2))([2.0, 1.0], [])
+        array([1., 2.])
     """
     return NoNoise(dim)

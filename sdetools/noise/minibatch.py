@@ -28,8 +28,9 @@ GATHER_COST, SLOPE_COST = 11, {"least_squares": 2, "logistic": 35}
 class Minibatch(SampledNoise):
     """Minibatch and label noise of a linear model, f_i(x) = a_i . x with the features a_i (`minibatch` and `label_noise` make it).
 
-    `SampledNoise` has the formula. The law of label noise alone does not depend on x. A small batch reads only its own rows a_i of the data
-    (`gathers`). A larger one counts how often each sample was drawn and forms the products A x and A^T (weights * slopes) with all data.
+    `SampledNoise` has the formula of v and the rows of the draws. The law of label noise alone does not depend on x. A small batch reads only
+    its own rows a_i of the data (`gathers`). A larger one counts how often each sample was drawn and forms the products A x and
+    A^T (weights * slopes) with all data, A with the rows a_i.
 
     Args:
         loss: The loss with the data.
@@ -45,8 +46,9 @@ class Minibatch(SampledNoise):
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
         """Return the batch gradient with label noise, (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}), `(dim,)` or `(dim, paths)`.
 
-        For label noise alone the first term is left out. `x` are points, `z` the draws (first those of the samples i_b, then those of the labels,
-        s_b), and `p` is [label_std]; with None or an empty `p` the attribute `label_std` is used.
+        For label noise alone the first term is left out. L_i is the loss of sample i, f_i its model. The draws `z` have the paths of the points
+        `x`, and the rows: `size` uniforms, which select the samples i_b, then with label noise `size` signs or normals s_b. `p` is [label_std];
+        with None or an empty `p` the attribute `label_std` is used.
         """
         if not isinstance(x, Value):
             x, z = spread(np.asarray(x, dtype=float), z), np.asarray(z, dtype=float)
@@ -65,7 +67,7 @@ class Minibatch(SampledNoise):
 
     @property
     def gathers(self) -> bool:
-        """Whether reading the rows of a batch one by one is estimated to be cheaper than products with all data."""
+        """Whether reading the rows of a batch one by one is estimated to be cheaper than products with all data; `raw` then does so."""
         slope = SLOPE_COST[self.loss.kind]
         return self.size * (GATHER_COST * self.dim + slope) <= self.n * (self.dim + slope)
 
@@ -77,9 +79,9 @@ class Minibatch(SampledNoise):
     def covariance(self, x: Any, p: Any = None) -> Any:
         """Return Sigma(x) = c S(x) + (label_std^2 / size) F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
-        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i, and c the attribute `factor`, 1/size
-        with replacement. Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std]
-        or None.
+        S is the covariance of the n sample gradients (divided by n), F = (1/n) sum_i grad f_i grad f_i^T for the models f_i, and c the attribute
+        `factor`, 1/size with replacement. For label noise alone the first term is left out, without label noise the second. `p` is
+        [label_std]; with None or an empty `p` the attribute `label_std` is used.
         """
         x = x if isinstance(x, Value) else np.asarray(x, dtype=float)
         out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
@@ -92,8 +94,8 @@ class Minibatch(SampledNoise):
 
         Args:
             x: Points, `(dim,)` or `(dim, paths)`.
-            weights: Weights `(n,)` or `(n, paths)` whose sum over the samples is 0, so that the term l2 x of grad L_i cancels.
-            labels: Weights `(n,)` or `(n, paths)` of the label terms, or None for none.
+            weights: Weights `(n,)` or `(n, paths)` whose sum over the samples is 0, so that the ridge term l2 x of each grad L_i cancels.
+            labels: Weights `(n,)` or `(n, paths)` of the features a_i, the gradients of the models, or None for none.
         """
         slopes = self.loss.slope(self.loss.features @ x)
         weights = spread(weights, slopes) * slopes
@@ -107,8 +109,9 @@ class Minibatch(SampledNoise):
 class FunctionMinibatch(SampledNoise):
     """Minibatch and label noise of a loss given by a Python function of a sample (`minibatch` and `label_noise` make it).
 
-    `SampledNoise` has the formula, and `losses.from_function(..., data=...)` makes the loss. A small batch reads only its own rows of the data.
-    A larger one, or a batch together with the full gradient, is one gradient of a weighted sum over all samples.
+    `SampledNoise` has the formula of v and the rows of the draws, and `losses.from_function(..., data=...)` makes the loss. A small batch reads
+    only its own rows of the data. A larger one, or a batch together with the full gradient, is one gradient of a weighted sum over all
+    samples.
 
     Args:
         loss: The loss with the data.
@@ -124,8 +127,9 @@ class FunctionMinibatch(SampledNoise):
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
         """Return the batch gradient with label noise, (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}), `(dim,)` or `(dim, paths)`.
 
-        For label noise alone the first term is left out. `x` are points, `z` the draws (first those of the samples i_b, then those of the labels,
-        s_b), and `p` is [label_std]; with None or an empty `p` the attribute `label_std` is used.
+        For label noise alone the first term is left out. L_i is the loss of sample i, f_i its model. The draws `z` have the paths of the points
+        `x`, and the rows: `size` uniforms, which select the samples i_b, then with label noise `size` signs or normals s_b. `p` is [label_std];
+        with None or an empty `p` the attribute `label_std` is used.
         """
         if not self.loss.gathers(self.size, self.with_data, self.label_draw is not None):
             return self.loss.weighted_gradient(x, *self.sample_weights(z, p))
@@ -136,8 +140,8 @@ class FunctionMinibatch(SampledNoise):
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...]:
         """Return a tuple of arrays `(n,)` or `(n, paths)`: per sample its share of the batch and, with label noise, its label errors / size.
 
-        They are the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`. The first is 0 for label noise alone. `z` are
-        the draws, and `p` is [label_std] or None.
+        They are the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`. The first is 0 for label noise alone. `z` and
+        `p` are the draws and numbers, as in `raw`: `size` uniforms, then the label draws; [label_std] or None.
         """
         z = numeric(z)
         index, labels = batch_indices(z[: self.size], self.n, self.replace), z[self.size :]
@@ -149,9 +153,9 @@ class FunctionMinibatch(SampledNoise):
     def covariance(self, x: Any, p: Any = None) -> Any:
         """Return Sigma(x) = c S(x) + (label_std^2 / size) F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
-        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i, and c the attribute `factor`, 1/size
-        with replacement. Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std]
-        or None.
+        S is the covariance of the n sample gradients (divided by n), F = (1/n) sum_i grad f_i grad f_i^T for the models f_i, and c the attribute
+        `factor`, 1/size with replacement. For label noise alone the first term is left out, without label noise the second. `p` is
+        [label_std]; with None or an empty `p` the attribute `label_std` is used.
         """
         out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
         return out if self.label_draw is None else out + self.std(p) ** 2 / self.size * self.loss.sample_covariance(x, True)
@@ -164,11 +168,18 @@ class FunctionMinibatch(SampledNoise):
 class SampleGaussian(Noise):
     """Gaussian noise with the exact covariance of a minibatch: v = sqrt(c/n) sum_i (xi_i - mean xi) grad L_i(x), xi ~ N(0, I_n).
 
-    c is `SampledNoise.factor`. Label noise adds label_std / sqrt(n size) sum_i xi'_i grad f_i(x) with further normals xi'; label noise alone
-    has this term only. One evaluation consumes n normals (2 n for data and labels), so it suits data sets of up to a few thousand samples.
+    c is `SampledNoise.factor`, 1/size with replacement, and L_i the loss of sample i. Label noise adds label_std / sqrt(n size) sum_i xi'_i
+    grad f_i(x) with the models f_i and further normals xi'; label noise alone has this term only. The draws are n normals (2 n for data and
+    labels: all xi_i, then all xi'_i), so it suits data sets of up to a few thousand samples. `as_gaussian` of a minibatch makes it.
 
     Args:
         noise: The minibatch or label noise whose covariance it has.
+
+    Example:
+        >>> import numpy as np, sdetools as st
+        >>> batch = st.noise.minibatch(st.losses.least_squares([[1.0], [1.0]], [1.0, -1.0]), size=2)
+        >>> batch.as_gaussian().draws, batch.as_gaussian().covariance(np.array([0.0]))
+        ((Normal(n=2),), array([[0.5]]))
     """
 
     gaussian = True
@@ -182,10 +193,13 @@ class SampleGaussian(Noise):
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v, `(dim,)` or `(dim, paths)`, at points `x` for standard normal draws `z` (first all xi_i, then all xi'_i); `p` is not used.
+        """Return v in the shape of the points `x`, `(dim,)` or `(dim, paths)`, for standard normal draws `z`; `p` is not used.
+
+        `z` has the paths of `x` and the rows xi_1, ..., xi_n, then xi'_1, ..., xi'_n if there are both data and label noise.
 
         Raises:
-            ArraysOnly: For traced draws, because the sum over all data is not compiled.
+            ArraysOnly: For traced draws, because the sum over all data is not compiled. It is a TypeError.
+            ValueError: If `z` does not have one row for each draw.
         """
         n, data = self._noise.n, self._noise.with_data
         z = np.stack(check_draws(z, self)) if isinstance(z, list) else check_draws(z, self)  # an integrator's rows
@@ -205,15 +219,16 @@ class SampleGaussian(Noise):
 
 
 def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
-    """Return minibatch noise v = g_B(x) - grad L(x), the deviation of the gradient of a batch from the full one.
+    """Return minibatch noise v = g_B(x) - grad L(x), the deviation of the mean gradient g_B of a random batch from the full one.
 
     In an oracle, sigma = 1 is minibatch SGD, and another sigma multiplies the deviation. Sigma(x) = S(x)/size with replacement and
-    (n - size) / ((n - 1) size) S(x) without, where S is the covariance of the n samples' gradients (divided by n).
+    (n - size) / ((n - 1) size) S(x) without, where S is the covariance of the n samples' gradients (divided by n): the noise of single samples
+    at size = 1. Each step of each path draws a new batch by `size` uniform draws from (0, 1).
 
     Args:
         loss: A loss with data: `losses.least_squares`, `losses.logistic`, `losses.diagonal_network`, or `losses.from_function` or
             `losses.from_torch` with `data`.
-        size: Batch size.
+        size: Batch size, a positive integer.
         replace: Whether samples are drawn with replacement.
 
     Returns:
@@ -223,8 +238,8 @@ def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
         ValueError: If `loss` has no data, or a batch without replacement is larger than the data.
 
     Example:
-        >>> from sdetools.losses import least_squares
-        >>> noise = minibatch(least_squares([[1.0], [1.0]], [1.0, -1.0]), size=2)
+        >>> import numpy as np, sdetools as st
+        >>> noise = st.noise.minibatch(st.losses.least_squares([[1.0], [1.0]], [1.0, -1.0]), size=2)
         >>> noise.covariance(np.array([0.0])), noise.value(np.array([0.0]), np.array([0.1, 0.2]))
         (array([[0.5]]), array([-1.]))
     """
@@ -251,27 +266,28 @@ def label_noise(
 ) -> Noise:
     """Return label noise: fresh independent noise eps_i on the labels at each step, r_i -> r_i - eps_i, for L = (1/2n) sum_i r_i^2.
 
-    Here r_i = f_i(x) - y_i is the residual of sample i. For a loss with data, v = -(1/size) sum_b eps_b grad f_{i_b} over a batch of samples
-    i_b is added to the full gradient: for a linear model Sigma = (std^2/size) H exactly, with the Hessian H (without l2). With `batch=True` the
-    gradient of that batch replaces the full one, as in training: Sigma = S(x)/size + (std^2/size) H, with the covariance S of the
-    sample gradients; without replacement the first term is (n - size) / ((n - 1) size) S(x).
+    Here r_i = f_i(x) - y_i is the residual of sample i, with its model f_i and label y_i. For a loss with data, v = -(1/size) sum_b eps_b
+    grad f_{i_b} over a batch of samples i_b is added to the full gradient: for a linear model Sigma = (std^2/size) H exactly, with the Hessian H
+    (without l2). With `batch=True` the gradient of that batch replaces the full one, as in training: Sigma = S(x)/size + (std^2/size) H, with
+    the covariance S of the sample gradients; without replacement the first term is (n - size) / ((n - 1) size) S(x). For any model f, H is
+    (1/n) sum_i grad f_i grad f_i^T here. The draws are `size` uniforms for the samples, then `size` signs or normals for eps.
 
     For a model given by expressions, v = -(std / sqrt(n size)) sum_i s_i grad f_i with signs or normals s_i, so Sigma = (std^2 / (n size))
-    sum_i grad f_i grad f_i^T. At size = n this is fresh noise on each label of the full batch; for smaller sizes it has the covariance of a
-    batch, without sampling indices.
+    sum_i grad f_i grad f_i^T, and the draws are these n signs or normals. At size = n this is fresh noise on each label of the full batch; for
+    smaller sizes it has the covariance of a batch, without sampling indices.
 
     Args:
         loss: A loss of squares: `losses.least_squares`, or `losses.from_function` or `losses.from_torch_model` with a model and data; a
             loss of formulas (`losses.from_models`, `uv_model`, `diagonal_network`, ...) is used by its `models`.
-        std: Standard deviation of eps.
+        std: Standard deviation of eps, 0 or above.
         kind: "rademacher" for random signs times `std`, or "gaussian".
         size: Batch size.
         batch: Whether the gradient of the batch replaces the full gradient; not for expressions.
         replace: Whether samples are drawn with replacement; expressions have no samples to draw.
         model: Instead of `loss`, the expression of f, or one for each sample.
-        variables: Names of the coordinates in `model`.
+        variables: Names of the coordinates in `model`, "x y" or a list; by default x0, x1, ... or alphabetical.
         parameters: Constants in `model` by name.
-        at: A point where the gradients of `model` are defined, for their validation.
+        at: A point `(dim,)` where the gradients of `model` are defined, for their validation; by default one of three fixed points.
 
     Returns:
         The noise, for the argument `noise` of `NoisyOracle`: a `SampledNoise` for a loss with data, a `RootedNoise` for expressions.
@@ -281,11 +297,11 @@ def label_noise(
             expressions.
 
     Example:
-        >>> label_noise(model="sqrt(1 + x**2)*y", std=0.5, variables="x y").covariance(np.array([0.0, 0.0]))
+        >>> import numpy as np, sdetools as st
+        >>> st.noise.label_noise(model="sqrt(1 + x**2)*y", std=0.5, variables="x y").covariance(np.array([0.0, 0.0]))
         array([[0.  , 0.  ],
                [0.  , 0.25]])
-        >>> from sdetools.losses import least_squares
-        >>> label_noise(least_squares([[2.0], [0.0]], [0.0, 0.0]), std=0.5, size=2).covariance(np.zeros(1))
+        >>> st.noise.label_noise(st.losses.least_squares([[2.0], [0.0]], [0.0, 0.0]), std=0.5, size=2).covariance(np.zeros(1))
         array([[0.25]])
     """
     if kind not in ("rademacher", "gaussian"):

@@ -1,4 +1,4 @@
-"""Symmetric alpha-stable noise: heavy tails P(|v| > r) ~ r^-alpha, without a variance, for alpha < 2 without an SDE driven by Brownian motion."""
+"""Symmetric alpha-stable noise: for alpha < 2 heavy tails P(|v_k| > r) ~ r^-alpha without a variance, so that no SDE of Brownian motion fits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdetools.noise.roots import make_root
 def _alpha_stable(z: Sequence[Any], p: Any) -> Any:
     """Return entries with the characteristic function exp(-|t|^alpha), `(rank,)` or `(rank, paths)`, from uniform draws z[0] and z[1] of that shape.
 
-    p = (alpha, (1 - alpha) / alpha, 1 / alpha). The angle is V = pi (z[0] - 1/2); 1/2 - |z[0] - 1/2| is exact, so cos V is accurate in the tails.
+    p = (alpha, (1 - alpha) / alpha, 1 / alpha); see `alpha_stable` for the formula. The angle is V = pi (z[0] - 1/2); 1/2 - |z[0] - 1/2| is exact, so cos V is accurate in the tails.
     """
     share = z[0] - 0.5
     angle, cosine = math.pi * share, np.sin(math.pi * (0.5 - abs(share)))
@@ -32,26 +32,36 @@ ALPHA_STABLE = EntryLaw(
 
 
 class StableNoise(RootedNoise):
-    """The noise v = u with independent symmetric alpha-stable entries u_k, E exp(i t u_k) = exp(-|t|^alpha); `alpha_stable` makes it.
+    """The noise v = u with `dim` independent symmetric alpha-stable entries u_k, E exp(i t u_k) = exp(-|t|^alpha); `alpha_stable` makes it.
+
+    One evaluation consumes 2 dim uniform draws. At alpha < 2 there is no variance, so `covariance` and `as_gaussian` raise ValueError.
+
+    Attributes:
+        law: The law of the entries, an `EntryLaw` whose `numbers` are (alpha, (1 - alpha) / alpha, 1 / alpha).
+        root: The identity, as a `Root`.
 
     Example:
-        >>> from sdetools.noise import alpha_stable
-        >>> alpha_stable(1.5, dim=2).draws
-        (Uniform(n=4),)
+        >>> import sdetools as st
+        >>> noise = st.noise.alpha_stable(1.5, dim=2)
+        >>> noise.draws, noise.finite_variance
+        ((Uniform(n=4),), False)
     """
 
     @property
     def finite_variance(self) -> bool:  # type: ignore[override]
-        """Whether the entries have a variance: only at alpha = 2."""
+        """Whether the entries have a variance: only at alpha = 2, where it is 2."""
         return bool(self.law.numbers[0] == 2)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Raise ValueError, since the variance is infinite; at alpha = 2 return 2 I, `(dim, dim)` or `(dim, dim, paths)` for `x` `(dim, paths)`."""
+        """Return 2 I at alpha = 2, `(dim, dim)`, or `(dim, dim, paths)` for points `x` `(dim, paths)`; `p` is None or in the order of `parameters`.
+
+        ValueError at any other alpha, since the variance is infinite.
+        """
         self._refuse_infinite_variance("covariance")
         return 2.0 * super().covariance(x, p)
 
     def as_gaussian(self) -> RootedNoise:
-        """Raise ValueError, since the variance is infinite; at alpha = 2 return the Gaussian noise with the covariance 2 I."""
+        """Return Gaussian noise with the covariance 2 I at alpha = 2; ValueError at any other alpha, since the variance is infinite."""
         self._refuse_infinite_variance("as_gaussian")
         return gaussian(self.dim, covariance=2.0)
 
@@ -73,13 +83,17 @@ def alpha_stable(alpha: float, dim: int) -> StableNoise:
 
     Args:
         alpha: The index of stability in (0, 2].
-        dim: Number of coordinates.
+        dim: Number of coordinates, a positive integer.
+
+    Returns:
+        The noise; its draws are `dim` uniforms for the angles V, then `dim` uniforms a for E = -log a.
 
     Raises:
         ValueError: If `alpha` lies outside (0, 2], or `dim` is not a positive integer.
 
     Example:
-        >>> alpha_stable(1.0, dim=1).value(np.zeros(1), np.array([0.75, 0.5])).round(12)
+        >>> import numpy as np, sdetools as st
+        >>> st.noise.alpha_stable(1.0, dim=1).value(np.zeros(1), np.array([0.75, 0.5])).round(12)
         array([1.])
     """
     index = _check.number("alpha", alpha, "lie in (0, 2]")

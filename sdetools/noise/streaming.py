@@ -1,7 +1,7 @@
 """Streaming least squares: the gradient of a batch of fresh Gaussian rows, with label noise.
 
-In the eigenbasis of the covariance K = diag(lam) of the rows, with x the distance from the minimiser, a batch of B rows a_b ~ N(0, K) with
-labels of error s eps_b has the gradient
+In the eigenbasis of the covariance K = diag(lam) of the rows, with x the displacement from the minimiser, a batch of B rows a_b ~ N(0, K) with
+labels of error s eps_b, eps_b ~ N(0, 1), has the gradient
 
     g(x) = (1/B) sum_b a_b (a_b . x + s eps_b),     E g = K x,     Cov g = (K x x^T K + (x . K x + s^2) K) / B,
 
@@ -29,12 +29,16 @@ from sdetools.noise.roots import Root
 class StreamingNoise(Noise):
     """The noise v = g(x) - K x of a batch of fresh Gaussian rows; `streaming_least_squares` makes the oracle with its loss.
 
-    One evaluation consumes B dim normals for the rows, then B for the labels. The docstring of the module has the formulas.
+    g(x) = (1/B) sum_b a_b (a_b . x + s eps_b) with rows a_b ~ N(0, K), K = diag(lam), and eps_b ~ N(0, 1). The draws are B dim standard
+    normals, those of a_1 / sqrt(lam), then of a_2 / sqrt(lam), ..., and after them the B numbers eps_b.
 
     Args:
-        loss: The loss with the spectrum lam.
+        loss: The loss L(x) = x . K x / 2, with the spectrum lam as its `parameters`.
         label_noise: The standard deviation s of the labels, 0 or above.
-        batch: The number B of rows.
+        batch: The number B of rows in each step, a positive integer.
+
+    Raises:
+        ValueError: If `label_noise` or `batch` lies outside its range.
 
     Attributes:
         loss: The loss.
@@ -60,9 +64,12 @@ class StreamingNoise(Noise):
         self.label = f"streaming noise, {self.batch} fresh row{'s' * (self.batch > 1)}, label noise {self.label_noise:g}"
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch, (1/B) X^T (X x + s eps), `(dim,)` or `(dim, paths)`.
+        """Return the gradient of the batch, (1/B) X^T (X x + s eps), `(dim,)` or `(dim, paths)`, for the matrix X of the B rows.
 
-        `x` are points, `z` the draws (row by row those of X, then the B of the labels), and `p` is [s, *sqrt(lam)] or None.
+        Args:
+            x: Points, `(dim,)` or `(dim, paths)`, or a traced value `(dim,)`.
+            z: Standard normal draws, `(B dim + B,)` or with the paths of `x`: those of X row by row, then the B of the labels, eps.
+            p: [s, sqrt(lam_1), sqrt(lam_2), ...]; None for `parameters`.
         """
         x, z = numeric(x), numeric(z)
         p, own = self.parameters if p is None else p, self.batch * self.dim
@@ -74,13 +81,22 @@ class StreamingNoise(Noise):
         return roots * (residuals[:, None] * rows).sum(axis=0) / self.batch
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v = raw - K x, `(dim,)` or `(dim, paths)`, at points `x` for draws `z`; `p` is [s, *sqrt(lam)] or None."""
+        """Return v = raw(x, z, p) - K x, `(dim,)` or `(dim, paths)`; ValueError if `z` does not have one row for each draw.
+
+        Args:
+            x: Points, `(dim,)` or `(dim, paths)`, or a traced value `(dim,)`.
+            z: Standard normal draws, `(B dim + B,)` or with the paths of `x`: those of the B rows, then those of the labels.
+            p: [s, sqrt(lam_1), sqrt(lam_2), ...]; None for `parameters`.
+        """
         raw = self.raw(x, check_draws(z, self), p)
         roots = spread(self.parameters[1:] if p is None else p[1:], raw)
         return raw - roots * roots * spread(numeric(x), raw)
 
     def covariance(self, x: Any, p: Any = None) -> Any:
-        """Return (K x x^T K + (x . K x + s^2) K) / B: `(dim, dim)`, or `(dim, dim, paths)` for `x` `(dim, paths)`; `p` is [s, *sqrt(lam)] or None."""
+        """Return (K x x^T K + (x . K x + s^2) K) / B: `(dim, dim)`, or `(dim, dim, paths)` for points `x` `(dim, paths)`.
+
+        K = diag(lam) is the covariance of the rows, s the standard deviation of the labels. `p` is [s, sqrt(lam_1), ...]; None for `parameters`.
+        """
         p, x = self.parameters if p is None else p, numeric(x)
         lam = spread(p[1:] * p[1:], x)
         pull = lam * x
@@ -90,13 +106,24 @@ class StreamingNoise(Noise):
         ) / (self.batch)
 
     def as_gaussian(self) -> RootedNoise:
-        """Return the Gaussian noise with the same covariance at each point."""
+        """Return the Gaussian noise with the same covariance at each point; it consumes dim + 1 normal draws."""
         return RootedNoise(NORMAL, StreamingRoot(self.dim, self.batch, self.parameters))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamingRoot(Root):
-    """The root R(x) = [K x, sqrt(x . K x + s^2) K^(1/2)] / sqrt(B) of the covariance of `StreamingNoise`, `(dim, dim + 1)`."""
+    """The root R(x) = [K x, sqrt(x . K x + s^2) K^(1/2)] / sqrt(B) of the covariance of `StreamingNoise`, `(dim, dim + 1)`.
+
+    K = diag(lam) is the covariance of the rows, and s the standard deviation of the labels.
+
+    Args:
+        dim: Number of coordinates.
+        batch: The number B of rows in each step.
+        parameters: [s, sqrt(lam_1), sqrt(lam_2), ...].
+
+    Attributes:
+        rank: Number of columns, dim + 1.
+    """
 
     dim: int
     batch: int
@@ -123,12 +150,18 @@ class StreamingRoot(Root):
         return roots * scaled / self.batch**0.5, roots * level / self.batch**0.5
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return `dim` lists of `dim` + 1 entries: numbers, arrays `(paths,)` or traced values."""
+        """Return R(x) as `dim` lists of dim + 1 entries: numbers for `x` `(dim,)`, arrays `(paths,)` for `(dim, paths)`, or traced values.
+
+        `p` is [s, sqrt(lam_1), ...]; unlike in a noise, None is not allowed.
+        """
         pull, diagonal = self._parts(x, p)
         return [[pull[i], *(diagonal[i] if i == j else 0.0 for j in range(self.dim))] for i in range(self.dim)]
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
-        """Return R(x) u, `(dim,)` or `(dim, paths)`, for `u` `(dim + 1,)`, `(dim + 1, paths)` or a list."""
+        """Return R(x) u in the shape of the points `x`, `(dim,)` or `(dim, paths)`, for `u` `(dim + 1,)`, `(dim + 1, paths)` or a list of its rows.
+
+        `p` is [s, sqrt(lam_1), ...]; unlike in a noise, None is not allowed.
+        """
         pull, diagonal = self._parts(x, p)
         if isinstance(u, (list, tuple)):
             return components([pull[i] * u[0] + diagonal[i] * u[i + 1] for i in range(self.dim)], x)
@@ -138,7 +171,7 @@ class StreamingRoot(Root):
 def streaming_least_squares(spectrum: Any, label_noise: float = 0.0, batch: int = 1) -> NoisyOracle:
     """Return the oracle of streaming least squares: every step sees `batch` fresh rows a ~ N(0, diag(lam)), with noisy labels.
 
-    Coordinates are those of the eigenbasis of the rows' covariance, and x is the distance from the minimiser. So the loss is the excess
+    Coordinates are those of the eigenbasis of the rows' covariance, and x is the displacement from the minimiser. So the loss is the excess
     risk 1/2 sum_i lam_i x_i^2, and the stochastic gradient is g(x) = (1/B) sum_b a_b (a_b . x + s eps_b) with eps_b ~ N(0, 1). All
     gradients of one step see the same rows. The expected loss of any linear rule on it is exact: `st.exact.risk`.
 
@@ -154,7 +187,8 @@ def streaming_least_squares(spectrum: Any, label_noise: float = 0.0, batch: int 
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> oracle = streaming_least_squares(spectrum=[2.0, 1.0], label_noise=0.5, batch=4)
+        >>> import sdetools as st
+        >>> oracle = st.streaming_least_squares(spectrum=[2.0, 1.0], label_noise=0.5, batch=4)
         >>> oracle
         NoisyOracle(diagonal quadratic(dim=2), streaming noise, 4 fresh rows, label noise 0.5, sigma=1)
         >>> oracle.covariance([1.0, 0.0])
