@@ -22,18 +22,24 @@ from sdetools.graph.value import Value
 
 @dataclass(frozen=True)
 class Stage:
-    """A compiled or torch function with its data, which the simulation calls as it is instead of tracing it.
+    """A compiled or torch function with its data, which the simulation calls as it is instead of recording its operations in a graph.
 
     Attributes:
         function: A module-level `@njit(nogil=True)` function `function(x, out, *data)`. It reads the points `x` `(dim, lanes)`, a column
             for each of the paths that are advanced together, and writes its result to the array `out`. The function of a noise also takes
             its draws: `function(x, z, out, *data)`. A worker process imports it by module and name. For the torch backend it is a function
-            of a tensor `(dim, paths)` that returns its result.
+            of a tensor `(dim, paths)` that returns its result, a tensor with the paths last.
         data: The arrays that `function` takes as its last arguments; none by default.
 
     Example:
-        >>> Stage(function=len, data=()).data
-        ()
+        >>> import numpy as np, sdetools as st
+        >>> def scaled(x, out, curvatures):
+        ...     out[:] = curvatures[:, None] * x
+        >>> stage, out = st.losses.Stage(scaled, data=(np.array([1.0, 2.0]),)), np.empty((2, 3))
+        >>> stage.function(np.ones((2, 3)), out, *stage.data)
+        >>> out
+        array([[1., 1., 1.],
+               [2., 2., 2.]])
     """
 
     function: Callable[..., Any]
@@ -41,9 +47,10 @@ class Stage:
 
 
 class Loss(ABC):
-    """A loss L with its first three derivatives.
+    """The base class of losses: a function L with its first three derivatives.
 
-    Subclasses set the attributes and implement the five abstract members, under this contract:
+    A subclass sets the attributes and implements `identity`, `value`, `gradient`, `hessian` and `third`. It may replace `hessian_product`,
+    `third_contracted` and `third_product`, which form whole tensors, by faster forms, and define `quadratic` and `jump`. The contract:
 
     1. `parameters` are numbers that are loaded at run time. The argument `p` of a method replaces them: an array of the same shape, or a
        traced value. If `p` is None, `parameters` are used.
@@ -55,9 +62,9 @@ class Loss(ABC):
 
     Attributes:
         dim: Number of coordinates.
-        names: Names of the coordinates, `dim` of them, in order.
+        names: Names of the coordinates, `dim` different identifiers, in order.
         parameters: Numbers of the formula that can change without a recompilation, an array `(number of parameters,)`, often empty.
-        latex: The formula of L in LaTeX.
+        latex: The formula of L in LaTeX, without dollar signs.
         label: A short name for messages and reports.
     """
 
@@ -74,7 +81,7 @@ class Loss(ABC):
 
     @property
     def jump(self) -> str:
-        """A piece of the formula at which L jumps, as text; its derivatives leave the jump out. Empty if there is none, or none is known."""
+        """A piece of the formula at which L jumps, such as "(x > 1)", as text; derivatives leave the jump out. Empty, as here, if none is known."""
         return ""
 
     @abstractmethod
@@ -123,7 +130,7 @@ class Loss(ABC):
         Args:
             x: One point `(dim,)`, or many points `(dim, paths)`.
             v: The vector, `(dim,)` for all points or `(dim, paths)` with one for each.
-            p: Numbers that replace `parameters`; None for `parameters`.
+            p: Numbers that replace `parameters`, in the same order; None for `parameters`.
         """
         return contract("ij...,j...->i...", self.hessian(x, p), v)
 
@@ -132,13 +139,16 @@ class Loss(ABC):
 
         Args:
             x: One point `(dim,)`, or many points `(dim, paths)`.
-            matrix: M, `(dim, dim)` for all points or `(dim, dim, paths)` with one for each.
-            p: Numbers that replace `parameters`; None for `parameters`.
+            matrix: M, `(dim, dim)` for all points or `(dim, dim, paths)` with one for each; only its symmetric part matters.
+            p: Numbers that replace `parameters`, in the same order; None for `parameters`.
         """
         return contract("ijl...,ij...->l...", self.third(x, p), matrix)
 
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) a_i b_j, an array `(dim,)` indexed by l, for one point `x` and two vectors `a` and `b`, each `(dim,)`."""
+        """Return sum_ij d_ijl L(x) a_i b_j, an array `(dim,)` indexed by l, for one point `x` and two vectors `a` and `b`, each `(dim,)`.
+
+        It is the derivative of the gradient along `a` and `b`, at the current `parameters`.
+        """
         both = np.multiply.outer(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
         return self.third_contracted(x, (both + both.T) / 2)
 
@@ -162,7 +172,7 @@ class Loss(ABC):
         return None
 
     def _point(self, x: Any) -> Any:
-        """Return `x` as a float64 or object array, or as the graph value it is; ValueError unless it has `dim` components along its first axis."""
+        """Return `x` as an array of doubles or objects, or as the graph value it is; ValueError unless its first axis has `dim` real components."""
         if not isinstance(x, Value):
             given, x = x, np.asarray(x)
             if x.dtype.kind not in "biufO":
@@ -203,7 +213,7 @@ def contract(subscripts: str, *factors: Any) -> np.ndarray:
 
 
 def scalar(value: Any, like: np.ndarray) -> Any:
-    """Broadcast the value of a function to one entry for each path of `like`, and return it.
+    """Return the value of a function with one entry for each path of `like`: a value that does not depend on the point is repeated.
 
     Args:
         value: A number or symbol, an array `(paths,)`, or a traced value `()`.

@@ -100,9 +100,9 @@ class CompiledExpression:
         parameter_names: Names of the parameters, in the order of `p`.
 
     Attributes:
-        inputs: Number of coordinates and parameters.
+        inputs: Number of coordinates and parameters together.
         constants: The constants, floats.
-        steps: The operations `(function, indices of its operands)`.
+        steps: The operations in order, pairs of a function and the indices of its operands in the list of operands.
         outputs: The index of each component in the list of operands.
     """
 
@@ -117,7 +117,10 @@ class CompiledExpression:
         self.outputs = [start[kind] + i for kind, i in outputs]
 
     def __call__(self, x: Any, p: Any = ()) -> list[Any]:
-        """Evaluate the components at the point `x` with parameters `p`; ValueError if there are not as many of both as names."""
+        """Return the list of components at `x` with parameters `p`; ValueError if there are not as many of both as names.
+
+        `x` has one number, row of paths `(paths,)` or traced value for each coordinate, so it may be an array `(dim,)` or `(dim, paths)`.
+        """
         slots = [*x, *p]
         if len(slots) != self.inputs:
             raise ValueError(f"The expression must be given {self.inputs} coordinates and parameters; got {len(slots)}.")
@@ -142,8 +145,8 @@ class _Writer:
 
     Attributes:
         known: The slot of each expression that has been translated.
-        constants: The index of each constant.
-        steps: The index of each operation `(function, slots of its arguments)`, in the order in which they run.
+        constants: The index of each constant by its value.
+        steps: The index of each operation by the pair of its function and the slots of its arguments, in the order in which they run.
     """
 
     def __init__(self, inputs: Sequence[sp.Symbol]) -> None:

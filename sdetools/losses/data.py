@@ -19,7 +19,7 @@ from sdetools.losses.base import Loss, contract, coordinate_names, digest, scala
 class LinearModel(Loss):
     """The mean over samples of L_i(x) = phi(a_i . x, y_i) + l2/2 |x|^2; build it with `least_squares` or `logistic`.
 
-    All derivatives are exact: they are sums of phi', phi'', phi''' (by the first argument) times products of features.
+    All derivatives are exact: they are sums of phi', phi'', phi''' (by the first argument) times products of features. `parameters` is empty.
 
     Attributes:
         features: The a_i in rows, `(samples, dim)`.
@@ -27,6 +27,9 @@ class LinearModel(Loss):
         l2: Weight of the ridge penalty, at least 0.
         kind: "least_squares", phi(m, y) = (m - y)^2 / 2, or "logistic", phi(m, y) = log(1 + exp(-y m)).
         samples: Number of samples n.
+
+    Raises:
+        ValueError: If a shape is wrong, a number is not finite, or `l2` is negative.
     """
 
     def __init__(self, features: Any, targets: Any, l2: float, kind: str) -> None:
@@ -87,7 +90,10 @@ class LinearModel(Loss):
         return size / (1 + size) ** 2
 
     def value(self, x: Any, p: Any = None) -> Any:
-        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`, without overflow for large a_i . x; `p` is not used."""
+        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`; `p` is not used.
+
+        The logistic loss does not overflow for large |a_i . x|.
+        """
         x = self._point(x)
         with np.errstate(all="ignore"):
             margins = self.features @ x
@@ -234,11 +240,15 @@ def least_squares(features: Any, targets: Any, l2: float = 0.0) -> LinearModel:
         targets: The y_i, `(n,)`.
         l2: Weight of the ridge penalty, 0 or above.
 
+    Returns:
+        The loss, with `minimiser()` and the data as attributes; `st.noise.minibatch(loss, size)` is the noise of batches.
+
     Raises:
         ValueError: If a shape is wrong, a number is not finite, or `l2` is negative.
 
     Example:
-        >>> loss = least_squares([[1.0, 0.0], [0.0, 2.0]], [1.0, 2.0])
+        >>> import sdetools as st
+        >>> loss = st.losses.least_squares([[1.0, 0.0], [0.0, 2.0]], [1.0, 2.0])
         >>> loss.gradient([0.0, 0.0]), loss.minimiser()
         (array([-0.5, -2. ]), array([1., 1.]))
     """
@@ -251,13 +261,17 @@ def logistic(features: Any, labels: Any, l2: float = 0.0) -> LinearModel:
     Args:
         features: The a_i in rows, `(n, dim)`.
         labels: Classes `(n,)`, in {0, 1} or {-1, 1}; `targets` of the loss stores them as y = -1, 1.
-        l2: Weight of the ridge penalty, 0 or above.
+        l2: Weight of the ridge penalty, 0 or above; above 0 there is always a minimiser.
+
+    Returns:
+        The loss, with `minimiser()` and the data as attributes; `st.noise.minibatch(loss, size)` is the noise of batches.
 
     Raises:
         ValueError: If there are other labels, a shape is wrong, a number is not finite, or `l2` is negative.
 
     Example:
-        >>> loss = logistic([[1.0], [2.0]], [0, 1])
+        >>> import sdetools as st
+        >>> loss = st.losses.logistic([[1.0], [2.0]], [0, 1])
         >>> loss.targets, loss.gradient([0.0])
         (array([-1.,  1.]), array([-0.25]))
     """

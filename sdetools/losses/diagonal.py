@@ -28,7 +28,8 @@ class DiagonalQuadratic(Loss):
         parameters: The curvatures lam_i, `(dim,)`.
 
     Example:
-        >>> loss = DiagonalQuadratic([2.0, 1.0])
+        >>> import sdetools as st
+        >>> loss = st.losses.DiagonalQuadratic([2.0, 1.0])
         >>> float(loss.value([1.0, 2.0])), loss.gradient([1.0, 2.0])
         (3.0, array([2., 2.]))
     """
@@ -56,17 +57,20 @@ class DiagonalQuadratic(Loss):
         return f"diagonal:{digest(self.parameters)}"
 
     def value(self, x: Any, p: Any = None) -> Any:
-        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`; `p` are curvatures in place of `parameters`."""
+        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`; `p` are curvatures `(dim,)` in place of `parameters`, or None."""
         x = self._point(x)
         return 0.5 * np.sum(self._curvatures(x, p) * x * x, axis=0)
 
     def gradient(self, x: Any, p: Any = None) -> Any:
-        """Return the gradient lam_i x_i, in the shape of `x`, `(dim,)` or `(dim, paths)`; `p` are curvatures in place of `parameters`."""
+        """Return the gradient lam_i x_i, in the shape of `x`, `(dim,)` or `(dim, paths)`; `p` are curvatures in place of `parameters`, or None."""
         x = self._point(x)
         return self._curvatures(x, p) * x
 
     def hessian(self, x: Any, p: Any = None) -> Any:
-        """Return the diagonal Hessian, `(dim, dim)`, repeated as `(dim, dim, paths)` for `(dim, paths)`; `p` are curvatures in place of `parameters`."""
+        """Return the Hessian diag(lam), `(dim, dim)` for `x` `(dim,)`, repeated as `(dim, dim, paths)` for `(dim, paths)`, a new array.
+
+        `p` are curvatures `(dim,)` in place of `parameters`, or None.
+        """
         x = self._point(x)
         lam = self._parameters(p)
         if isinstance(x, Value) or isinstance(lam, Value):
@@ -74,14 +78,17 @@ class DiagonalQuadratic(Loss):
         return np.broadcast_to(spread(np.diag(lam), x[None]), (self.dim, self.dim, *x.shape[1:])).copy()
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> Any:
-        """Return lam_i v_i, `(dim,)`, or `(dim, paths)` if `x` or `v` has paths; `p` are curvatures in place of `parameters`."""
+        """Return the Hessian-vector product lam_i v_i, a new array `(dim,)`, or `(dim, paths)` if the point `x` or the vector `v` has paths.
+
+        `p` are curvatures `(dim,)` in place of `parameters`, or None.
+        """
         x, v = self._point(x), self._point(v)
         like = x if x.ndim > v.ndim else v
         out = self._curvatures(like, p) * spread(v, like)
         return out if out.shape == like.shape else np.broadcast_to(out, like.shape).copy()
 
     def third(self, x: Any, p: Any = None) -> Any:
-        """Return the third derivative, which is 0: `(dim, dim, dim)` for `x` `(dim,)`, `(dim, dim, dim, paths)` for `(dim, paths)`."""
+        """Return the third derivative, which is 0: `(dim, dim, dim)` for `x` `(dim,)`, `(dim, dim, dim, paths)` for `(dim, paths)`; `p` is not used."""
         return np.zeros((self.dim,) * 3 + self._point(x).shape[1:])
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> Any:
@@ -89,7 +96,7 @@ class DiagonalQuadratic(Loss):
         return 0.0 * self._point(x)
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return `(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0: the diagonal matrix, zeros `(dim,)` and 0."""
+        """Return `(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0: the matrix diag(lam) `(dim, dim)`, zeros `(dim,)` and 0."""
         return np.diag(self.parameters), np.zeros(self.dim), 0.0
 
     def minimiser(self) -> np.ndarray:
@@ -97,7 +104,7 @@ class DiagonalQuadratic(Loss):
         return np.zeros(self.dim)
 
     def effective_dimension(self, mu: float) -> float:
-        """Return N(mu) = sum_i lam_i / (lam_i + mu), the number of curvatures that are large compared with `mu`, a positive number."""
+        """Return N(mu) = sum_i lam_i / (lam_i + mu), roughly the number of curvatures lam_i that are above `mu`, a positive number."""
         return float((self.parameters / (self.parameters + mu)).sum())
 
     def _curvatures(self, like: Any, p: Any) -> Any:

@@ -10,7 +10,9 @@ import numpy as np
 
 EPS = float(np.finfo(float).eps)
 POINTS = 4
+"""Number of normal points at which a derivative is compared; two positive ones are added."""
 COORDINATES = 32
+"""Largest number of coordinates along which differences are taken; of more, as many are chosen at random."""
 
 
 def hessian(gradient: Callable, x: np.ndarray, step: float = EPS ** (1 / 3)) -> np.ndarray:
@@ -18,7 +20,7 @@ def hessian(gradient: Callable, x: np.ndarray, step: float = EPS ** (1 / 3)) -> 
 
     Args:
         gradient: A function of points, `(dim,)` or `(dim, paths)`, that returns an array of the same shape.
-        x: One point `(dim,)`, or many `(dim, paths)`, as a float array.
+        x: One point `(dim,)`, or many `(dim, paths)`, as an array of doubles; it is not changed.
         step: The step along coordinate i is `step` max(1, |x_i|).
 
     Returns:
@@ -104,7 +106,10 @@ def compare(function: Callable, derivative: Callable, names: tuple[str, ...], na
 
 
 def _central(function: Callable, x: np.ndarray, i: int) -> tuple[Any, Any, Any]:
-    """Return D(h), |D(2h) - D(h)| and |f(x + h e_i)| for the central difference D of f along coordinate i, each in the shape of f(x)."""
+    """Return D(h), |D(2h) - D(h)| and |f(x + h e_i)|, each in the shape of f(x), at one point `x` `(dim,)`.
+
+    D(h) is the central difference of the function f along coordinate i, with the step h = eps^(1/3) max(1, |x_i|).
+    """
     shift = np.zeros_like(x)
     shift[i] = EPS ** (1 / 3) * max(1.0, abs(x[i]))
     with np.errstate(all="ignore"):

@@ -28,7 +28,7 @@ def derivatives(expr: sp.Expr, names: tuple[str, ...], order: int) -> dict[tuple
 
     Args:
         expr: The expression.
-        names: Names of the coordinates, in order.
+        names: Names of the coordinates, in order; they stand for the symbols `parser.symbol(name)`.
         order: The order, 0 or above; order 0 is `{(): expr}`.
 
     Returns:
@@ -78,7 +78,10 @@ class ExpressionLoss(Loss):
     Args:
         text: The formula of L.
         names: Names of the coordinates, in order.
-        parameters: Values of the constants by name.
+        parameters: Values of the constants by name; those that remain in the formula as symbols become `parameters`, in this order.
+
+    Raises:
+        ValueError: If the text is not a formula in these names.
 
     Attributes:
         text: The expression as given, with single spaces.
@@ -106,7 +109,7 @@ class ExpressionLoss(Loss):
         """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`; NaN outside the domain of the formula.
 
         Args:
-            x: One point, many points or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             p: Numbers that replace `parameters`, in the order of `parameter_names`; None for `parameters`.
 
         Raises:
@@ -145,7 +148,10 @@ class ExpressionLoss(Loss):
 
     @property
     def jump(self) -> str:
-        """A comparison, a step function or a floor in the formula, as text; empty if there is none. Branches of a choice are not compared."""
+        """A comparison, a step function or a floor in the formula, as text; empty if there is none.
+
+        Whether the two branches of a choice (`Piecewise`, `if`) agree where they meet is not examined.
+        """
         pieces = self.expr.replace(Choice, lambda c, u, v: u + v).atoms(Jumping)
         return str(min(pieces, key=str)) if pieces else ""
 
@@ -184,6 +190,8 @@ class ExpressionLoss(Loss):
 def variables_of(text: str, parameters: Mapping[str, float]) -> tuple[str, ...]:
     """Return the names of the coordinates of an expression, in order, for a caller who gives none.
 
+    The free names are those that are neither functions, `pi` and `e`, nor parameters.
+
     Args:
         text: The formula.
         parameters: Constants by name; these names are not coordinates.
@@ -194,6 +202,10 @@ def variables_of(text: str, parameters: Mapping[str, float]) -> tuple[str, ...]:
     Raises:
         ValueError: If the formula has no free name. Also if it has the name x0, or only names of the form x3, and these names are not exactly
             x0, x1, ..., without a gap.
+
+    Example:
+        >>> variables_of("a*x1 + x0", {"a": 1.0}), variables_of("w*v", {})
+        (('x0', 'x1'), ('v', 'w'))
     """
     found = free_names(text) - set(parameters)
     if not found:
@@ -225,10 +237,12 @@ def from_expression(
         The loss; its methods run on one point `(dim,)`, on many points `(dim, paths)` and on traced values.
 
     Raises:
-        ValueError: If the text is not a formula, or if a name in it is unknown or a parameter is not used.
+        ValueError: If the text is not a formula, if a name in it is unknown, if a parameter does not occur in it or has the name of a
+            coordinate, or if there is no coordinate.
 
     Example:
-        >>> loss = from_expression("a * (x*y - 1)**2 / 2", variables="x y", parameters={"a": 1.0})
+        >>> import sdetools as st
+        >>> loss = st.losses.from_expression("a * (x*y - 1)**2 / 2", variables="x y", parameters={"a": 1.0})
         >>> loss.gradient([2.0, 1.0])
         array([1., 2.])
         >>> loss.hessian([2.0, 1.0])

@@ -25,8 +25,9 @@ FORMULAS = "value", "slope", "curvature"
 class FunctionLoss(Loss):
     """A loss given by Python functions of one point; build it with `from_function`.
 
-    On many paths a function runs as its graph, which is recorded once. A function that cannot be traced is called with all paths if it
-    accepts points `(dim, paths)`, else path by path. The loss has no parameters: its methods ignore `p`.
+    On many paths a function runs as its graph: the record of its operations, made by one call with traced values. A function that cannot be
+    traced is called with all paths if it accepts points `(dim, paths)`, else path by path. The loss has no parameters: its methods ignore
+    `p`.
 
     Args:
         gradient: `gradient(x)` returns `dim` components; None if it is derived from the value.
@@ -36,7 +37,8 @@ class FunctionLoss(Loss):
         names: Names of the coordinates; None for x0, x1, ...
 
     Raises:
-        ValueError: As in `from_function`.
+        ValueError: If neither `value` nor `gradient` is given, a value alone cannot be traced, a result has a wrong shape, or a derivative
+            does not agree with differences (see `from_function`).
 
     Attributes:
         function: The gradient as given, or None. If Numba has compiled it, the simulation calls it directly.
@@ -78,7 +80,7 @@ class FunctionLoss(Loss):
             differences.compare(self.gradient, self.hessian, self.names, "hessian", "gradient")
 
     def _derive(self) -> None:
-        """Derive the gradient from the graph; raise ValueError if the value cannot be traced, or the error of the user's function."""
+        """Derive the gradient from the graph of the value; raise ValueError if it cannot be traced, or the error of the user's function."""
         try:
             self._graphs.slope  # noqa: B018
         except TracingError as error:
@@ -212,9 +214,9 @@ class FunctionLoss(Loss):
         return Graphs(self.dim, given)
 
     def _trace(self, order: int, x: Value) -> Value:
-        """Return the graph of the function of an order (0 value, 1 gradient, 2 Hessian) at a traced `x`.
+        """Return the graph of the function of an order (0 value, 1 gradient, 2 Hessian) at a traced `x` `(dim,)`, a graph value.
 
-        It raises NotTraceable, or the error of the user's function with its line.
+        Its shape is `()`, `(dim,)` or `(dim, dim)`. It raises NotTraceable, or the error of the user's function with its line.
         """
         given: Any = self._functions[order]
         return as_value(_shaped(trace(getattr(given, "py_func", given), self._part(order), x), order, x))
@@ -224,7 +226,10 @@ class FunctionLoss(Loss):
         return {}
 
     def _formula(self, name: str, x: Any = None) -> Formula | None:
-        """Return the formula of the graph called `name`, or None if the function cannot be traced; ValueError for an object array `x`."""
+        """Return the formula of `Graphs` called `name`, such as "product", or None if the function cannot be traced.
+
+        ValueError if the points `x`, optional here, are an array of objects, on which no formula runs.
+        """
         if x is not None and x.dtype == object:
             raise ValueError(
                 f"A derivative of the loss {self.label} must be traced with graph values; got an object array. "
@@ -240,7 +245,10 @@ class FunctionLoss(Loss):
         return self._known[name]
 
     def _evaluate(self, order: int, x: Any) -> Any:
-        """Return the value, gradient or Hessian (order 0, 1 or 2) from the function that was given, or from the graph."""
+        """Return the value, gradient or Hessian (order 0, 1 or 2) at `x` from the function that was given, or from the graph.
+
+        The result has the shape of the value at one point with the paths of `x` appended: `(*paths,)`, `(dim, *paths)`, `(dim, dim, *paths)`.
+        """
         given: Any = self._functions[order]
         if isinstance(x, Value):
             return getattr(self._graphs, FORMULAS[order]).of(x)
@@ -259,7 +267,7 @@ class FunctionLoss(Loss):
         return np.stack([self._call(order, row) for row in rows], axis=-1).reshape((self.dim,) * order + x.shape[1:])
 
     def _call(self, order: int, x: np.ndarray) -> Any:
-        """Call a function that was given on a copy of `x`; its errors are raised with a note of the line that raised them."""
+        """Return the result of the given function of an `order` on a copy of `x`; its errors are raised with a note of the line that raised them."""
         given: Any = self._functions[order]
         assert given is not None
         try:
@@ -276,7 +284,7 @@ class FunctionLoss(Loss):
         return f"the {ORDERS[order]} of {self.label}"
 
     def _takes_rows(self, order: int) -> bool:
-        """Return whether a function accepts points `(dim, paths)` with the results of calls path by path, tried on three random paths."""
+        """Return whether the function of an `order` gives the same for points `(dim, paths)` as path by path, tried on three random paths."""
         if self._functions[order] is None:
             return True
         paths = np.random.default_rng(1).standard_normal((self.dim, 3))
@@ -293,17 +301,23 @@ class FunctionLoss(Loss):
 
 
 def points_as_rows(x: np.ndarray) -> np.ndarray:
-    """Return the points `x` `(dim, *paths)` as `(dim, n)`, n = 1 for one point."""
+    """Return the points `x` `(dim, *paths)` as a contiguous array of doubles `(dim, n)`, for n paths; n = 1 for one point `(dim,)`."""
     return np.ascontiguousarray(x.reshape(len(x), -1), dtype=float)
 
 
 def with_path_axes(found: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return a copy of results `(*shape, n)` of n points, with the path axes of `x`: none for one point."""
+    """Return the results `(*shape, n)` of the n points `points_as_rows(x)` as a new array `(*shape, *paths)`, with the axes of paths of `x`.
+
+    For one point `x` `(dim,)` the last axis is dropped; the result is then a number if `shape` is `()`.
+    """
     return np.array(found.reshape(found.shape[:-1] + x.shape[1:]))[()]
 
 
 def _shaped(result: Any, order: int, x: Any) -> Any:
-    """Return nested components, some of them constant, as one array or graph value; ValueError for a shape that does not fit the point."""
+    """Return nested components, some of them constant, as one array or graph value with `order` axes before the paths of `x`.
+
+    ValueError for a shape that does not fit the point.
+    """
     if order == 0:
         return _number(result, x)
     if np.ndim(result) == 0 or len(result) != len(x):

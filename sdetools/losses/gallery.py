@@ -20,7 +20,7 @@ TRACED = 64
 
 
 class QuadraticLoss(Loss):
-    """L(x) = (x - c)^T H (x - c) / 2 + b^T (x - c); build it with `quadratic` or `linear`.
+    """The loss L(x) = (x - c)^T H (x - c) / 2 + b^T (x - c); build it with `quadratic` or `linear`.
 
     Args:
         matrix: H, `(dim, dim)`, symmetric.
@@ -134,7 +134,7 @@ class QuadraticLoss(Loss):
         return self.center + step
 
     def _curvature(self, x: Any, p: Any) -> Any:
-        """Return the components of H (x - c), rows of paths `(*paths,)`."""
+        """Return the `dim` components of H (x - c), each `(*paths,)` for points `x` `(dim, *paths)`: a list if `traced`, else an array."""
         if not self.traced:
             return self.matrix @ self._shifted(x)
         H, c, _ = self._unpack(p)
@@ -156,7 +156,7 @@ class QuadraticLoss(Loss):
         return np.concatenate([self.matrix[rows, columns], self.center[centers], self.slope[slopes]])
 
     def _unpack(self, p: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return H, c and b with the entries of `p` at the non-zero positions; the stored ones if `p` is None."""
+        """Return H `(dim, dim)`, c `(dim,)` and b `(dim,)` with the entries of `p` at the non-zero positions; the stored arrays if `p` is None."""
         p = self._parameters(p)
         if p is self.parameters or not self.traced:
             return self.matrix, self.center, self.slope
@@ -184,7 +184,8 @@ def quadratic(H: Any, center: Any = 0.0, names: Sequence[str] | None = None) -> 
         ValueError: If H is not symmetric or not finite, or a shape is wrong.
 
     Example:
-        >>> quadratic([[2.0, 1.0], [1.0, 2.0]], center=[1.0, 0.0]).gradient([2.0, 1.0])
+        >>> import sdetools as st
+        >>> st.losses.quadratic([[2.0, 1.0], [1.0, 2.0]], center=[1.0, 0.0]).gradient([2.0, 1.0])
         array([3., 3.])
     """
     H, center = _check.finite("H", H), _check.finite("center", center)
@@ -220,7 +221,7 @@ def _asymmetry(H: np.ndarray, tile: int = 128) -> float:
 
 
 def linear(c: Any, names: Sequence[str] | None = None) -> QuadraticLoss:
-    """Return the linear loss L(x) = c^T x, whose gradient is constant, as in section 3.1 of the paper.
+    """Return the linear loss L(x) = c^T x, whose gradient c is constant, as in section 3.1 of Wang et al. 2024.
 
     Args:
         c: The gradient, `(dim,)`, or one number for one coordinate.
@@ -230,7 +231,8 @@ def linear(c: Any, names: Sequence[str] | None = None) -> QuadraticLoss:
         ValueError: If `c` is not a vector of finite numbers.
 
     Example:
-        >>> linear([1.0, -2.0]).gradient([5.0, 5.0])
+        >>> import sdetools as st
+        >>> st.losses.linear([1.0, -2.0]).gradient([5.0, 5.0])
         array([ 1., -2.])
     """
     c = np.atleast_1d(_check.finite("c", c))
@@ -243,7 +245,8 @@ def double_well() -> ExpressionLoss:
     """Return the loss L(x) = (x^2 - 1)^2 / 4 of one coordinate, with minima at -1 and 1 and a barrier of height 1/4 at 0.
 
     Example:
-        >>> double_well().gradient([2.0])
+        >>> import sdetools as st
+        >>> st.losses.double_well().gradient([2.0])
         array([6.])
     """
     return _expression("(x**2 - 1)**2 / 4", "x")
@@ -253,7 +256,8 @@ def hyperbola() -> ExpressionLoss:
     """Return the loss L(x, y) = (x y - 1)^2 / 2, whose minimisers are the curve x y = 1; its gradient flow conserves x^2 - y^2.
 
     Example:
-        >>> hyperbola().gradient([2.0, 1.0])
+        >>> import sdetools as st
+        >>> st.losses.hyperbola().gradient([2.0, 1.0])
         array([1., 2.])
     """
     return _expression("(x*y - 1)**2 / 2", "x y")
@@ -262,8 +266,8 @@ def hyperbola() -> ExpressionLoss:
 def exponential_valley(c: float = 1.0) -> ExpressionLoss:
     """Return the loss L(x, y) = e^{c x} y^2 / 2, whose minimisers are the line y = 0.
 
-    The gradient flow from (x, y) ends at Phi(x, y) = (x - c y^2/4, 0). The slow SDE on the minimisers, with noise covariance Sigma = I, has
-    X_t ~ N(x_0 - c t/4, t).
+    The gradient flow from (x, y) ends at Phi(x, y) = (x - c y^2/4, 0). The slow SDE on the minimisers, with noise covariance Sigma = I and rate
+    lambda_t = 1, has X_t ~ N(x_0 - c t/4, t) for the first coordinate.
 
     Args:
         c: Rate at which the curvature grows along the valley.
@@ -272,7 +276,8 @@ def exponential_valley(c: float = 1.0) -> ExpressionLoss:
         ValueError: If `c` is not a finite number.
 
     Example:
-        >>> exponential_valley(2.0).gradient([0.0, 3.0])
+        >>> import sdetools as st
+        >>> st.losses.exponential_valley(2.0).gradient([0.0, 3.0])
         array([9., 3.])
     """
     return _expression("exp(c*x) * y**2 / 2", "x y", {"c": _check.number("c", c)})
@@ -281,8 +286,8 @@ def exponential_valley(c: float = 1.0) -> ExpressionLoss:
 def sphere(dim: int) -> ExpressionLoss:
     """Return the loss L(x) = (|x|^2 - 1)^2 / 4, whose minimisers are the unit sphere.
 
-    The gradient flow from x ends at Phi(x) = x / |x|. The slow SDE on the minimisers, with noise covariance Sigma = I, is Brownian motion
-    on the sphere: E X_t = e^{-(dim-1) t/2} x_0.
+    The gradient flow from x ends at Phi(x) = x / |x|. The slow SDE on the minimisers, with noise covariance Sigma = I and rate lambda_t = 1, is
+    Brownian motion on the sphere: E X_t = e^{-(dim-1) t/2} x_0.
 
     Args:
         dim: Number of coordinates.
@@ -291,7 +296,8 @@ def sphere(dim: int) -> ExpressionLoss:
         ValueError: If `dim` is not a positive integer.
 
     Example:
-        >>> sphere(2).gradient([2.0, 0.0])
+        >>> import sdetools as st
+        >>> st.losses.sphere(2).gradient([2.0, 0.0])
         array([6., 0.])
     """
     dim = _check.count("dim", dim)
@@ -302,10 +308,11 @@ def sphere(dim: int) -> ExpressionLoss:
 def label_noise_valley() -> ExpressionLoss:
     """Return the loss L(x, y) = f^2 / 2 with f = sqrt(1 + x^2) y, whose minimisers are the line y = 0.
 
-    Label noise drives x along this line to 0, the flattest point.
+    Label noise drives x along this line to 0, the flattest point: the curvature across the line is 1 + x^2.
 
     Example:
-        >>> label_noise_valley().gradient([1.0, 2.0])
+        >>> import sdetools as st
+        >>> st.losses.label_noise_valley().gradient([1.0, 2.0])
         array([4., 4.])
     """
     return _expression("(sqrt(1 + x**2) * y)**2 / 2", "x y")

@@ -2,8 +2,8 @@
 
     value L(x)    slope g(x)    product sum_j d_j g v_j    third sum_jl d_jl g v_j w_l
 
-Here L is the loss, g its gradient, and v, w are directions, `(dim,)`. A row of paths is an array `(n,)` with one number for each of n
-paths; `(dim, n)` are n points. A dense tensor of numbers is assembled from columns of these, so that the size of a graph does not depend on
+Here L is the loss, g its gradient, d_j the derivative by x_j, and v, w are directions, `(dim,)`. A row of paths is an array `(n,)` with one
+number for each of n paths; `(dim, n)` are n points. A dense tensor of numbers is assembled from columns of these, so that the size of a graph does not depend on
 the size of the tensor.
 """
 
@@ -30,13 +30,13 @@ Traced = Callable[[Value], Value]
 
 
 class Formula:
-    """A function given by a graph; call it with arrays for many paths, or `of` with graph values.
+    """A function given by a graph, the record of its operations; call it with arrays for many paths, or `of` with graph values.
 
     A call takes one array `(*shape, n)` for each input and returns one for the result, for n paths. It compiles NumPy code the first time.
 
     Args:
         out: The result, a graph value.
-        *inputs: The inputs of the graph, in the order of the arguments of a call.
+        *inputs: The input values of the graph, in the order of the arguments of a call.
     """
 
     def __init__(self, out: Value, *inputs: Value) -> None:
@@ -70,7 +70,8 @@ class Graphs:
     """The derivatives of a loss from functions that trace its `value`, its `slope` (the gradient g) or its `curvature` (the Hessian).
 
     Each derivative is computed from the highest derivative among these that is given. Errors of these functions (NotTraceable, or an error in
-    the user's code) are raised at the first access of a formula; so is TracingError if a compiled function would have to be differentiated.
+    the user's code) are raised at the first access of a formula that needs them; so is TracingError if a compiled function, which has no
+    graph, would have to be differentiated.
 
     Args:
         dim: Number of coordinates.
@@ -160,7 +161,7 @@ class Graphs:
         return out
 
     def _blocks(self, columns: int, n: int) -> Iterator[tuple[int, int]]:
-        """Return the ranges (first, last) of columns of a tensor that are computed together for n paths, to bound the memory."""
+        """Return the ranges first <= column < last of `columns` columns of a tensor that are computed together for n paths, to bound the memory."""
         width = max(1, BLOCK // (self.dim * max(n, 1)))
         return ((first, min(first + width, columns)) for first in range(0, columns, width))
 

@@ -1,4 +1,4 @@
-"""Overparametrised models with a manifold of minimisers: L(x) = (1/2n) sum_i (f_i(x) - y_i)^2 with formulas f_i.
+"""Overparametrised models with a manifold of minimisers: L(x) = (1/2n) sum_i (f_i(x) - y_i)^2 with formulas f_i and targets y_i.
 
 They are test problems for the slow SDE. On the manifold Gamma of minimisers all f_i = y_i and Hess L = (1/n) sum grad f_i grad f_i^T. Fresh
 label noise with standard deviation delta on batches of size B, `st.noise.label_noise(loss, std)`, has Sigma = (delta^2/B) Hess L there.
@@ -28,11 +28,11 @@ class ModelLoss(ExpressionLoss):
         label: A short name for messages and reports.
 
     Attributes:
-        models: The expressions of the f_i, a tuple of n texts.
+        models: The expressions of the f_i, a tuple of n texts; `st.noise.label_noise(loss)` reads them.
         targets: The y_i, an array `(n,)`.
 
     Raises:
-        ValueError: If `targets` do not have shape `(n,)`, and as in `from_expression`.
+        ValueError: If `targets` do not have shape `(n,)`, or a text is not a formula in the coordinates.
     """
 
     def __init__(self, models: Sequence[str], targets: Any, names: Sequence[str], label: str) -> None:
@@ -51,10 +51,11 @@ def from_models(models: str | Sequence[str], targets: Any, variables: str | Sequ
         variables: Names of the coordinates in order, "x y" or a list.
 
     Raises:
-        ValueError: If there are not as many targets as models, and as in `from_expression`.
+        ValueError: If there are not as many targets as models, or a text is not a formula in the coordinates.
 
     Example:
-        >>> loss = from_models(["x*y"], [1.0], "x y")
+        >>> import sdetools as st
+        >>> loss = st.losses.from_models(["x*y"], [1.0], "x y")
         >>> loss.gradient([2.0, 1.0])
         array([1., 2.])
     """
@@ -67,7 +68,7 @@ def from_models(models: str | Sequence[str], targets: Any, variables: str | Sequ
 
 
 class DiagonalNetwork(FunctionSamples):
-    """The loss (1/2n) sum_i (f_i - y_i)^2 of the models f_i = <z_i, u*u - v*v>; build it with `diagonal_network`.
+    """The loss (1/2n) sum_i (f_i - y_i)^2 of the models f_i = <z_i, u*u - v*v>, x = (u, v); build it with `diagonal_network`.
 
     Args:
         features: The z_i in rows, `(n, d)`. The 2 d coordinates are u0, u1, ..., v0, v1, ...
@@ -104,7 +105,8 @@ def uv_model(n: int, target: float = 1.0) -> ModelLoss:
         ValueError: If `n` is not a positive integer or `target` is not finite.
 
     Example:
-        >>> float(uv_model(2).value([1.0, 0.0, 0.0, 1.0]))
+        >>> import sdetools as st
+        >>> float(st.losses.uv_model(2).value([1.0, 0.0, 0.0, 1.0]))
         0.5
     """
     n = _check.count("n", n)
@@ -127,7 +129,8 @@ def diagonal_network(features: Any, targets: Any) -> DiagonalNetwork:
         ValueError: If a shape is wrong or a number is not finite.
 
     Example:
-        >>> loss = diagonal_network([[1.0, 2.0]], [1.0])
+        >>> import sdetools as st
+        >>> loss = st.losses.diagonal_network([[1.0, 2.0]], [1.0])
         >>> loss.gradient([1.0, 1.0, 1.0, 0.0]), loss.models
         (array([ 2.,  4., -2., -0.]), ('1.0*(u0**2 - v0**2) + 2.0*(u1**2 - v1**2)',))
     """
@@ -155,7 +158,8 @@ def sparse_teacher(samples: int, weights: int, nonzero: int, seed: int = 0) -> t
         ValueError: If `samples`, `weights` or `nonzero` is not a positive integer, or `nonzero` is larger than `weights`.
 
     Example:
-        >>> z, y, w = sparse_teacher(4, 6, 1)
+        >>> import sdetools as st
+        >>> z, y, w = st.losses.sparse_teacher(4, 6, 1)
         >>> bool((z @ w == y).all()), w.tolist()
         (True, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     """
@@ -169,10 +173,10 @@ def sparse_teacher(samples: int, weights: int, nonzero: int, seed: int = 0) -> t
 def matrix_sensing(sensors: Any, targets: Any, rank: int) -> ModelLoss:
     """Return the loss (1/2n) sum_i (f_i - y_i)^2 of symmetric matrix sensing, f_i = <A_i, U U^T>, with a matrix U `(d, rank)`.
 
-    L is invariant under U -> U O for orthogonal O.
+    <A, B> = sum_ij A_ij B_ij. L is invariant under U -> U O for orthogonal O `(rank, rank)`.
 
     Args:
-        sensors: The A_i, `(n, d, d)`; they are symmetrised.
+        sensors: The A_i, `(n, d, d)`; they are replaced by (A_i + A_i^T) / 2, which has the same f_i.
         targets: The y_i, `(n,)`.
         rank: Number of columns of U; the coordinates are its entries row by row, u00, u01, ... (u0_0, u0_1, ... if d or rank
             exceeds 10).
@@ -181,7 +185,8 @@ def matrix_sensing(sensors: Any, targets: Any, rank: int) -> ModelLoss:
         ValueError: If a shape is wrong or a number is not finite.
 
     Example:
-        >>> matrix_sensing([[[1.0, 0.0], [0.0, 1.0]]], [2.0], rank=1).models
+        >>> import sdetools as st
+        >>> st.losses.matrix_sensing([[[1.0, 0.0], [0.0, 1.0]]], [2.0], rank=1).models
         ('1.0*(u00*u00) + 1.0*(u10*u10)',)
     """
     A, rank = _check.finite("sensors", sensors), _check.count("rank", rank)
@@ -203,7 +208,7 @@ def matrix_sensing(sensors: Any, targets: Any, rank: int) -> ModelLoss:
 
 
 def _entries(letter: str, rows: int, columns: int) -> Callable[[int, int], str]:
-    """Return the function that names the entry (i, j) of a matrix, with its indices apart where they may have two digits."""
+    """Return the function (i, j) -> name of that entry of a matrix `(rows, columns)`, "u01", or "u0_1" if an index may have two digits."""
     between = "" if max(rows, columns) <= 10 else "_"
     return lambda i, j: f"{letter}{i}{between}{j}"
 
@@ -221,7 +226,8 @@ def two_layer(features: Any, targets: Any, width: int) -> ModelLoss:
         ValueError: If a shape is wrong or a number is not finite.
 
     Example:
-        >>> two_layer([[1.0]], [0.5], width=1).models
+        >>> import sdetools as st
+        >>> st.losses.two_layer([[1.0]], [0.5], width=1).models
         ('a0*tanh(1.0*w00)',)
     """
     z, width = _features(features), _check.count("width", width)
@@ -252,7 +258,8 @@ def diabetes_network(samples: int = 5, features: int = 2, width: int = 3) -> Mod
             so many patients or measurements in the data.
 
     Example:
-        >>> diabetes_network().dim
+        >>> import sdetools as st
+        >>> st.losses.diabetes_network().dim
         9
     """
     try:
@@ -286,7 +293,7 @@ def _targets(targets: Any, n: int) -> np.ndarray:
 
 
 def _named(letter: str, n: int) -> tuple[str, ...]:
-    """Return the names u0, u1, ... for a letter u."""
+    """Return n names for a letter u: u0, u1, ..., u(n-1)."""
     return tuple(f"{letter}{i}" for i in range(n))
 
 

@@ -1,4 +1,4 @@
-"""The noisy gradient oracle with scale parameter (NGOS), the triple (L, Sigma, Z_sigma) of the paper's Def. 2.1, and SVAG."""
+"""The noisy gradient oracle with scale parameter (NGOS), the triple (L, Sigma, Z_sigma) of Wang et al. 2024, Def. 2.1, and SVAG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ ROUNDING = 1e-12
 class NoisyOracle:
     """A stochastic gradient g(x) = grad L(x) + sigma v with v ~ Z(x), E v = 0, Cov v = Sigma(x); Sigma does not depend on sigma.
 
-    A call `oracle(x, z)` returns g(x) for given random numbers z.
+    A call `oracle(x, z)` returns g(x) for given random numbers z; `sdetools.noise.sample_draws` makes them. An oracle is immutable: `with_sigma`
+    returns another.
 
     Args:
         loss: The loss L, of `sdetools.losses`.
@@ -37,9 +38,9 @@ class NoisyOracle:
         dim: Number of coordinates.
 
     Example:
-        >>> from sdetools.losses import from_expression
-        >>> from sdetools.noise import gaussian
-        >>> oracle = NoisyOracle(from_expression("(x*y - 1)**2 / 2", variables="x y"), gaussian(dim=2), sigma=10.0)
+        >>> import numpy as np, sdetools as st
+        >>> loss = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
+        >>> oracle = st.NoisyOracle(loss, st.noise.gaussian(dim=2), sigma=10.0)
         >>> oracle(np.array([2.0, 1.0]), np.array([0.1, 0.0]))
         array([2., 2.])
         >>> oracle.covariance(np.array([2.0, 1.0]))
@@ -96,11 +97,11 @@ class NoisyOracle:
         return np.concatenate([[self.sigma], self.loss.parameters, self.noise.parameters])
 
     def __call__(self, x: Any, z: Any, p: Any = None, sigma: Any = None) -> np.ndarray:
-        """Return the stochastic gradient g(x), `(dim,)` or `(dim, paths)`.
+        """Return the stochastic gradient g(x) in the shape of `x`.
 
         Args:
-            x: Points, `(dim,)` or `(dim, paths)`.
-            z: Draws, `(n_draws,)` or `(n_draws, paths)`, in the order of `draws`.
+            x: Points, `(dim,)` or `(dim, paths)`, or a traced value `(dim,)`.
+            z: Draws with the paths of `x`, `(n_draws,)` or `(n_draws, paths)`, in the order of `draws`.
             p: Numbers that replace `parameters`, in the same order (traced values while a kernel is generated); None for `parameters`.
             sigma: A scale that replaces that of the oracle and of `p`; None for no replacement.
 
@@ -115,8 +116,9 @@ class NoisyOracle:
     def noisy(self, gradient: Callable[[], Any], sigma: Any, x: Any, z: Any, p: Any, known: Any) -> Any:
         """Return grad L + sigma v, `(dim,)` or `(dim, paths)`, computed in the cheapest of several equivalent forms; a traced v that is 0 is omitted.
 
-        For v = raw - c grad L this is (1 - sigma c) grad L + sigma raw. If the first factor is 0 up to rounding at the `known` sigma
-        (sigma = 1, also with SVAG), the full gradient is not computed. If v has `sample_weights`, both terms are one sum over the samples.
+        For noise that samples data, v = raw - c grad L with the batch gradient raw and c = `noise.centred`, this is (1 - sigma c) grad L + sigma
+        raw. If the first factor is 0 up to rounding at the `known` sigma (sigma = 1 without SVAG, sqrt(l) with it), the full gradient is not
+        computed. If v has `sample_weights`, both terms are one weighted sum over the samples.
 
         Args:
             gradient: A function without arguments that returns grad L(x); it is called only if the result is needed.
@@ -124,7 +126,7 @@ class NoisyOracle:
             x: Points, `(dim,)` or `(dim, paths)`, or a traced value.
             z: Draws, `(n_draws,)` or `(n_draws, paths)`, or a traced value.
             p: The numbers of the noise; None for `noise.parameters`.
-            known: The scale as a float, which decides on the form.
+            known: The scale `sigma` as a float, also where `sigma` is traced; it decides on the form.
         """
         c = self.noise.centred
         if c is None:
@@ -139,7 +141,10 @@ class NoisyOracle:
         return self.loss.weighted_gradient(x, own + (1.0 - sigma * c) / self.loss.samples, *labels)  # type: ignore[attr-defined]
 
     def split(self, p: Any) -> tuple[Any, Any, Any]:
-        """Return (sigma, numbers of the loss, numbers of the noise) from one vector `p` in the order of `parameters`; the last two are slices."""
+        """Return (sigma, numbers of the loss, numbers of the noise) from one vector `p`, an array or traced value in the order of `parameters`.
+
+        The last two are slices of `p`.
+        """
         own = 1 + len(self.loss.parameters)
         return p[0], p[1:own], p[own:]
 
@@ -156,7 +161,7 @@ class NoisyOracle:
 
 
 def svag_weights(l: int) -> tuple[float, float]:
-    """Return the SVAG weights (r_1, r_2), r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2: their sum is 1, the sum of their squares is l.
+    """Return the weights (r_1, r_2) of SVAG, r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2: their sum is 1, the sum of their squares is l.
 
     `l` is a positive integer, the factor by which SVAG multiplies the covariance (see `svag`); ValueError for another value.
 
@@ -169,10 +174,10 @@ def svag_weights(l: int) -> tuple[float, float]:
 
 
 class SVAGNoise(Noise):
-    """The noise v = (r_1 v_1 + r_2 v_2) / sqrt(l) of SVAG, where v_1 and v_2 are independent copies of a noise; see `svag` for r_i.
+    """The noise v = (r_1 v_1 + r_2 v_2) / sqrt(l) of SVAG, where v_1 and v_2 are independent copies of a noise, the inner noise.
 
-    The draws are those of v_1, then those of v_2. The covariance is that of the noise. The third cumulant is multiplied by (r_1^3 + r_2^3) /
-    l^(3/2) = (3 l - 1) / (2 l^(3/2)).
+    The weights are r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2; see `svag`. The rows of the draws are those of v_1, then those of v_2. The covariance
+    is that of the inner noise. The third cumulant is multiplied by (r_1^3 + r_2^3) / l^(3/2) = (3 l - 1) / (2 l^(3/2)).
 
     Args:
         inner: The noise of v_1 and v_2.
@@ -180,7 +185,17 @@ class SVAGNoise(Noise):
 
     Attributes:
         inner: The noise of v_1 and v_2.
-        weights: The pair r_1 / sqrt(l) and r_2 / sqrt(l). They are parameters, before those of the inner noise, so a sweep over l compiles once.
+        weights: The pair r_1 / sqrt(l) and r_2 / sqrt(l).
+        parameters: [*weights, *inner.parameters], so a sweep over l compiles once.
+
+    Raises:
+        ValueError: If `l` is not a positive integer.
+
+    Example:
+        >>> import numpy as np, sdetools as st
+        >>> noise = st.noise.SVAGNoise(st.noise.gaussian(dim=1), l=5)
+        >>> noise.value(np.zeros(1), np.array([0.0, np.sqrt(5.0)]))  # r_2 = 2
+        array([2.])
     """
 
     def __init__(self, inner: Noise, l: int) -> None:
@@ -199,25 +214,25 @@ class SVAGNoise(Noise):
         return rf"{self.weights[0]:.4g}\,v_1 + {self.weights[1]:.4g}\,v_2, \quad v_i = {self.inner.latex}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v = (r_1 v_1 + r_2 v_2) / sqrt(l), `(dim,)` or `(dim, paths)`, at points `x` for the draws `z` of both copies.
+        """Return v = (r_1 v_1 + r_2 v_2) / sqrt(l) in the shape of the points `x`, `(dim,)` or `(dim, paths)`.
 
-        `p` is [*weights, *numbers of the inner noise], or None for `parameters`.
+        The rows of `z` are the draws of v_1, then those of v_2. `p` is [*weights, *numbers of the inner noise], or None for `parameters`.
         """
         return self._mixed(self.inner.value, x, z, p)
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return (r_1 raw_1 + r_2 raw_2) / sqrt(l), `(dim,)` or `(dim, paths)`, for the batch gradients raw_i of both copies.
+        """Return (r_1 raw_1 + r_2 raw_2) / sqrt(l) for the batch gradients raw_i of both copies, in the shape of the points `x`.
 
-        `x` are points, `z` the draws of both copies, and `p` is [*weights, *numbers of the inner noise], or None for `parameters`.
-        NotImplementedError if the inner noise samples no data.
+        The rows of `z` are the draws of the first copy, then those of the second. `p` is [*weights, *numbers of the inner noise], or None for
+        `parameters`. NotImplementedError if the inner noise samples no data.
         """
         return self._mixed(self.inner.raw, x, z, p)
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
         """Return (r_1 w_1 + r_2 w_2) / sqrt(l) for the sample weights w_i of both copies, a tuple of arrays `(n,)` or `(n, paths)`.
 
-        `z` are the draws of both copies, and `p` is [*weights, *numbers of the inner noise], or None for `parameters`. The result is None if
-        the inner noise has no such weights (see `Noise.sample_weights`).
+        Sample weights are the factors of the n samples' gradients in `raw` (see `Noise.sample_weights`); the result is None if the inner noise
+        has none. `z` are the draws of both copies, and `p` is [*weights, *numbers of the inner noise], or None for `parameters`.
         """
         p, half = self.parameters if p is None else p, self.inner.n_draws
         both = [self.inner.sample_weights(part, p[2:]) for part in (z[:half], z[half:])]
@@ -231,7 +246,10 @@ class SVAGNoise(Noise):
         return first if is_zero(first) else p[0] * first + p[1] * second
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the covariance Sigma(x) of the inner noise, `(dim, dim)` or `(dim, dim, paths)`; `p` is None or has the order of `parameters`."""
+        """Return the covariance Sigma(x) of the inner noise at points `x`, `(dim, dim)` or `(dim, dim, paths)`.
+
+        `p` are numbers in the order of `parameters`, or None for these; the weights among them are not used.
+        """
         return self.inner.covariance(x, None if p is None else p[2:])
 
     def as_gaussian(self) -> Noise:
@@ -245,11 +263,12 @@ class SVAGNoise(Noise):
 
 
 def svag(oracle: NoisyOracle, l: int) -> NoisyOracle:
-    """Return the stochastic variance amplified gradient (SVAG) of an oracle: ghat = r_1 g_1 + r_2 g_2 with two independent gradients.
+    """Return the stochastic variance amplified gradient (SVAG) of an oracle: ghat = r_1 g_1 + r_2 g_2 with two independent gradients g_i.
 
     The weights are r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2, so r_1 + r_2 = 1 and r_1^2 + r_2^2 = l: the mean is unchanged, and the covariance
     is multiplied by l exactly. In the result sigma is multiplied by sqrt(l), and Sigma is unchanged. Run it with the learning rate eta / l
-    for l times as many steps. At l = 1 it is `oracle` with the second draw. Source: the paper's Def. 5.1.
+    for l times as many steps: in the limit l -> inf it follows the SDE of the oracle. At l = 1 it is `oracle` with the second draw. Source:
+    Wang et al. 2024, Def. 5.1; Z. Li, S. Malladi, S. Arora, NeurIPS 2021.
 
     Args:
         oracle: The oracle of g_1 and g_2.
@@ -262,11 +281,10 @@ def svag(oracle: NoisyOracle, l: int) -> NoisyOracle:
         ValueError: If `l` is not a positive integer, or `oracle` is no oracle.
 
     Example:
-        >>> from sdetools.losses import from_expression
-        >>> from sdetools.noise import gaussian
-        >>> oracle = NoisyOracle(from_expression("x**2 / 2", variables="x"), gaussian(dim=1))
-        >>> svag(oracle, 4).covariance(np.array([1.0]))
-        array([[4.]])
+        >>> import numpy as np, sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2 / 2", variables="x"), st.noise.gaussian(dim=1))
+        >>> st.svag(oracle, 4).covariance(np.array([1.0])), st.svag(oracle, 4).sigma
+        (array([[4.]]), 2.0)
     """
     if not isinstance(oracle, NoisyOracle):
         raise ValueError(f"`oracle` must be a noisy oracle; got {_check.shown(oracle)}. Make it by st.NoisyOracle(loss, noise).")

@@ -21,12 +21,12 @@ LARGEST_PARAMETER = 64
 
 
 class Root(ABC):
-    """The base class of square roots R(x) of a covariance, matrices `(dim, rank)`; Cov v = R R^T.
+    """The base class of square roots R(x) of a covariance, matrices `(dim, rank)`; a subclass implements `identity`, `latex` and `entries`.
 
     Attributes:
         dim: Number of coordinates, the rows of R.
         rank: Number of columns of R, and of entries of u in v = R u.
-        parameters: Numbers that can change without a recompilation, `(n,)`; the argument `p` of a method contains them.
+        parameters: Numbers that can change without a recompilation, `(n,)`; the argument `p` of a method, never None, has values for them.
     """
 
     dim: int
@@ -55,14 +55,14 @@ class Root(ABC):
 
     @abstractmethod
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return R(x) with numbers `p` for `parameters`, as `dim` sequences of `rank` numbers, arrays `(paths,)` or traced values, as in `x`."""
+        """Return R(x), `p` for `parameters`, as `dim` rows of `rank` numbers, also arrays `(paths,)` for `x` `(dim, paths)`, or traced values."""
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
-        """Return R(x) u as `dim` components, an array or a list, for `u` `(rank,)`, `(rank, paths)` or a list, with `p` for `parameters`."""
+        """Return R(x) u as `dim` components, an array or a list, for `u` `(rank,)`, `(rank, paths)` or a list of rows; `p` for `parameters`."""
         return [dot(row, u) for row in self.entries(x, p)]
 
     def covariance(self, x: Any, p: Any) -> np.ndarray:
-        """Return R(x) R(x)^T, `(dim, dim)` or, for `x` `(dim, paths)`, `(dim, dim, paths)`, with `p` for `parameters`; objects for a traced `x`."""
+        """Return R(x) R(x)^T, `(dim, dim)` or, for `x` `(dim, paths)`, `(dim, dim, paths)`, `p` for `parameters`; of objects for a traced `x`."""
         rows = self.entries(x, p)
         traced = isinstance(x, Value) or np.asarray(x).dtype == object
         out = np.empty((self.dim, self.dim, *np.shape(x)[1:]), dtype=object if traced else float)
@@ -76,7 +76,7 @@ class Root(ABC):
 class ConstantRoot(Root):
     """A root given as a matrix of numbers, `(dim, rank)`; its `structure` is "identity", "diagonal" or "dense" and fixed in compiled code.
 
-    `parameters` are the numbers of R: none for the identity, the diagonal `(dim,)`, or the entries of a dense R row by row.
+    `parameters` are the numbers of R: none for the identity, the diagonal `(dim,)`, or the `dim * rank` entries of a dense R row by row.
     """
 
     dim: int
@@ -99,14 +99,14 @@ class ConstantRoot(Root):
         return r"R\,"
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return `dim` lists of `rank` entries, numbers or traced parameters from `p`; `x` is not used."""
+        """Return R as `dim` lists of `rank` entries, numbers or traced values from `p`; `x` is not used."""
         if self.structure == "dense":
             return [[p[i * self.rank + j] for j in range(self.rank)] for i in range(self.dim)]
         diagonal = np.ones(self.dim) if self.structure == "identity" else p
         return [[diagonal[i] if i == j else 0.0 for j in range(self.dim)] for i in range(self.dim)]
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
-        """Return R u, an array `(dim,)` or `(dim, paths)` or a traced value for such a `u`, a list for a list; `x` is not used."""
+        """Return R u, `(dim,)` or `(dim, paths)`, for `u` `(rank,)` or `(rank, paths)`; for a list of rows a list of components; `x` is not used."""
         if isinstance(u, (list, tuple)):
             return super().times(u, x, p)
         if self.structure == "identity":
@@ -128,7 +128,7 @@ class ConstantRoot(Root):
 class ExpressionRoot(Root):
     """A root given by `rows` of expressions in the coordinates `variables` and the pairs (name, value) `constants`; it pickles.
 
-    A named number is a parameter unless it occurs in an exponent; then it is part of the formula (see `losses.parser.parse`).
+    A constant is an entry of `parameters` unless it occurs in an exponent; then its value is part of the formula.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -166,7 +166,7 @@ class ExpressionRoot(Root):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelRoot(Root):
-    """The root R = factor [grad f_1 ... grad f_n] of label noise, for expressions `models` f_i; the number `factor` is the first parameter."""
+    """The root R = factor [grad f_1 ... grad f_n] of label noise, for expressions `models` f_i; `parameters` are `factor`, then the constants."""
 
     models: tuple[str, ...]
     variables: tuple[str, ...]
@@ -194,7 +194,7 @@ class LabelRoot(Root):
         return rf"{self.factor:.4g}\," + (models[0] + r"\," if len(models) == 1 else _matrix_latex([models]))
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return R(x) as `dim` lists with an entry for each model; column i is factor grad f_i(x), and `p` is [factor, *constants]."""
+        """Return R(x) as `dim` lists with an entry for each model; column i is factor grad f_i(x), and `p` are values for `parameters`."""
         flat = compiled(self.models, self.variables, self.constants, 1)(x, p[1:])
         scaled = [entry if _is_number(entry, 0) else p[0] * entry for entry in flat]
         return [[scaled[k * self.dim + i] for k in range(self.rank)] for i in range(self.dim)]
@@ -202,7 +202,7 @@ class LabelRoot(Root):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FunctionRoot(Root):
-    """A root given by a Python `function` of x that returns `dim` rows of `rank` entries, by arithmetic on x[0], x[1], ..."""
+    """A root given by a Python `function` of x that returns `dim` rows of `rank` entries, by arithmetic on x[0], x[1], ...; no `parameters`."""
 
     function: Callable[[Any], Any]
     dim: int
@@ -231,8 +231,9 @@ def make_root(
 ) -> Root:
     """Return the root for the arguments of `noise.gaussian`: `root`, the symmetric root of `covariance`, or the identity `(dim, dim)`.
 
-    `covariance` is a number, a diagonal or a matrix. `root` is numbers, rows of expressions in `variables` with the constants `parameters`, or
-    a function of x; if it depends on x, it is validated at the point `at`. ValueError if both are given or an argument has a wrong form.
+    `covariance` is a number, a diagonal or a matrix. `root` is numbers, rows of expressions in `variables` ("x y" or a list; None for x0, x1, ...
+    or alphabetical) with the constants `parameters`, or a function of x; if it depends on x, it is validated at the point `at` `(dim,)`.
+    `dim` may be None if `covariance` or `root` determines it. ValueError if both are given or an argument has a wrong form.
     """
     if dim is not None:
         dim = _check.count("dim", dim)
@@ -254,7 +255,7 @@ def make_root(
 
 
 def check_root(root: Root, at: Any) -> Root:
-    """Return `root` unchanged; ValueError if R has a wrong shape or is not finite at the point `at` `(dim,)`; for None, at all of 3 points."""
+    """Return `root` unchanged; ValueError if R has a wrong shape, or is not finite at the point `at` `(dim,)`, for None at each of 3 fixed points."""
     points = [np.full(root.dim, 0.7), np.linspace(-0.4, 0.3, root.dim), np.zeros(root.dim)]
     if at is not None:
         points = [_check.point("at", at, root.dim)]
@@ -353,7 +354,7 @@ def symmetric_root(dim: int | None, covariance: Any) -> np.ndarray:
 
 
 def _constant(matrix: np.ndarray) -> ConstantRoot:
-    """Return the constant root with this matrix `(dim, rank)`, as the identity or a diagonal where it is one, else dense."""
+    """Return the `ConstantRoot` of a matrix `(dim, rank)`, with the structure "identity" or "diagonal" where it is one, else "dense"."""
     dim, rank = matrix.shape
     if dim == rank and np.array_equal(matrix, np.diag(np.diag(matrix))):
         if np.array_equal(matrix, np.eye(dim)):

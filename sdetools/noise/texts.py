@@ -21,10 +21,12 @@ def variable_names(
 ) -> tuple[str, ...]:
     """Return the names of the coordinates in expressions, a tuple: those given, else x0, x1, ... or all free names alphabetically.
 
+    The free names are those in the expressions that are neither functions nor `constants`. The default is x0, x1, ... if x0 is among them.
+
     Args:
         texts: The expressions.
         variables: The names, "x y" or a list; None for the default.
-        constants: Values of the other names in the expressions, by name.
+        constants: Values of the named numbers in the expressions, by name.
 
     Raises:
         ValueError: If the names are not different identifiers, or without `variables` there are none, or x0, x1, ... have a gap.
@@ -60,7 +62,7 @@ def parsed(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants)
         constants: Pairs of a name and a value. A constant in an exponent is replaced by its value; the others stay symbols.
 
     Raises:
-        ValueError: If a text is not an expression in these names.
+        ValueError: If a text is not an expression in these names; the message calls it `root`.
     """
     from sdetools.losses.expression import parse
 
@@ -91,6 +93,11 @@ def structure(texts: tuple[str, ...], names: tuple[str, ...], constants: Constan
         texts: The expressions.
         names: The names of the coordinates.
         constants: Pairs of a name and a value.
+
+    Example:
+        >>> one, other = (structure(("a*x",), ("x",), (("a", value),)) for value in (1.0, 2.0))
+        >>> one == other
+        True
     """
     import sympy
 
@@ -102,14 +109,16 @@ def structure(texts: tuple[str, ...], names: tuple[str, ...], constants: Constan
 def compiled(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants, order: int) -> Callable[..., Any]:
     """Return a function f(x, p) that evaluates the expressions (order 0) or their gradients (order 1).
 
-    It returns a list of components: one for each expression, or the `len(names)` partial derivatives of the first expression, then those
-    of the second, and so on. `x` is a point, and `p` are the values of the constants that `used_numbers` returns.
-
     Args:
         texts: The expressions.
         names: The names of the coordinates.
         constants: Pairs of a name and a value.
         order: 0 or 1.
+
+    Returns:
+        The function. `x` are points, `(dim,)` or `(dim, paths)`, or a traced value `(dim,)`; `p` are values of the constants that `used_numbers`
+        returns, in that order. The result is a list of numbers, arrays `(paths,)` or traced values: one for each expression, or the dim
+        partial derivatives of the first expression, then those of the second, and so on. One that does not depend on x is a float.
     """
     from sdetools.losses.expression import compile, derivatives
 
