@@ -56,6 +56,7 @@ ELSEWHERE = {
     "where": "Piecewise", "piecewise": "Piecewise", "Floor": "floor", "Sign": "sign", "pow": "**", "square": "**",
 }  # fmt: skip
 """Names of other libraries, and what they are called here."""
+# comparison in the syntax tree -> (SymPy function, function of floats)
 RELATIONS: dict[type[ast.cmpop], tuple[Callable, Callable]] = {
     ast.Gt: (Above, operator.gt),
     ast.Lt: (lambda u, v: Above(v, u), operator.lt),
@@ -64,6 +65,8 @@ RELATIONS: dict[type[ast.cmpop], tuple[Callable, Callable]] = {
     ast.Eq: (SameNumber, operator.eq),
     ast.NotEq: (lambda u, v: 1 - SameNumber(u, v), operator.ne),
 }
+# function -> the domain in which its argument must lie
 DOMAINS: dict[str, type[Domain]] = {"log": Positive, "sqrt": NotNegative}
 CONSTANTS: dict[str, sp.Expr] = {"pi": sp.pi, "e": sp.E}
 RESERVED = frozenset(FUNCTIONS) | frozenset(CONSTANTS) | {"Piecewise"}
+"""The names that coordinates and parameters must not have."""

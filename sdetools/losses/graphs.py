@@ -3,8 +3,8 @@
     value L(x)    slope g(x)    product sum_j d_j g v_j    third sum_jl d_jl g v_j w_l
 
 Here L is the loss, g its gradient, d_j the derivative by x_j, and v, w are directions, `(dim,)`. A row of paths is an array `(n,)` with one
-number for each of n paths; `(dim, n)` are n points. A dense tensor of numbers is assembled from columns of these, so that the size of a graph does not depend on
-the size of the tensor.
+number for each of n paths; `(dim, n)` are n points. A dense tensor of numbers is assembled from columns of these, so that the size of a graph
+does not depend on the size of the tensor.
 """
 
 from __future__ import annotations

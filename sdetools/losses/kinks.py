@@ -13,13 +13,13 @@ import sympy as sp
 
 
 class NotAnalytic(sp.Function):
-    """The base class of these functions, for tests such as `expression.has(NotAnalytic)`; they are real."""
+    """The base class of the SymPy functions of this module, for tests such as `expression.has(NotAnalytic)`; they are real."""
 
     is_real = True
 
 
 class Jumping(NotAnalytic):
-    """The base class of the functions that jump: piecewise constant, with derivative 0 away from the jumps."""
+    """The base class of the SymPy functions that jump: they are piecewise constant, and their derivative is 0, without delta functions."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return sp.S.Zero
@@ -77,7 +77,7 @@ class Larger(NotAnalytic):
 
 
 class Domain(NotAnalytic):
-    """A SymPy function of u that is 0 if u lies in a domain, else NaN, as are its derivatives along coordinates that u depends on.
+    """The base class of domain conditions: SymPy functions of u that are 0 if u lies in a domain, else NaN, as are their derivatives.
 
     A formula is the sum of its expression and of one such term for each root, logarithm and power whose base may leave its domain. These
     terms preserve a domain that SymPy simplifies away: sqrt(x)**2 is x only for x >= 0, exp(log(x)) is x only for x > 0, and the derivative
@@ -119,7 +119,7 @@ class Floor(Jumping):
 
 
 class UnitStep(Jumping):
-    """The SymPy function of u and h that is 0 for u < 0, h at 0, 1 for u > 0 and NaN at NaN: Heaviside's step function."""
+    """The SymPy function of u and a number h that is 0 for u < 0, h at 0, 1 for u > 0 and NaN at NaN: Heaviside's step function."""
 
     @classmethod
     def eval(cls, u: sp.Expr, h: sp.Expr) -> sp.Expr | None:
@@ -133,7 +133,10 @@ class UnitStep(Jumping):
 
 
 class Relation(Jumping):
-    """The base class of the SymPy functions of u and v that are 1 where a relation holds and 0 elsewhere, also at NaN."""
+    """The base class of the SymPy functions of u and v that are 1 where a relation holds and 0 elsewhere, also at NaN.
+
+    A subclass sets `symbol`, the relation as text (">="), and `sign`, the relation in LaTeX.
+    """
 
     is_nonnegative = True
     sign = symbol = ""
@@ -204,7 +207,7 @@ def tidy(expr: sp.Expr) -> sp.Expr:
 
 
 def largest(*numbers: sp.Expr) -> sp.Expr:
-    """Return the maximum of at least two expressions.
+    """Return the maximum of at least two SymPy expressions, as nested functions `Larger`.
 
     >>> largest(sp.Integer(1), sp.Integer(3), sp.Integer(2))
     3
@@ -213,7 +216,7 @@ def largest(*numbers: sp.Expr) -> sp.Expr:
 
 
 def smallest(*numbers: sp.Expr) -> sp.Expr:
-    """Return the minimum of at least two expressions.
+    """Return the minimum of at least two SymPy expressions, as minus the maximum of their negatives.
 
     >>> smallest(sp.Integer(2), sp.Integer(3), sp.Integer(1))
     1
@@ -222,7 +225,7 @@ def smallest(*numbers: sp.Expr) -> sp.Expr:
 
 
 def ceiling(u: sp.Expr) -> sp.Expr:
-    """Return the smallest whole number >= u of an expression, -floor(-u).
+    """Return -floor(-u) for a SymPy expression u: the smallest whole number >= u.
 
     >>> ceiling(sp.Rational(5, 2))
     3

@@ -34,7 +34,7 @@ def parse(
     argument: str = "text",
     hint: str = "Give a constant by parameters={...}.",
 ) -> sp.Expr:
-    """Parse the text of a formula to a SymPy expression.
+    """Return the SymPy expression of a formula given as text.
 
     The grammar has numbers, names, `+ - * / **`, the functions exp log sqrt sin cos tan sinh cosh tanh atan erf abs sign floor ceiling min max,
     and the constants `pi` and `e`. Where a root, a logarithm or a power with a non-integer exponent is not real, the formula and its
@@ -49,7 +49,7 @@ def parse(
         names: Names of the coordinates, "x y" or a list.
         parameters: Names of the constants, or a mapping of names to values. With values, a constant in an exponent becomes a number (the
             derivatives of x**a depend on a); all others remain symbols.
-        argument: The name of the argument that the text came by, for messages.
+        argument: The name of the caller's argument that contained the text, for messages.
         hint: The remedy for a name that is unknown, for messages.
 
     Returns:
@@ -79,7 +79,7 @@ def parse(
 
 @lru_cache(maxsize=4096)
 def _parse(text: str, names: tuple[str, ...], parameters: tuple[tuple[str, float | None], ...], hint: str) -> sp.Expr:
-    """Parse validated text, once for each formula; `hint` is the remedy for an unknown name."""
+    """Return the SymPy expression of validated text, parsed once for each formula; `parameters` are pairs (name, value or None)."""
     identifiers("names", (*names, *(name for name, _ in parameters)))
     try:
         return _Parser(text, names, dict(parameters), hint).parse()
@@ -146,8 +146,9 @@ Parsed = tuple[sp.Expr, Any]  # an expression and its float, None if it is not a
 class _Parser:
     """A walk over Python's syntax tree of a formula, which returns a pair for each node: its SymPy expression, and its float if it is a number.
 
-    The float is computed first, so that 9**9**9, which SymPy would try to evaluate exactly, is rejected before SymPy sees it. The second
-    entry of a pair is None for a node that is not a number.
+    The float is computed first, so that 9**9**9, which SymPy would try to evaluate exactly, is rejected before SymPy sees it; it is None for a
+    node that is not a number. Of the arguments, `parameters` maps names to values, None for constants that stay symbols in exponents too,
+    and `hint` is the remedy for an unknown name. A domain condition is a term that is 0 where a root or logarithm is real, else NaN.
     """
 
     def __init__(self, text: str, names: tuple[str, ...], parameters: dict[str, float | None], hint: str) -> None:
@@ -157,7 +158,7 @@ class _Parser:
         self.folded = {symbol(name): number(value) for name, value in parameters.items() if value is not None}
 
     def parse(self) -> sp.Expr:
-        """Return the SymPy expression of the whole formula, plus its domain conditions, terms that are 0 or NaN."""
+        """Return the SymPy expression of the whole formula, plus its domain conditions."""
         return self.whole(_tree(self.text), 0)[0]
 
     def whole(self, node: ast.expr, depth: int) -> Parsed:
@@ -238,7 +239,7 @@ class _Parser:
         )
 
     def condition(self, node: ast.expr, depth: int) -> Parsed:
-        """Return the pair of a condition at nesting `depth`, its expression and float 1 where it holds and 0 elsewhere; ValueError for a number."""
+        """Return the pair of a condition at nesting `depth`, whose value is 1 where it holds and 0 elsewhere; ValueError if it is a number."""
         if depth > DEEPEST:
             raise ValueError(f"`text` must be nested at most {DEEPEST} deep; got {_quote(self.text)}. Expand it, or split it.")
         match node:
@@ -263,12 +264,12 @@ class _Parser:
         )
 
     def joined(self, either: bool, nodes: list[ast.expr], depth: int) -> Parsed:
-        """Return the pair of the condition that all conditions `nodes` hold, or `either` one of them."""
+        """Return the pair of the condition that all conditions `nodes` hold, or if `either` that at least one of them holds."""
         parts = [self.condition(node, depth + 1) for node in nodes]
         return _negated(_all(_negated(part) for part in parts)) if either else _all(parts)
 
     def choice(self, node: ast.expr, condition: Parsed, yes: Parsed, no: Parsed) -> Parsed:
-        """Return the pair of a choice: `yes` where the condition holds, else `no`; `node` is the piece of the formula."""
+        """Return the pair of a choice between two pairs: `yes` where the condition holds, else `no`; `node` is its piece of the formula."""
         chosen = None if condition[1] is None else yes if condition[1] else no
         expr = Choice(condition[0], yes[0], no[0])
         return chosen if chosen is not None else self.checked(node, lambda: expr, lambda: None, None)
@@ -364,7 +365,7 @@ class _Parser:
 
 
 def _all(conditions: Iterable[Parsed]) -> Parsed:
-    """Return the pair of the condition that all of several pairs hold."""
+    """Return the pair (SymPy expression, float or None) of the condition that several conditions, given as pairs, all hold."""
     exprs, values = zip(*conditions, strict=True)
     return sp.Mul(*exprs), None if None in values else math.prod(values)
 
@@ -384,7 +385,7 @@ def number(value: float) -> sp.Expr:
 
 
 def _real(expr: sp.Expr) -> bool:
-    """Return whether an expression has a finite coefficient and no complex or infinite constant."""
+    """Return whether a SymPy expression has a finite coefficient and no complex or infinite constant."""
     coefficient = expr.as_coeff_Mul()[0]
     size = to_float(coefficient)
     return math.isfinite(size) and (size != 0 or coefficient == 0) and not expr.has(*REAL_ONLY)

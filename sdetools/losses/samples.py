@@ -1,7 +1,8 @@
 """Losses given by Python functions (`from_function`), and means over data, L(x) = (1/n) sum_i l(x, row_i).
 
 A function of one sample is traced once; the graph of the mean evaluates it for all samples at once. row_i is row i of each array of data.
-If a model f is given, l = (f - y)^2 / 2. In a shape, `*paths` is nothing for one point, and the number of paths for many.
+If a model f is given, l(x, row_i) = (f(x, a_i) - y_i)^2 / 2 with inputs a_i and targets y_i. In a shape, `*paths` is nothing for one point,
+and the number of paths for many.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class SampleGraphs(Graphs):
         self._outputs = outputs(self._x, *self._row)
 
     def _each(self, which: int, x: Value, rows: Sequence[Value], out: Value | None = None) -> Value:
-        """Return an output, or another formula `out` of one sample, at x for each of the rows: `(n, *shape)` for arrays `rows` of n rows."""
+        """Return an output (0: l, 1: f), or another formula `out` of one sample, at x for each of n `rows`: a traced value `(n, *shape of it)`."""
         return batched(self._outputs[which] if out is None else out, dict(zip(self._row, rows, strict=True)), {self._x: x})
 
     @cached_property
@@ -69,14 +70,14 @@ class SampleGraphs(Graphs):
         """Return the gradient by x of sum_i [w_i l(x, row_i) - e_i f(x, row_i)] as a formula, `(dim,)` for one path.
 
         Args:
-            size: The batch size. If it is above 0, the sum is the batch mean (1/size) sum_b [l(x, row_{i_b}) - e_b f(x, row_{i_b})] over samples
-                i_b. If it is 0, the sum runs over all n samples with the weights w_i.
+            size: The batch size. If it is above 0, the sum is the batch mean (1/size) sum_b [l(x, row_{i_b}) - e_b f(x, row_{i_b})] over the
+                samples i_b. If it is 0, the sum runs over all n samples with the weights w_i.
             with_loss: Whether the term with l is included.
             with_labels: Whether the term with the model f is included, which label noise e adds.
 
         Returns:
-            The formula. Its inputs are x `(dim,)`, then the sample numbers i_b `(size,)` or the weights w `(n,)`, then e, `(size,)` or
-            `(n,)`, if `with_labels`.
+            The formula. Its inputs are x `(dim,)`, then the indices i_b `(size,)` of samples, from 0, or the weights w `(n,)`, then if
+            `with_labels` e, `(size,)` or `(n,)`.
         """
         key = size, with_loss, with_labels
         if key not in self._sampled:
@@ -104,7 +105,7 @@ class SampleGraphs(Graphs):
 
 
 def cost(formula: Formula) -> float:
-    """Return the estimated cost of a formula on one path, in units of one addition or multiplication of a row of paths."""
+    """Return the estimated cost of a formula on one path, in units of one addition or multiplication of two numbers."""
     total = 0.0
     for node in order([formula.out]):
         if node.op == "map" and not node.uniform:
@@ -187,7 +188,7 @@ class FunctionSamples(FunctionLoss):
         return f"samples:{self.dim}:{self._name}:{function_identity(self.value_function)}:{digest(*self.data)}"
 
     def sample_gradients(self, x: Any, of_model: bool = False) -> np.ndarray:
-        """Return the gradient of l, or of the model f, at each sample, whose mean over the samples is `gradient(x)` for l.
+        """Return the gradient by x of l, or of the model f, at each sample; for l its mean over the samples is `gradient(x)`.
 
         Args:
             x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
@@ -227,7 +228,7 @@ class FunctionSamples(FunctionLoss):
 
         Args:
             x: Points, `(dim,)` or `(dim, paths)`, or a traced point (a graph value `(dim,)`).
-            index: The sample numbers i_b, `(size,)` or `(size, paths)`.
+            index: The indices i_b of the samples, from 0, `(size,)` or `(size, paths)`, as integers or floats.
             labels: The label noise, in the shape of `index`, which needs a loss given by a model f (`model`); None for none.
             with_loss: Whether the first term, with the loss l of a sample, is included.
         """
@@ -331,6 +332,8 @@ def from_function(
             function is raised as it is, with a note of its line.
 
     Example:
+        >>> import numpy as np
+        >>> from sdetools.losses import from_function
         >>> loss = from_function(value=lambda x: (x[0] * x[1] - 1) ** 2 / 2, dim=2)
         >>> loss.gradient([[2.0, 1.0], [1.0, 3.0]])
         array([[1., 6.],

@@ -20,7 +20,7 @@ from sdetools.losses.base import Loss, Stage, coordinate_names
 
 
 class _OnPaths:
-    """A torch function of one point `(dim,)`, called with many points `(dim, paths)` by `vmap`; results also have the paths last."""
+    """A torch function of one point `(dim,)`, called with many points, a tensor `(dim, paths)`, by `vmap`; results also have the paths last."""
 
     torch_stage = True
 
@@ -39,13 +39,10 @@ class TorchLoss(Loss):
     TypeError.
 
     Args:
-        function: The torch function of one point, which returns a tensor of shape `()`.
+        function: The torch function of one point, which returns a tensor of shape `()`; also an attribute.
         dim: Number of coordinates.
-        names: Names of the coordinates; None for x0, x1, ...
-        at: A point of the domain for the validation of the function; None for 0.7 in each coordinate.
-
-    Attributes:
-        function: The torch function of one point.
+        names: Names of the coordinates, a list or "x y"; None for x0, x1, ...
+        at: A point `(dim,)` of the domain for the validation of the function; None for 0.7 in each coordinate.
     """
 
     def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], dim: int, names: Any = None, at: Any = None) -> None:
@@ -96,7 +93,7 @@ class TorchLoss(Loss):
         return Stage(self._value)
 
     def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], x: Any) -> np.ndarray:
-        """Return a torch function of one point at NumPy points `(dim,)` or `(dim, paths)`, as an array with the paths last."""
+        """Return the results of a torch function of one point at NumPy points `x`, `(dim,)` or `(dim, paths)`, as an array with the paths last."""
         x = self._point(x)
         if isinstance(x, Value):
             raise ArraysOnly(f"{self.label} is a torch function")
@@ -137,7 +134,7 @@ class TorchLoss(Loss):
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
         """Return sum_ij d_ijl L(x) M_ij indexed by l, `(dim,)`, or `(dim, paths)` for many points, without forming the third derivative.
 
-        `matrix` M is `(dim, dim)`, or `(dim, dim, paths)` with one for each point or all at one point; `p` is not used.
+        `matrix` M is `(dim, dim)`, or `(dim, dim, paths)` with one for each point, or with all at the one point `x` `(dim,)`; `p` is not used.
         """
         x, matrix = self._point(x), np.asarray(matrix, dtype=float)
         x = np.repeat(x[:, None], matrix.shape[2], axis=1) if x.ndim < matrix.ndim - 1 else x
@@ -186,8 +183,8 @@ class TorchSamples(TorchLoss):
         sample: l: `sample(x, *row)` returns a tensor of shape `()`.
         data: A tensor or a tuple of tensors with n rows each; row_i is row i of each.
         dim: Number of coordinates.
-        names: Names of the coordinates; None for x0, x1, ...
-        at: A point of the domain for the validation of the function; None for 0.7 in each coordinate.
+        names: Names of the coordinates, a list or "x y"; None for x0, x1, ...
+        at: A point `(dim,)` of the domain for the validation of the function; None for 0.7 in each coordinate.
         model: f with l = (f(x, a_i) - y_i)^2 / 2 for data (a, y), as `from_torch_model` passes it; None if there is none.
 
     Attributes:
@@ -296,7 +293,7 @@ class TorchSamples(TorchLoss):
 
     @staticmethod
     def each(function: Callable[..., Any], x: torch.Tensor, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return function(x, *row) for each of the n rows as one tensor `(n, ...)`, for tensors `rows` with n rows each."""
+        """Return function(x, *row) for each of n rows as one tensor `(n, ...)`, for a point `x` `(dim,)` and tensors `rows` with n rows each."""
         return vmap(lambda *row: function(x, *row))(*rows)
 
     def sample_gradients(self, x: Any, function: Callable[..., Any] | None = None) -> np.ndarray:
@@ -337,8 +334,8 @@ def from_torch(function: Callable[..., Any], dim: int, names: Any = None, at: An
         function: `function(x)` returns one number, a tensor of shape `()`; with `data`, `function(x, *row)` returns the loss of one sample,
             and L is the mean.
         dim: Number of coordinates.
-        names: Names of the coordinates for expressions; by default x0, x1, ...
-        at: A point of the domain for the validation of the function; by default 0.7 in each coordinate.
+        names: Names of the coordinates for expressions, a list or "x y"; by default x0, x1, ...
+        at: A point `(dim,)` of the domain for the validation of the function; by default 0.7 in each coordinate.
         data: A tensor or a tuple of tensors with n rows each. `st.noise.minibatch(loss, size)` is then the noise of batches.
 
     Returns:
@@ -349,11 +346,12 @@ def from_torch(function: Callable[..., Any], dim: int, names: Any = None, at: An
             batch it.
 
     Example:
-        >>> loss = from_torch(lambda x: ((x[0] * x[1] - 1) ** 2) / 2, dim=2)
+        >>> import torch, sdetools as st
+        >>> loss = st.losses.from_torch(lambda x: ((x[0] * x[1] - 1) ** 2) / 2, dim=2)
         >>> loss.gradient([2.0, 1.0])
         array([1., 2.])
         >>> rows = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([1.0, 2.0])
-        >>> from_torch(lambda x, a, y: (a @ x - y) ** 2 / 2, dim=2, data=rows).gradient([0.0, 0.0])
+        >>> st.losses.from_torch(lambda x, a, y: (a @ x - y) ** 2 / 2, dim=2, data=rows).gradient([0.0, 0.0])
         array([-0.5, -2. ])
     """
     return TorchLoss(function, dim, names, at) if data is None else TorchSamples(function, data, dim, names, at)
@@ -368,23 +366,24 @@ def from_torch_model(
     `st.noise.minibatch(loss, size)` or `st.noise.label_noise(loss, std)`.
 
     Args:
-        model: `model(x, a)` returns f for the parameters x and one input a, a tensor of shape `()`.
+        model: `model(x, a)` returns f, a tensor of shape `()`, for the parameters x, a tensor `(dim,)`, and one input a.
         inputs: The a_i, a tensor with n rows.
         targets: The y_i, `(n,)`.
-        dim: Number of parameters.
-        names: Names of the coordinates for expressions; by default x0, x1, ...
-        at: A point of the domain for the validation of the model; by default 0.7 in each coordinate.
+        dim: Number of parameters of the model, the coordinates of x.
+        names: Names of the coordinates for expressions, a list or "x y"; by default x0, x1, ...
+        at: A point `(dim,)` of the domain for the validation of the model; by default 0.7 in each coordinate.
 
     Returns:
         The loss. Beyond those of `from_torch`, it has `model_values`, `residuals` and `jacobian` of the model.
 
     Raises:
-        ValueError: If `targets` has another shape, and as in `from_torch`.
+        ValueError: If `targets` has another shape, or `model` does not return one finite number or cannot be batched by `vmap`.
 
     Example:
+        >>> import torch, sdetools as st
         >>> def unit(x, a):
         ...     return x[0] * torch.tanh(x[1] * a)
-        >>> loss = from_torch_model(unit, torch.tensor([0.5, -1.0]), torch.tensor([0.0, 0.0]), dim=2)
+        >>> loss = st.losses.from_torch_model(unit, torch.tensor([0.5, -1.0]), torch.tensor([0.0, 0.0]), dim=2)
         >>> loss.gradient([0.0, 1.0])
         array([0., 0.])
     """

@@ -51,12 +51,23 @@ LARGEST_DENSE = 2000
 
 
 class FlowError(ValueError):
-    """A gradient flow that does not converge to a manifold of minimisers: it diverges, ends at a saddle, leaves the domain, or takes too long."""
+    """Raised if a gradient flow does not converge to a manifold of minimisers: it diverges, ends at a saddle, leaves the domain, or takes too long.
+
+    The message has the number of the point (0 for a single one), its last position and time, and a remedy.
+
+    Example:
+        >>> import sdetools as st
+        >>> try:
+        ...     st.manifold.project(st.losses.double_well(), [0.0])
+        ... except st.manifold.FlowError as error:
+        ...     print(str(error)[:74])
+        the gradient flow must end at minimisers; that of point 0 ends at a saddle
+    """
 
 
 @dataclass
 class _State:
-    """Points x `(n, dim)` of the flow, with V `(n, dim, columns)` that solves V' = -Hess L V, or None."""
+    """Points of the flow, the rows of x `(n, dim)`, with matrices v `(n, dim, columns)` that solve V' = -Hess L V; v None if not wanted."""
 
     x: np.ndarray
     v: Any
@@ -66,12 +77,12 @@ def project(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_
     r"""Return the gradient-flow projection Phi(x) onto the manifold of minimisers.
 
     Phi(x) = lim_{t -> inf} x(t) for x' = -grad L(x), x(0) = x.
-    Source: the paper, section 4; G. Katzenberger, Annals of Probability 19 (1991).
+    Source: Wang et al. 2024, section 4; G. Katzenberger, Annals of Probability 19 (1991).
 
     Args:
         loss: The loss L, with at most 2,000 coordinates.
         x: A point `(dim,)`, or points `(dim, paths)`, each projected on its own.
-        tolerance: Error of Phi, relative to the size of x.
+        tolerance: Error of Phi, relative to the size of x, its largest |x_i|; a positive number.
         max_steps: Largest number of steps of the integrator; FlowError if a flow needs more.
 
     Returns:
@@ -83,9 +94,9 @@ def project(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_
 
     Example:
         >>> import sdetools as st
-        >>> project(st.losses.exponential_valley(), [1.0, 2.0]).round(9)
+        >>> st.manifold.project(st.losses.exponential_valley(), [1.0, 2.0]).round(9)
         array([0., 0.])
-        >>> project(st.losses.sphere(2), [3.0, 4.0]).round(9)
+        >>> st.manifold.project(st.losses.sphere(2), [3.0, 4.0]).round(9)
         array([0.6, 0.8])
     """
     points, shape = points_of(loss, x)
@@ -94,15 +105,15 @@ def project(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_
 
 
 def differential(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_STEPS) -> np.ndarray:
-    r"""Return the differential dPhi(x) of the gradient-flow projection, on the manifold or off it.
+    r"""Return the differential dPhi(x) of the gradient-flow projection Phi (see `project`), on the manifold or off it.
 
-    It solves the variational equation of the flow, V' = -Hess L(x(t)) V with V(0) = I; in the limit dPhi is P V with the tangent
-    projection P.
+    It solves the variational equation of the flow, V' = -Hess L(x(t)) V with V(0) = I; dPhi is the limit of P V for t -> inf, with the
+    orthogonal projection P onto the tangent space at Phi(x).
 
     Args:
         loss: The loss L, with at most 2,000 coordinates.
         x: A point `(dim,)`, or points `(dim, paths)`.
-        tolerance: Error of the entries of dPhi, and of Phi relative to the size of x.
+        tolerance: Error of the entries of dPhi, and of Phi relative to the size of x; a positive number.
         max_steps: Largest number of steps of the integrator; FlowError if a flow needs more.
 
     Returns:
@@ -114,7 +125,7 @@ def differential(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = 
 
     Example:
         >>> import sdetools as st
-        >>> differential(st.losses.exponential_valley(), [1.0, 2.0])[0].round(8)  # Phi = (x - y^2/4, 0)
+        >>> st.manifold.differential(st.losses.exponential_valley(), [1.0, 2.0])[0].round(8)  # Phi = (x - y^2/4, 0)
         array([ 1., -1.])
     """
     points, shape = points_of(loss, x)
@@ -163,7 +174,10 @@ def hessians(loss: Loss, x: np.ndarray) -> np.ndarray:
 
 
 def _integrate(loss: Loss, state: _State, tolerance: float, max_steps: int) -> _State:
-    """Integrate the flow of all points to its limit, each with its own step size."""
+    """Return the limit of the flow of all points of `state`, each integrated with its own step size, as a new state.
+
+    `tolerance` is that of `project` or `differential`. FlowError if a flow does not converge within `max_steps` steps.
+    """
     n = len(state.x)
     local = max(SHARE * tolerance, LEAST_ERROR)
     size = LEAST_SIZE + np.abs(state.x).max(axis=1)
@@ -220,7 +234,7 @@ def _integrate(loss: Loss, state: _State, tolerance: float, max_steps: int) -> _
 
 
 def _scaled_difference(high: _State, low: _State, sizes: np.ndarray) -> np.ndarray:
-    """Return the largest difference of two extrapolants, `(n,)`, that of x relative to `sizes`; infinite if it is not finite."""
+    """Return the largest difference of two extrapolants for each point, `(n,)`, that of x relative to `sizes` `(n,)`; infinite if not finite."""
     with np.errstate(all="ignore"):
         out = np.abs(high.x - low.x).max(axis=1) / sizes
         if high.v is not None and low.v is not None:
@@ -229,14 +243,18 @@ def _scaled_difference(high: _State, low: _State, sizes: np.ndarray) -> np.ndarr
 
 
 def _next_step(h: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Return the next step sizes for steps h with errors relative to the allowed ones; an error is of order h^ORDER."""
+    """Return the next step sizes `(n,)` for steps h `(n,)` with errors `(n,)` relative to the allowed ones; an error is of order h^ORDER."""
     return h * np.clip(SAFETY * np.maximum(error, 1e-30) ** (-1 / ORDER), SHORTER, LONGER)
 
 
 def _extrapolated(
     loss: Loss, x: np.ndarray, g: np.ndarray, values: np.ndarray, vectors: np.ndarray, h: np.ndarray, v: Any
 ) -> tuple[_State, _State]:
-    """Return the last two extrapolants of one step of size h from x."""
+    """Return the last two extrapolants of one step of sizes h `(n,)` from the points x `(n, dim)`, the better one first.
+
+    `g` `(n, dim)` are the gradients at x, `values` `(n, dim)` and `vectors` `(n, dim, dim)` the eigenvalues and eigenvectors of the Hessians,
+    and `v` `(n, dim, columns)` are matrices to be advanced by the variational equation, or None.
+    """
     with np.errstate(all="ignore"):
         third: Any = np.moveaxis(np.asarray(loss.third(x.T), dtype=float), -1, 0) if v is not None else None
         rows: list[list[_State]] = []
@@ -270,17 +288,20 @@ def _combined(fine: _State, coarse: _State, weight: float) -> _State:
 
 
 def _has_curvature(values: np.ndarray) -> np.ndarray:
-    """Return which of the eigenvalues `(n, dim)` count as curvature."""
+    """Return which of the eigenvalues `(n, dim)` count as curvature, booleans `(n, dim)`: those above 1e-6 of the largest modulus at the point."""
     return values > FLAT * np.abs(values).max(axis=1, keepdims=True)
 
 
 def _divided(b: np.ndarray, values: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Return b / values in the directions with curvature, else 0."""
+    """Return b / values, `(n, dim)`, in the directions with curvature, which `across` marks, and 0 in the others."""
     return np.divide(b, values, out=np.zeros(b.shape), where=across)
 
 
 def _finish(loss: Loss, out: _State, chosen: np.ndarray, values: np.ndarray, vectors: np.ndarray, elapsed: np.ndarray) -> None:
-    """Take Newton steps across the manifold to rounding, and project V to the tangent space."""
+    """Take Newton steps across the manifold to rounding, and project V to the tangent space, in place in `out` for the points `chosen`.
+
+    `chosen` are their indices; `values` and `vectors` are the eigenvalues and eigenvectors of their Hessians. FlowError for a saddle.
+    """
     top = np.abs(values).max(axis=1)
     saddle = values[:, 0] < -FLAT * top
     if saddle.any():
@@ -300,13 +321,13 @@ def _finish(loss: Loss, out: _State, chosen: np.ndarray, values: np.ndarray, vec
 
 
 def _tangent_part(v: np.ndarray, vectors: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Return P V for V `(n, dim, columns)`, with the projection P onto the directions without curvature."""
+    """Return P V for V `(n, dim, columns)`, with the projection P onto the directions without curvature, which `across` does not mark."""
     inner = np.einsum("nij,nik->njk", vectors, v) * ~across[:, :, None]
     return np.einsum("nij,njk->nik", vectors, inner)
 
 
 def _check_finite(loss: Loss, x: np.ndarray, active: np.ndarray, elapsed: np.ndarray, g: np.ndarray, H: np.ndarray) -> None:
-    """Raise FlowError if a gradient or Hessian is not finite."""
+    """Raise FlowError if a gradient `g` or a Hessian `H` is not finite at one of the points `active`, indices of the rows of `x` and of `elapsed`."""
     bad = ~(np.isfinite(g).all(axis=1) & np.isfinite(H).all(axis=(1, 2)))
     if bad.any():
         i = int(active[np.argmax(bad)])
@@ -317,7 +338,7 @@ def _check_finite(loss: Loss, x: np.ndarray, active: np.ndarray, elapsed: np.nda
 
 
 def _check_progress(loss: Loss, x: np.ndarray, active: np.ndarray, elapsed: np.ndarray, step: np.ndarray) -> None:
-    """Raise FlowError if a point diverges or its step size vanishes."""
+    """Raise FlowError if one of the points `active`, indices of the other arrays, diverges or its step size vanishes."""
     far = (np.abs(x[active]).max(axis=1) > 1e12) | (elapsed[active] > 1e200)
     short = step[active] < 1e-14 * np.maximum(elapsed[active], 1e-140)
     if (far | short).any():

@@ -6,7 +6,7 @@ With H = Hess L(x) at x in Gamma, P the projection onto ker H, Q = I - P, D[M]_l
 
 The first term is normal to Gamma; it constrains a tangent diffusion to Gamma. The other terms are tangent. For Sigma = c H the sum is
 -(c/2) P grad tr H. This module uses one dense eigendecomposition for each point; `product_geometry` uses matrix-vector products only.
-Source: the paper, section 4; G. Katzenberger, Annals of Probability 19 (1991); Z. Li, T. Wang, S. Arora, ICLR 2022.
+Source: Wang et al. 2024, section 4; G. Katzenberger, Annals of Probability 19 (1991); Z. Li, T. Wang, S. Arora, ICLR 2022.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class Geometry:
 
     @property
     def tangent(self) -> np.ndarray:
-        """An orthonormal basis of the tangent space, the columns of `(dim, dim - M)` at one point or `(dim, dim - M, paths)`; M is the rank."""
+        """An orthonormal basis of the tangent space, the columns of `(dim, dim - M)` at one point or `(dim, dim - M, paths)`, a view; M is the rank."""
         return self.vectors[:, self.rank :]
 
     @property
     def normal(self) -> np.ndarray:
-        """An orthonormal basis of the normal space, the columns of `(dim, M)` at one point or `(dim, M, paths)`; M is the rank of the Hessian."""
+        """An orthonormal basis of the normal space, the columns of `(dim, M)` at one point or `(dim, M, paths)`, a view; M is the rank."""
         return self.vectors[:, : self.rank]
 
     @cached_property
@@ -83,16 +83,16 @@ class Geometry:
         )
 
     def pseudo_inverse(self, v: Any) -> np.ndarray:
-        """Return H^+ v, H^+ the pseudo-inverse of the Hessian, as `(dim,)` at one point or `(dim, paths)`; `v` as in `project_tangent`."""
+        """Return H^+ v, H^+ the pseudo-inverse of the Hessian, as `(dim,)` or `(dim, paths)`; `v` has this shape, or is `(dim,)` for all points."""
         return np.einsum("ij...,j...->i...", self.pseudo_inverse_matrix, np.asarray(v, dtype=float))
 
     def second_derivative(self, Sigma: Any) -> np.ndarray:
-        """Return d2Phi[Sigma] = sum_ij (d^2 Phi / dx_i dx_j) Sigma_ij, `(dim,)` or `(dim, paths)`, at the points; Phi is the flow's projection.
+        """Return d2Phi[Sigma] = sum_ij (d^2 Phi / dx_i dx_j) Sigma_ij, `(dim,)` or `(dim, paths)`, at the points; Phi is `project`.
 
         `Sigma` is a covariance `(dim, dim)` for all points, or `(dim, dim, paths)`; ValueError for another shape or one that is not symmetric.
 
         Example:
-            >>> import sdetools as st
+            >>> import numpy as np, sdetools as st
             >>> float(st.manifold.at(st.losses.exponential_valley(), [0.0, 0.0]).second_derivative(np.eye(2))[0])
             -0.5
         """
@@ -102,7 +102,7 @@ class Geometry:
         return normal - self.project_tangent(self.loss.third_contracted(self.point, lyapunov))
 
     def _split(self, Sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return P Sigma P, and Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + (H^+ Q Sigma P)^T."""
+        """Return P Sigma P, and Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + (H^+ Q Sigma P)^T, each in the shape of Sigma, `(dim, dim, *paths)`."""
         own = np.einsum("ia...,ij...,jb...->ab...", self.vectors, Sigma, self.vectors)
         tangent = np.arange(len(self.eigenvalues)) >= self.rank
         values = np.where(tangent.reshape(-1, *[1] * (self.eigenvalues.ndim - 1)), 0.0, self.eigenvalues)
@@ -114,18 +114,18 @@ class Geometry:
         return np.einsum(back, self.vectors, across, self.vectors), np.einsum(back, self.vectors, lyapunov, self.vectors)
 
     def trace_gradient(self) -> np.ndarray:
-        """Return P grad tr H, `(dim,)` or `(dim, paths)`, the tangent gradient of the trace of the Hessian; label noise moves points against it."""
+        """Return P grad tr H, `(dim,)` or `(dim, paths)`, the tangent gradient of the trace of the Hessian H; label noise moves points against it."""
         identity = np.broadcast_to(
             np.eye(self.loss.dim).reshape(self.loss.dim, self.loss.dim, *[1] * (self.point.ndim - 1)), self.vectors.shape
         )
         return self.project_tangent(self.loss.third_contracted(self.point, identity))
 
     def slow_drift(self, Sigma: Any, rate: float = 1.0) -> np.ndarray:
-        """Return the drift (rate^2/2) d2Phi[Sigma] of `st.SlowSDE`, lambda_t = `rate`, in the shape of the points; `Sigma` as in `second_derivative`."""
+        """Return the drift (rate^2/2) d2Phi[Sigma] of `st.SlowSDE`, lambda_t = `rate`, at the points, for Sigma `(dim, dim)` or `(dim, dim, paths)`."""
         return 0.5 * rate**2 * self.second_derivative(Sigma)
 
     def _covariance(self, Sigma: Any) -> np.ndarray:
-        """Validate a covariance and broadcast it to all points."""
+        """Return a covariance for all points, `(dim, dim, *paths)`; ValueError if it has another shape or is not symmetric."""
         Sigma = _check.finite("Sigma", Sigma)
         dim, paths = self.loss.dim, self.point.shape[1:]
         if Sigma.shape not in ((dim, dim), (dim, dim, *paths)):
@@ -149,8 +149,8 @@ def at(loss: Loss, x: Any, rank: int | None = None) -> Geometry:
     Args:
         loss: The loss, with at most 2,000 coordinates.
         x: A point of the manifold `(dim,)`, or points `(dim, paths)`.
-        rank: Rank M of the Hessian at these points, where the gap ratio must be 1000 or more. By default the number of eigenvalues above 1e-6 of
-            the largest; none may lie between 1e-9 and 1e-6 of it.
+        rank: Rank M of the Hessian at these points, with lambda_M at least 1000 times as large as the eigenvalues after it (the gap ratio). By
+            default the number of eigenvalues above 1e-6 of the largest; none may lie between 1e-9 and 1e-6 of it.
 
     Raises:
         ValueError: If a point is not a minimiser (project it first) or is a saddle; if the rank is ambiguous (a singular point; the
@@ -159,7 +159,7 @@ def at(loss: Loss, x: Any, rank: int | None = None) -> Geometry:
 
     Example:
         >>> import sdetools as st
-        >>> at(st.losses.hyperbola(), [2.0, 0.5]).projection.round(12)
+        >>> st.manifold.at(st.losses.hyperbola(), [2.0, 0.5]).projection.round(12)
         array([[ 0.94117647, -0.23529412],
                [-0.23529412,  0.05882353]])
     """
@@ -196,7 +196,7 @@ def at(loss: Loss, x: Any, rank: int | None = None) -> Geometry:
 
 
 def _detected_rank(loss: Loss, points: np.ndarray, values: np.ndarray) -> int:
-    """Return the rank of the Hessian from its descending eigenvalues; ValueError if it is not clear or not the same at all points."""
+    """Return the rank of the Hessian from its descending eigenvalues `values` `(n, dim)`; ValueError if it is unclear or differs among the points."""
     top = np.abs(values).max(axis=1)
     parts = values / np.maximum(top, 1e-300)[:, None]
     if (parts < -CURVED).any():
@@ -228,7 +228,7 @@ def _detected_rank(loss: Loss, points: np.ndarray, values: np.ndarray) -> int:
 
 
 def _validated_rank(loss: Loss, points: np.ndarray, values: np.ndarray, rank: int) -> int:
-    """Validate a rank that the user gives: a gap ratio of at least 1000 at all points."""
+    """Return the rank that the user gives; ValueError unless the gap ratio, with the eigenvalues `(n, dim)`, is at least 1000 at all points."""
     rank = _check_rank(loss, _check.count("rank", rank, least=0))
     after = np.abs(values[:, rank:]).max(axis=1)
     poor = ~(values[:, rank - 1] > 1e3 * after)
@@ -243,7 +243,7 @@ def _validated_rank(loss: Loss, points: np.ndarray, values: np.ndarray, rank: in
 
 
 def _check_rank(loss: Loss, rank: int) -> int:
-    """Validate that a rank is neither 0 nor dim."""
+    """Return `rank`; ValueError if it is 0 or dim."""
     if rank >= loss.dim:
         raise ValueError(
             f"the loss must have a manifold of minimisers; the Hessian of {loss.label} has full rank {loss.dim} there: "
@@ -257,7 +257,7 @@ def _check_rank(loss: Loss, rank: int) -> int:
 
 
 def _check_slope(loss: Loss, points: np.ndarray, g: np.ndarray, off: np.ndarray) -> None:
-    """Raise ValueError for points off the manifold; `off` is the distance of each point from a zero of the gradient."""
+    """Raise ValueError for points `(n, dim)` off the manifold, with gradients `g` `(n, dim)` and distances `off` `(n,)` from a zero of the gradient."""
     far = (off > ON_MANIFOLD * (1e-3 + np.abs(points).max(axis=1))) & (np.abs(g).max(axis=1) > 0)
     if far.any():
         i = int(np.argmax(far))
@@ -323,7 +323,7 @@ def check_flat(
 
 
 def _newton_return(loss: Loss, y: np.ndarray, back: Any, rounding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the limit of the iteration y - H^+ grad L(y), and whether its steps contract by 0.7 down to rounding."""
+    """Return the limits `(n, dim)` of y <- y - H^+ grad L(y), with `back` for H^+, and whether the steps contract by 0.7 to rounding, `(n,)`."""
     last, good = np.full(len(y), np.inf), np.ones(len(y), dtype=bool)
     for _ in range(40):
         with np.errstate(all="ignore"):
@@ -342,16 +342,16 @@ def tangent_projection(loss: Loss, x: Any, rank: int | None = None) -> np.ndarra
     """Return the tangent projection P = dPhi(x), `(dim, dim)` or `(dim, dim, paths)`, on Gamma; for other points see `differential`.
 
     Args:
-        loss: The loss.
+        loss: The loss, with at most 2,000 coordinates.
         x: A point of Gamma `(dim,)`, or points `(dim, paths)`.
-        rank: Rank of the Hessian; by default it is detected, see `at`.
+        rank: Rank of the Hessian; by default the number of eigenvalues above 1e-6 of the largest, see `at`.
 
     Raises:
         ValueError: If a point does not lie on Gamma, or if the rank is ambiguous, as in `at`.
 
     Example:
         >>> import sdetools as st
-        >>> tangent_projection(st.losses.sphere(2), [1.0, 0.0])
+        >>> st.manifold.tangent_projection(st.losses.sphere(2), [1.0, 0.0])
         array([[0., 0.],
                [0., 1.]])
     """
@@ -365,33 +365,33 @@ def second_derivative(loss: Loss, x: Any, Sigma: Any, rank: int | None = None) -
         loss: The loss.
         x: A point of Gamma `(dim,)`, or points `(dim, paths)`.
         Sigma: A covariance, `(dim, dim)` for all points, or `(dim, dim, paths)`.
-        rank: Rank of the Hessian; by default it is detected, see `at`.
+        rank: Rank of the Hessian; by default the number of eigenvalues above 1e-6 of the largest, see `at`.
 
     Raises:
         ValueError: If a point does not lie on Gamma or the rank is ambiguous, as in `at`, or if `Sigma` is not a covariance of that shape.
 
     Example:
-        >>> import sdetools as st
-        >>> float(second_derivative(st.losses.sphere(3), [1.0, 0.0, 0.0], np.eye(3))[0])  # Brownian motion: twice its drift -(d - 1)/2 x
+        >>> import numpy as np, sdetools as st
+        >>> float(st.manifold.second_derivative(st.losses.sphere(3), [1.0, 0.0, 0.0], np.eye(3))[0])  # Brownian motion: twice its drift -(d - 1)/2 x
         -2.0
     """
     return at(loss, x, rank).second_derivative(Sigma)
 
 
 def distance(loss: Loss, x: Any, tolerance: float = 1e-10) -> np.ndarray:
-    """Return |x - Phi(x)|, `()` or `(paths,)`, the distance of points to their gradient-flow projection.
+    """Return |x - Phi(x)|, a number or `(paths,)`, the Euclidean distance of points to the limit Phi(x) of their gradient flow, see `project`.
 
     Args:
         loss: The loss.
         x: A point `(dim,)`, or points `(dim, paths)`.
-        tolerance: Error of Phi, relative to the size of x.
+        tolerance: Error of Phi, relative to the size of x; a positive number.
 
     Raises:
-        FlowError: If a flow does not converge, as in `project`.
+        FlowError: If the gradient flow of a point does not converge to minimisers, as in `project`.
 
     Example:
         >>> import sdetools as st
-        >>> float(distance(st.losses.sphere(2), [3.0, 0.0]).round(9))
+        >>> float(st.manifold.distance(st.losses.sphere(2), [3.0, 0.0]).round(9))
         2.0
     """
     return np.linalg.norm(_check.finite("x", x) - project(loss, x, tolerance), axis=0)

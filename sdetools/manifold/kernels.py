@@ -1,8 +1,8 @@
 """Compiled functions for a step on the manifold, on a block of lanes; each innermost loop runs over lanes and has no branch.
 
 A lane is one of the paths that are computed together: all arrays are `(entries, lanes)`, with one row per entry of a vector or matrix. A
-full matrix has rows i * dim + j. A symmetric matrix is stored by its entries i <= j, in the rows `place(i, j, dim)`, dim (dim + 1)/2 of
-them, and a symmetric tensor by its entries i <= j <= l in lexicographic order. Functions return nothing: they write to `out`, which has
+full matrix has entry (i, j) in row i * dim + j. A symmetric matrix has stored entries: those with i <= j, in the rows `place(i, j, dim)`,
+dim (dim + 1)/2 of them. A symmetric tensor has those with i <= j <= l in lexicographic order. Functions return nothing: they write to `out`, which has
 the results first and then scratch rows, so that nothing is allocated. Where `settings` is an argument, `settings[0]` is dim.
 
 `frame` diagonalises one Hessian for each lane by cyclic Jacobi rotations and computes the matrices of the slow SDE, `pull` is its drift,
@@ -30,10 +30,11 @@ def place(i, j, dim):
 
 @jit(nogil=True, error_model="numpy")
 def jacobi(A, V, dim, lanes):
-    """Compute the eigenvalues and eigenvectors of one symmetric matrix per lane, by cyclic Jacobi rotations.
+    """Compute the eigenvalues and eigenvectors of one symmetric matrix per lane (path), by cyclic Jacobi rotations; return nothing.
 
     Args:
-        A: The matrices, `(dim * dim, lanes)`; overwritten, with the eigenvalues on the diagonal in no particular order.
+        A: The matrices, `(dim * dim, lanes)`, entry (i, j) in row i * dim + j; of a pair i < j only that entry is read. Overwritten: with the
+            eigenvalues on the diagonal in no particular order.
         V: Output, `(dim * dim, lanes)`; its column k is the eigenvector of the k-th eigenvalue on the diagonal.
         dim: Number of rows of a matrix.
         lanes: Number of lanes.
@@ -77,7 +78,10 @@ def jacobi(A, V, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def product(X, transposed, Y, out, dim, lanes):
-    """Write the matrix product X Y, or X^T Y if `transposed`, to `out`, for each lane; X, Y and `out` are full, `(dim * dim, lanes)`."""
+    """Write the matrix product X Y, or X^T Y if `transposed`, to `out`, for each lane (path), a column of the arrays.
+
+    X, Y and `out` are `(dim * dim, lanes)`, with entry (i, j) of a matrix in row i * dim + j.
+    """
     for i in range(dim):
         for k in range(dim):
             for j in range(lanes):
@@ -90,7 +94,11 @@ def product(X, transposed, Y, out, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def back(X, V, out, dim, lanes):
-    """Write the entries i <= j of X V^T, which must be symmetric, to `out`, `(dim (dim + 1)/2, lanes)`; X, V are full, `(dim * dim, lanes)`."""
+    """Write the entries i <= j of X V^T, which must be symmetric, to `out`, for each lane (path), a column of the arrays.
+
+    X and V are `(dim * dim, lanes)`, with entry (i, j) in row i * dim + j; `out` is `(dim (dim + 1)/2, lanes)`, entry (i, j) in row
+    `place(i, j, dim)`.
+    """
     for i in range(dim):
         for k in range(i, dim):
             at = place(i, k, dim)
@@ -103,17 +111,18 @@ def back(X, V, out, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def frame(H, Sigma, out, settings):
-    """Compute the matrices of the slow SDE for each lane from the Hessian H and the covariance Sigma.
+    """Compute the matrices of the slow SDE for each lane (path) from the Hessian H and the covariance Sigma; return nothing.
 
     They are P, H^+, P Sigma P and Z = Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + (H^+ Q Sigma P)^T, with P the projection onto the kernel of H,
     Q = I - P and Lyap(X) = H X + X H. The M largest eigenvalues of H are those across the manifold; the others count as 0.
 
     Args:
-        H: The Hessian, stored entries `(dim (dim + 1)/2, lanes)`.
+        H: The Hessian by its entries i <= j, row by row, `(dim (dim + 1)/2, lanes)`.
         Sigma: The covariance, of the same form.
-        out: Output with `frame_rows(dim)` rows: the four matrices in this order, each by its stored entries, then scratch memory. If a bound
+        out: Output, `(frame_rows(dim), lanes)`: the four matrices in this order, each of the form of H, then scratch memory. If a bound
             of `settings` is violated, all results of the lane are NaN.
-        settings: dim, the rank M, the largest |lambda_{M+1}| / lambda_M and the least lambda_M / lambda_1 allowed.
+        settings: Four numbers: dim, the rank M, the largest |lambda_j| / lambda_M over j > M and the least lambda_M / lambda_1 allowed, for the
+            eigenvalues lambda_1 >= lambda_2 >= ... of H.
     """
     dim, rank, most, least = int(settings[0]), settings[1], settings[2], settings[3]
     lanes, own, full = H.shape[1], dim * (dim + 1) // 2, dim * dim
@@ -177,15 +186,15 @@ def frame(H, Sigma, out, settings):
 
 
 def frame_rows(dim):
-    """Return the number of rows of the array `out` of `frame` for matrices with `dim` rows: results and scratch memory."""
+    """Return the number of rows of the array `out` of `frame` for matrices with `dim` rows: those of the results and of scratch memory."""
     return 4 * (dim * (dim + 1) // 2) + 4 * dim * dim + dim + 3
 
 
 @jit(nogil=True, error_model="numpy")
 def times(A, v, out, add, dim, lanes):
-    """Write A v to `out`, or add it to `out` if `add`, for each lane.
+    """Write A v to `out`, or add it to `out` if `add`, for each lane (path), a column of the arrays.
 
-    A is symmetric, by its stored entries `(dim (dim + 1)/2, lanes)`; `v` and `out` are `(dim, lanes)`.
+    A is symmetric, by its entries i <= j, row by row, `(dim (dim + 1)/2, lanes)`; `v` and `out` are `(dim, lanes)`.
     """
     for i in range(dim):
         if not add:
@@ -199,9 +208,10 @@ def times(A, v, out, add, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def contract(T, M, out, dim, lanes):
-    """Write out_l = sum_ij T_ijl M_ij to `out`, `(dim, lanes)`, for each lane.
+    """Write out_l = sum_ij T_ijl M_ij to `out`, `(dim, lanes)`, for each lane (path), a column of the arrays.
 
-    T is a symmetric tensor by its entries i <= j <= l, `(dim (dim + 1)(dim + 2)/6, lanes)`, and M a symmetric matrix by its entries i <= j.
+    T is a symmetric tensor by its entries i <= j <= l in lexicographic order, `(dim (dim + 1)(dim + 2)/6, lanes)`, and M a symmetric matrix by
+    its entries i <= j, row by row, `(dim (dim + 1)/2, lanes)`.
     """
     for i in range(dim):
         for j in range(lanes):
@@ -224,10 +234,10 @@ def contract(T, M, out, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def pull(F, T, out, settings):
-    """Write d2Phi[Sigma] = -(H^+ D[P Sigma P] + P D[Z]) to the first dim rows of `out`, for each lane; D[M]_l = sum_ij T_ijl M_ij.
+    """Write d2Phi[Sigma] = -(H^+ D[P Sigma P] + P D[Z]) to the first dim rows of `out`, for each lane (path); D[M]_l = sum_ij T_ijl M_ij.
 
     Args:
-        F: The four matrices computed by `frame`.
+        F: The result of `frame`: the matrices P, H^+, P Sigma P and Z, each by its entries i <= j; further rows are not read.
         T: The third derivative of the loss, by its entries i <= j <= l, `(dim (dim + 1)(dim + 2)/6, lanes)`.
         out: Output, `(2 dim, lanes)`, with dim rows of scratch memory after the result.
         settings: dim, and further numbers that are not read.
@@ -245,19 +255,24 @@ def pull(F, T, out, settings):
 
 @jit(nogil=True, error_model="numpy")
 def tangent(P, v, out, settings):
-    """Write P v to `out`, `(dim, lanes)`, for the stored entries of the projection P and vectors `v` `(dim, lanes)`; `settings[0]` is dim."""
+    """Write P v to `out`, `(dim, lanes)`, for the projection P and vectors `v` `(dim, lanes)`, for each lane (path); `settings[0]` is dim.
+
+    P is given by its entries i <= j, row by row; rows after the first dim (dim + 1)/2 are not read, so it may be the result of `frame`.
+    """
     times(P, v, out, False, int(settings[0]), P.shape[1])
 
 
 @jit(nogil=True, error_model="numpy")
 def newton(H, P, g, out, settings):
-    """Write (H + tr(H) P)^{-1} g, a Newton step across the manifold, to the first dim rows of `out`, by an L D L^T decomposition.
+    """Write (H + tr(H) P)^{-1} g to the first dim rows of `out`, for each lane (path), by an L D L^T decomposition.
+
+    On the normal space it is H^{-1} g: minus a Newton step across the manifold.
 
     Args:
-        H: The Hessian, stored entries `(dim (dim + 1)/2, lanes)`.
+        H: The Hessian by its entries i <= j, row by row, `(dim (dim + 1)/2, lanes)`.
         P: The projection onto its kernel, of the same form. With the term tr(H) P the matrix is invertible.
         g: The gradient, `(dim, lanes)`.
-        out: Output with `newton_rows(dim)` rows: the result, then scratch memory.
+        out: Output, `(newton_rows(dim), lanes)`: the result, then scratch memory.
         settings: dim, and further numbers that are not read.
     """
     dim, lanes = int(settings[0]), H.shape[1]
@@ -295,5 +310,5 @@ def newton(H, P, g, out, settings):
 
 
 def newton_rows(dim):
-    """Return the number of rows of the array `out` of `newton` for matrices with `dim` rows: results and scratch memory."""
+    """Return the number of rows of the array `out` of `newton` for matrices with `dim` rows: those of the result and of scratch memory."""
     return dim + dim * (dim + 1) // 2

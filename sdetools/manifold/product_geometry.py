@@ -1,6 +1,7 @@
-r"""The manifold of minimisers of large models, by matrix-vector products, without any `dim` x `dim` matrix.
+r"""The manifold of minimisers Gamma of large models, by matrix-vector products, without any `dim` x `dim` matrix.
 
-Losses of residuals, L = (1/2n) sum_i r_i^2 with r = 0 on Gamma (`losses.from_torch_model`), have H = J^T J / n with the rows grad f_i of J.
+Losses of residuals, L = (1/2n) sum_i r_i^2, r_i = f_i(x) - y_i, with r = 0 on Gamma (`losses.from_torch_model`), have the Hessian H = J^T J / n
+on it, with the rows grad f_i of J. P is the projection onto the kernel of H, the tangent space, and D[M]_l = sum_ij d_ijl L M_ij.
 The Gram matrix J J^T / n = U S U^T gives the orthonormal basis V = J^T U (n S)^{-1/2} of the normal space, H = V S V^T. On Gamma
 
     D[M] = (1/n) sum_i (2 Hess f_i M grad f_i + tr(Hess f_i M) grad f_i).
@@ -37,11 +38,13 @@ SMALL = 1e-6
 class MatrixFree:
     """The manifold of minimisers Gamma at one point, by matrix-vector products; made by `matrix_free`.
 
+    A subclass (`ResidualGeometry`, `LanczosGeometry`) implements the methods that raise NotImplementedError here.
+
     Attributes:
-        loss: The loss.
+        loss: The loss, with `dim` coordinates.
         point: The point, `(dim,)`.
         eigenvalues: The non-zero eigenvalues of the Hessian in descending order, `(M,)`.
-        gap: Gap ratio, the M-th eigenvalue divided by the largest modulus of those after it, at most 1e16 times the M-th over the first.
+        gap: Gap ratio, the M-th eigenvalue over the largest modulus of those found after it, or over 1e-16 times the first if that is larger.
         residual: The size of the neglected terms: the largest |r_i| for a loss of residuals, else the largest entry of |grad L|.
     """
 
@@ -78,7 +81,7 @@ class MatrixFree:
         """Return d2Phi[Sigma] = sum_ij (d^2 Phi / dx_i dx_j) Sigma_ij, `(dim,)`, for a covariance Sigma given in one of two forms.
 
         Args:
-            root: The matrix R, `(dim, q)` or `(dim,)`, of Sigma = R R^T.
+            root: The matrix R of Sigma = R R^T, `(dim, q)`, or `(dim,)` for one column.
             hessian_multiple: The number c of Sigma = c H, with the Hessian H; the result is then -(c/2) P grad tr H.
 
         Raises:
@@ -105,7 +108,7 @@ class MatrixFree:
         """Return P grad tr H, the tangent gradient of the trace of the Hessian, and its standard error, `(dim,)` each.
 
         Args:
-            probes: Number of random sign vectors of Hutchinson's estimator, at least 2; by default the result is exact, with error 0.
+            probes: Number of random sign vectors of Hutchinson's estimator, at least 2; by default the result is exact, with zeros as its error.
             seed: Seed of the random signs, not read without `probes`.
         """
         if probes is None:
@@ -116,23 +119,23 @@ class MatrixFree:
         return drawn.mean(axis=0), drawn.std(axis=0, ddof=1) / np.sqrt(probes)
 
     def slow_drift(self, root: Any = None, hessian_multiple: float | None = None, rate: float = 1.0) -> np.ndarray:
-        """Return (rate^2 / 2) d2Phi[Sigma], `(dim,)`: the drift of `st.SlowSDE` with lambda_t = `rate`; Sigma is given as in `second_derivative`."""
+        """Return (rate^2/2) d2Phi[Sigma], `(dim,)`, the drift of `st.SlowSDE` at lambda_t = `rate`, for Sigma = root root^T or hessian_multiple H."""
         return 0.5 * rate**2 * self.second_derivative(root, hessian_multiple)
 
     def _normal(self, A: np.ndarray) -> np.ndarray:
-        """Return H^+ D[A A^T] for tangent columns A."""
+        """Return H^+ D[A A^T], `(dim,)`, for tangent columns A `(dim, q)`; a subclass implements it, as the three methods below."""
         raise NotImplementedError
 
     def _tangent(self, A: np.ndarray, lyapunov: np.ndarray, mixed: np.ndarray) -> np.ndarray:
-        """Return D[V X V^T + V Y A^T + A Y^T V^T], X = `lyapunov`, Y = `mixed`, up to a normal vector."""
+        """Return D[V X V^T + V Y A^T + A Y^T V^T], `(dim,)`, X = `lyapunov` `(M, M)`, Y = `mixed` `(M, q)`, up to a normal vector."""
         raise NotImplementedError
 
     def _trace_gradient(self) -> np.ndarray:
-        """Return P grad tr H exactly."""
+        """Return P grad tr H, `(dim,)`, exactly."""
         raise NotImplementedError
 
     def _probe(self, rng: np.random.Generator) -> np.ndarray:
-        """Return one draw of Hutchinson's estimator of P grad tr H."""
+        """Return one draw of Hutchinson's estimator of P grad tr H, `(dim,)`, with random signs from `rng`."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -145,8 +148,7 @@ class ResidualGeometry(MatrixFree):
 
     Attributes:
         jacobian: J, `(n, dim)`, with the gradient of r_i in row i.
-        mixing: U (n S)^{-1/2}, `(n, M)`, with J J^T / n = U S U^T, S the diagonal matrix of the eigenvalues that are not 0. The columns of
-            V = J^T `mixing` are the orthonormal basis of the normal space.
+        mixing: U (n S)^{-1/2}, `(n, M)`, J J^T / n = U S U^T without the eigenvalues 0; V = J^T `mixing` is the basis of the normal space.
     """
 
     jacobian: np.ndarray
@@ -161,12 +163,12 @@ class ResidualGeometry(MatrixFree):
         return self.jacobian.T @ (self.mixing @ w)
 
     def _curved(self, directions: Any) -> np.ndarray:
-        """Return sum_i Hess f_i v_i; `directions(part)` returns the rows v_i of a slice."""
+        """Return sum_i Hess f_i v_i, `(dim,)`; `directions(part)` returns the rows v_i of the samples in a slice."""
         loss: Any = self.loss
         return loss.curved(self.point, directions)
 
     def _normal_gradients(self) -> np.ndarray:
-        """Return V^T grad f_i in rows, `(n, M)`."""
+        """Return the coordinates V^T grad f_i of the normal vectors grad f_i in rows, `(n, M)`."""
         return len(self.jacobian) * self.mixing * self.eigenvalues
 
     def _normal(self, A: np.ndarray) -> np.ndarray:
@@ -211,7 +213,7 @@ class LanczosGeometry(MatrixFree):
         return self.frame @ w
 
     def _third(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return sum_ij d_ijl L a_i b_j at the point."""
+        """Return sum_ij d_ijl L a_i b_j at the point, `(dim,)` indexed by l, for vectors a and b `(dim,)`."""
         return self.loss.third_product(self.point, a, b)
 
     def _normal(self, A: np.ndarray) -> np.ndarray:
@@ -239,15 +241,15 @@ def matrix_free(loss: Loss, x: Any, rank: int | None = None) -> MatrixFree:
     Args:
         loss: The loss.
         x: A point of the manifold, `(dim,)`.
-        rank: Rank of the Hessian, at least 1; by default it is detected, as in `st.manifold.at`.
+        rank: Rank of the Hessian, at least 1; by default the number of its eigenvalues above 1e-6 of the largest.
 
     Raises:
         ValueError: If the point is not a minimiser (`retract` moves a near one to the manifold), an eigenvalue is negative, the rank is
             ambiguous (the message gives the gap ratio), or there is no manifold.
 
     Example:
-        >>> import sdetools as st
-        >>> geometry = matrix_free(st.losses.sphere(3), [1.0, 0.0, 0.0])
+        >>> import numpy as np, sdetools as st
+        >>> geometry = st.manifold.matrix_free(st.losses.sphere(3), [1.0, 0.0, 0.0])
         >>> geometry.rank, geometry.second_derivative(root=np.eye(3)).round(9)[0]
         (1, np.float64(-2.0))
     """
@@ -270,7 +272,7 @@ def matrix_free(loss: Loss, x: Any, rank: int | None = None) -> MatrixFree:
 
 
 def _by_residuals(loss: Any, x: np.ndarray, rank: int | None) -> ResidualGeometry:
-    """Return the geometry of a loss of residuals."""
+    """Return the geometry of a loss of residuals at the point `x` `(dim,)`; `rank` is that of the Hessian, None if unknown."""
     J, r = loss.jacobian(x), loss.residuals(x)
     largest = float(np.abs(r).max())
     size = float(np.abs(loss.data[1].numpy()).max()) + float(np.abs(loss.model_values(x)).max())
@@ -286,7 +288,7 @@ def _by_residuals(loss: Any, x: np.ndarray, rank: int | None) -> ResidualGeometr
 
 
 def _by_lanczos(loss: Loss, x: np.ndarray, rank: int | None) -> LanczosGeometry:
-    """Return the geometry of any loss by the largest eigenpairs of its Hessian."""
+    """Return the geometry of any loss at the point `x` `(dim,)` by the largest eigenpairs of its Hessian; `rank` is None if unknown."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     slope = float(np.abs(loss.gradient(x)).max())
@@ -321,7 +323,7 @@ def _by_lanczos(loss: Loss, x: np.ndarray, rank: int | None) -> LanczosGeometry:
 
 
 def _rank_of(loss: Loss, values: np.ndarray, rank: int | None, more: bool) -> tuple[int, float]:
-    """Return M and its gap ratio from descending eigenvalues; `more` says whether there are others, which are 0."""
+    """Return the rank M, `rank` or if None detected, and its gap ratio from descending eigenvalues; `more`: whether there are others, which are 0."""
     top = max(float(values[0]), 1e-300)
     if values[-1] < -CURVED * top:
         raise ValueError(
@@ -353,7 +355,7 @@ def retract(loss: Any, x: Any, tolerance: float = 1e-13, max_steps: int = 100) -
     Args:
         loss: A loss of `st.losses.from_torch_model`.
         x: The initial point, `(dim,)`.
-        tolerance: Largest residual of the result, relative to the size of the data and of the values of the model.
+        tolerance: Largest residual of the result, relative to the sum of the largest |y_i| and the largest |f_i(x)| at the initial point.
         max_steps: Largest number of steps.
 
     Raises:
@@ -362,7 +364,7 @@ def retract(loss: Any, x: Any, tolerance: float = 1e-13, max_steps: int = 100) -
     Example:
         >>> import torch, sdetools as st
         >>> circle = st.losses.from_torch_model(lambda x, a: a * (x * x).sum(), torch.tensor([1.0]), torch.tensor([1.0]), dim=2)
-        >>> retract(circle, [3.0, 4.0]).round(9)
+        >>> st.manifold.retract(circle, [3.0, 4.0]).round(9)
         array([0.6, 0.8])
     """
     if getattr(loss, "model", None) is None:

@@ -18,7 +18,8 @@ from sdetools.noise.roots import make_root
 def _alpha_stable(z: Sequence[Any], p: Any) -> Any:
     """Return entries with the characteristic function exp(-|t|^alpha), `(rank,)` or `(rank, paths)`, from uniform draws z[0] and z[1] of that shape.
 
-    p = (alpha, (1 - alpha) / alpha, 1 / alpha); see `alpha_stable` for the formula. The angle is V = pi (z[0] - 1/2); 1/2 - |z[0] - 1/2| is exact, so cos V is accurate in the tails.
+    p = (alpha, (1 - alpha) / alpha, 1 / alpha); see `alpha_stable` for the formula. The angle is V = pi (z[0] - 1/2);
+    1/2 - |z[0] - 1/2| is exact, so cos V is accurate in the tails.
     """
     share = z[0] - 0.5
     angle, cosine = math.pi * share, np.sin(math.pi * (0.5 - abs(share)))
