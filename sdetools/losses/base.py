@@ -147,7 +147,7 @@ class Loss(ABC):
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
         """Return sum_ij d_ijl L(x) a_i b_j, an array `(dim,)` indexed by l, for one point `x` and two vectors `a` and `b`, each `(dim,)`.
 
-        It is the derivative of the gradient along `a` and `b`, at the current `parameters`.
+        It is the second derivative of the gradient along `a` and `b`, at the current `parameters`.
         """
         both = np.multiply.outer(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
         return self.third_contracted(x, (both + both.T) / 2)

@@ -209,7 +209,7 @@ class FunctionSamples(FunctionLoss):
 
         Args:
             x: One point `(dim,)`, or many points `(dim, paths)`.
-            of_model: Whether to return (1/n) sum_i grad f_i grad f_i^T of the model f instead.
+            of_model: Whether to return (1/n) sum_i grad f_i grad f_i^T of the model f instead; ValueError if the loss has none.
 
         Returns:
             An array `(dim, dim)` for one point, `(dim, dim, paths)` for many.

@@ -50,7 +50,7 @@ class Geometry:
 
     @property
     def gap(self) -> float:
-        """The gap ratio lambda_M / max |lambda_j| over j > M, the smallest over the points; it is large where the rank M is clear."""
+        """The gap ratio lambda_M / max |lambda_j| over j > M = `rank`, the smallest over the points; it is large where the rank is clear."""
         if self.rank == 0:
             return np.inf
         after = np.abs(self.eigenvalues[self.rank :]).max(axis=0, initial=0.0)
@@ -58,12 +58,12 @@ class Geometry:
 
     @property
     def tangent(self) -> np.ndarray:
-        """An orthonormal basis of the tangent space, the columns of `(dim, dim - M)` at one point or `(dim, dim - M, paths)`, a view; M is the rank."""
+        """A view of an orthonormal basis of the tangent space, the kernel of the Hessian: columns, `(dim, dim - rank)`, for many points `(..., paths)`."""
         return self.vectors[:, self.rank :]
 
     @property
     def normal(self) -> np.ndarray:
-        """An orthonormal basis of the normal space, the columns of `(dim, M)` at one point or `(dim, M, paths)`, a view; M is the rank."""
+        """A view of an orthonormal basis of the normal space, the directions with curvature: columns, `(dim, rank)` or `(dim, rank, paths)`."""
         return self.vectors[:, : self.rank]
 
     @cached_property
@@ -339,7 +339,7 @@ def _newton_return(loss: Loss, y: np.ndarray, back: Any, rounding: np.ndarray) -
 
 
 def tangent_projection(loss: Loss, x: Any, rank: int | None = None) -> np.ndarray:
-    """Return the tangent projection P = dPhi(x), `(dim, dim)` or `(dim, dim, paths)`, on Gamma; for other points see `differential`.
+    """Return the tangent projection P = dPhi(x), `(dim, dim)` or `(dim, dim, paths)`, on the manifold of minimisers Gamma; off it see `differential`.
 
     Args:
         loss: The loss, with at most 2,000 coordinates.
@@ -351,9 +351,8 @@ def tangent_projection(loss: Loss, x: Any, rank: int | None = None) -> np.ndarra
 
     Example:
         >>> import sdetools as st
-        >>> st.manifold.tangent_projection(st.losses.sphere(2), [1.0, 0.0])
-        array([[0., 0.],
-               [0., 1.]])
+        >>> st.manifold.tangent_projection(st.losses.sphere(2), [1.0, 0.0]).tolist()
+        [[0.0, 0.0], [0.0, 1.0]]
     """
     return at(loss, x, rank).projection
 
@@ -383,7 +382,7 @@ def distance(loss: Loss, x: Any, tolerance: float = 1e-10) -> np.ndarray:
 
     Args:
         loss: The loss.
-        x: A point `(dim,)`, or points `(dim, paths)`.
+        x: A point `(dim,)`, or points `(dim, paths)`, each with its own distance.
         tolerance: Error of Phi, relative to the size of x; a positive number.
 
     Raises:

@@ -60,11 +60,11 @@ class MatrixFree:
         return len(self.eigenvalues)
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """Return V^T v, `(M,)` or `(M, k)`, for `v` `(dim,)` or k columns `(dim, k)`; V `(dim, M)` is an orthonormal basis of the normal space."""
+        """Return V^T v, `(M,)` or `(M, k)`, M = `rank`, for `v` `(dim,)` or k columns `(dim, k)`; V is an orthonormal basis of the normal space."""
         raise NotImplementedError
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """Return V w, `(dim,)` or `(dim, k)`: normal vectors from their coordinates `w`, `(M,)` or `(M, k)`; V is the basis of `coordinates`."""
+        """Return V w, `(dim,)` or `(dim, k)`: normal vectors from their `coordinates` w, `(M,)` or `(M, k)`, M = `rank`, in the basis V `(dim, M)`."""
         raise NotImplementedError
 
     def project_tangent(self, v: Any) -> np.ndarray:
@@ -82,7 +82,7 @@ class MatrixFree:
 
         Args:
             root: The matrix R of Sigma = R R^T, `(dim, q)`, or `(dim,)` for one column.
-            hessian_multiple: The number c of Sigma = c H, with the Hessian H; the result is then -(c/2) P grad tr H.
+            hessian_multiple: The number c of Sigma = c H, with the Hessian H; the result is then -(c/2) P grad tr H (see `trace_gradient`).
 
         Raises:
             ValueError: If not exactly one of them is given, or `root` has another number of rows.
@@ -105,7 +105,7 @@ class MatrixFree:
         return -self._normal(A) - self.project_tangent(self._tangent(A, lyapunov, mixed))
 
     def trace_gradient(self, probes: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return P grad tr H, the tangent gradient of the trace of the Hessian, and its standard error, `(dim,)` each.
+        """Return P grad tr H, the tangent part of the gradient of the Hessian's trace, and its standard error, `(dim,)` each.
 
         Args:
             probes: Number of random sign vectors of Hutchinson's estimator, at least 2; by default the result is exact, with zeros as its error.
@@ -119,7 +119,7 @@ class MatrixFree:
         return drawn.mean(axis=0), drawn.std(axis=0, ddof=1) / np.sqrt(probes)
 
     def slow_drift(self, root: Any = None, hessian_multiple: float | None = None, rate: float = 1.0) -> np.ndarray:
-        """Return (rate^2/2) d2Phi[Sigma], `(dim,)`, the drift of `st.SlowSDE` at lambda_t = `rate`, for Sigma = root root^T or hessian_multiple H."""
+        """Return (rate^2/2) d2Phi[Sigma], `(dim,)`, the drift of `st.SlowSDE` at lambda_t = `rate`, for Sigma = root root^T, or hessian_multiple H."""
         return 0.5 * rate**2 * self.second_derivative(root, hessian_multiple)
 
     def _normal(self, A: np.ndarray) -> np.ndarray:
@@ -155,11 +155,11 @@ class ResidualGeometry(MatrixFree):
     mixing: np.ndarray
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """Return V^T v, `(M,)` or `(M, k)`, for `v` `(dim,)` or `(dim, k)`; V = `jacobian.T @ mixing` is an orthonormal basis of the normal space."""
+        """Return V^T v, `(rank,)` or `(rank, k)`, for `v` `(dim,)` or `(dim, k)`, with the basis V = `jacobian.T @ mixing` of the normal space."""
         return self.mixing.T @ (self.jacobian @ v)
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """Return V w, `(dim,)` or `(dim, k)`, normal vectors from coordinates `w`, `(M,)` or `(M, k)`, in the basis V = `jacobian.T @ mixing`."""
+        """Return the normal vectors V w, `(dim,)` or `(dim, k)`, for `w` `(rank,)` or `(rank, k)`, with the basis V = `jacobian.T @ mixing`."""
         return self.jacobian.T @ (self.mixing @ w)
 
     def _curved(self, directions: Any) -> np.ndarray:
@@ -199,17 +199,17 @@ class LanczosGeometry(MatrixFree):
     """The geometry of any loss, by the eigenvectors of the Hessian from the Lanczos method.
 
     Attributes:
-        frame: The orthonormal basis V of the normal space, `(dim, M)`: column j is the eigenvector of `eigenvalues[j]`.
+        frame: The orthonormal basis V of the normal space, `(dim, rank)`: column j is the eigenvector of `eigenvalues[j]`.
     """
 
     frame: np.ndarray
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """Return V^T v, `(M,)` or `(M, k)`, for `v` `(dim,)` or `(dim, k)`; V = `frame` is an orthonormal basis of the normal space."""
+        """Return V^T v, `(rank,)` or `(rank, k)`, for `v` `(dim,)` or `(dim, k)`; V = `frame` is an orthonormal basis of the normal space."""
         return self.frame.T @ v
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """Return V w, `(dim,)` or `(dim, k)`, normal vectors from coordinates `w`, `(M,)` or `(M, k)`, in the basis V = `frame`."""
+        """Return the normal vectors V w, `(dim,)` or `(dim, k)`, for coordinates `w`, `(rank,)` or `(rank, k)`, in the basis V = `frame`."""
         return self.frame @ w
 
     def _third(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -189,7 +189,7 @@ def gaussian(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """Return Gaussian noise v = R(x) xi, xi ~ N(0, I), the noise of the paper's SDEs; Cov v = R R^T.
+    """Return Gaussian noise v = R(x) xi, xi ~ N(0, I), the noise of SDEs driven by Brownian motion; Cov v = R R^T.
 
     Args:
         dim: Number of coordinates; optional if `covariance` or `root` determines it, and 1 for a number.

@@ -99,7 +99,7 @@ class ConstantRoot(Root):
         return r"R\,"
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return R as `dim` lists of `rank` entries, numbers or traced values from `p`; `x` is not used."""
+        """Return R as `dim` lists of `rank` entries, numbers or traced values as in `p`, the values for `parameters`; `x` is not used."""
         if self.structure == "dense":
             return [[p[i * self.rank + j] for j in range(self.rank)] for i in range(self.dim)]
         diagonal = np.ones(self.dim) if self.structure == "identity" else p
@@ -341,9 +341,10 @@ def _matrix(dim: int | None, root: Any) -> np.ndarray:
 
 
 def symmetric_root(dim: int | None, covariance: Any) -> np.ndarray:
-    """Return the symmetric positive semidefinite S, `(dim, dim)`, with S S = `covariance`: a number, a diagonal or a matrix, possibly singular.
+    """Return the symmetric positive semidefinite S, a new array `(dim, dim)`, with S S = `covariance`, which may be singular.
 
-    `dim` is optional for a diagonal or a matrix, and 1 by default for a number. ValueError if there is no such S or the shape is wrong.
+    `covariance` is a matrix, its diagonal `(dim,)`, or a number c for c I. `dim` is optional for a matrix or a diagonal, and 1 by default for a
+    number. ValueError if there is no such S or the shape is wrong.
     """
     given = _check.finite("covariance", covariance)
     matrix = _check.covariance("covariance", np.full(dim or 1, float(given)) if given.ndim == 0 else given, dim)
