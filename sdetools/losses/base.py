@@ -66,6 +66,22 @@ class Loss(ABC):
         parameters: Numbers of the formula that can change without a recompilation, an array `(number of parameters,)`, often empty.
         latex: The formula of L in LaTeX, without dollar signs.
         label: A short name for messages and reports.
+
+    Example:
+        >>> import numpy as np
+        >>> from sdetools.losses import Loss
+        >>> class Cubic(Loss):
+        ...     dim, names, parameters, latex, label, identity = 1, ("x",), np.zeros(0), "x^3", "cubic", "cubic"
+        ...     def value(self, x, p=None):
+        ...         return self._point(x)[0] ** 3
+        ...     def gradient(self, x, p=None):
+        ...         return 3 * self._point(x) ** 2
+        ...     def hessian(self, x, p=None):
+        ...         return 6 * self._point(x)[None]
+        ...     def third(self, x, p=None):
+        ...         return 0 * self._point(x)[None, None] + 6
+        >>> Cubic().hessian_product([2.0], [10.0])
+        array([120.])
     """
 
     dim: int

@@ -30,6 +30,13 @@ class LinearModel(Loss):
 
     Raises:
         ValueError: If a shape is wrong, a number is not finite, or `l2` is negative.
+
+    Example:
+        >>> import sdetools as st
+        >>> loss = st.losses.least_squares([[1.0], [2.0]], [1.0, 0.0])
+        >>> loss.samples, loss.sample_gradients([1.0]), loss.gradient([1.0])
+        (2, array([[0.],
+               [4.]]), array([2.]))
     """
 
     def __init__(self, features: Any, targets: Any, l2: float, kind: str) -> None:

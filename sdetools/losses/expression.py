@@ -88,6 +88,12 @@ class ExpressionLoss(Loss):
         expr: The SymPy expression.
         parameter_names: Names of the entries of `parameters`.
         constants: All constants by name, including those that became part of the formula.
+
+    Example:
+        >>> import sdetools as st
+        >>> loss = st.losses.from_expression("a * abs(x)**p", variables="x", parameters={"a": 2.0, "p": 3})
+        >>> loss.parameter_names, loss.parameters, loss.constants
+        (('a',), array([2.]), {'a': 2.0, 'p': 3.0})
     """
 
     def __init__(self, text: str, names: tuple[str, ...], parameters: Mapping[str, float]) -> None:

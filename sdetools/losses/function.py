@@ -45,7 +45,13 @@ class FunctionLoss(Loss):
         value_function: The value as given, or None.
         hessian_function: The Hessian as given, or None.
         compiled: Whether `function` is compiled by Numba (has `py_func`).
-        batched: Whether `function` accepts points of shape `(dim, paths)`.
+        batched: Whether `function` accepts points of shape `(dim, paths)`; True if it is None.
+
+    Example:
+        >>> import numpy as np, sdetools as st
+        >>> loss = st.losses.from_function(value=lambda x: np.sum(x**4) / 4, dim=2)
+        >>> loss.function, loss.hessian_product([1.0, 2.0], [1.0, 1.0])  # the gradient was not given
+        (None, array([ 3., 12.]))
     """
 
     def __init__(

@@ -35,6 +35,12 @@ class QuadraticLoss(Loss):
         traced: Whether H has at most 64 non-zero entries and at most 64 coordinates. The non-zero entries are then `parameters`: those of
             the upper triangle of H row by row, then of c, then of b. Other values in the same places need no compilation. A larger H is
             data, and `parameters` is empty.
+
+    Example:
+        >>> import sdetools as st
+        >>> loss = st.losses.quadratic([[2.0, 1.0], [1.0, 3.0]], center=[1.0, 0.0])
+        >>> loss.parameters, loss.minimiser()  # three entries of H, one of c
+        (array([2., 1., 3., 1.]), array([1., 0.]))
     """
 
     def __init__(self, matrix: np.ndarray, center: np.ndarray, slope: np.ndarray, names: Sequence[str] | None = None) -> None:

@@ -33,6 +33,12 @@ class ModelLoss(ExpressionLoss):
 
     Raises:
         ValueError: If `targets` do not have shape `(n,)`, or a text is not a formula in the coordinates.
+
+    Example:
+        >>> import sdetools as st
+        >>> loss = st.losses.uv_model(1, target=2.0)
+        >>> loss.models, loss.targets, loss.names
+        (('(u0*v0)/1.0',), array([2.]), ('u0', 'v0'))
     """
 
     def __init__(self, models: Sequence[str], targets: Any, names: Sequence[str], label: str) -> None:

@@ -53,7 +53,7 @@ LARGEST_DENSE = 2000
 class FlowError(ValueError):
     """Raised if a gradient flow does not converge to a manifold of minimisers: it diverges, ends at a saddle, leaves the domain, or takes too long.
 
-    The message has the number of the point (0 for a single one), its last position and time, and a remedy.
+    The message has the number of the point (0 for a single one), its last position, and a remedy.
 
     Example:
         >>> import sdetools as st

@@ -58,7 +58,7 @@ class Geometry:
 
     @property
     def tangent(self) -> np.ndarray:
-        """A view of an orthonormal basis of the tangent space, the kernel of the Hessian: columns, `(dim, dim - rank)`, for many points `(..., paths)`."""
+        """A view of an orthonormal basis of the tangent space, the kernel of H: columns, `(dim, dim - rank)` or `(dim, dim - rank, paths)`."""
         return self.vectors[:, self.rank :]
 
     @property

@@ -95,6 +95,13 @@ class SampledNoise(Noise):
         label_std: Standard deviation of the label noise.
         label_draw: The class of the draws s_b, `Sign` or `Normal`, or None without label noise.
         with_data: Whether the gradient of the batch is part of the noise; False for label noise alone.
+
+    Example:
+        >>> import sdetools as st
+        >>> loss = st.losses.least_squares([[1.0], [2.0], [3.0]], [1.0, 0.0, 2.0])
+        >>> noise = st.noise.label_noise(loss, std=0.5, size=2, batch=True, replace=False)
+        >>> noise.draws, noise.factor, noise.parameters
+        ((Uniform(n=2), Sign(n=2)), 0.25, array([0.5]))
     """
 
     loss: Loss

@@ -140,9 +140,9 @@ class RootedNoise(Noise):
         return components(self.root.times(self.law.entries(z, self.root.rank, p[:own]), x, p[own:]), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = R(x) R(x)^T: `(dim, dim)`, or `(dim, dim, paths)` for points `x` `(dim, paths)`; a read-only view if R is constant.
+        """Return Sigma(x) = R(x) R(x)^T: `(dim, dim)`, or `(dim, dim, paths)` for points `x` `(dim, paths)`.
 
-        `p` are numbers in place of `parameters`, in that order, or None.
+        `p` are numbers in place of `parameters`, in that order, or None. The result is a read-only view if R is constant and `p` None.
         """
         if isinstance(self.root, ConstantRoot) and p is None:
             matrix = self.root.matrix()

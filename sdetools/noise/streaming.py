@@ -30,7 +30,7 @@ class StreamingNoise(Noise):
     """The noise v = g(x) - K x of a batch of fresh Gaussian rows; `streaming_least_squares` makes the oracle with its loss.
 
     g(x) = (1/B) sum_b a_b (a_b . x + s eps_b) with rows a_b ~ N(0, K), K = diag(lam), and eps_b ~ N(0, 1). The draws are B dim standard
-    normals, those of a_1 / sqrt(lam), then of a_2 / sqrt(lam), ..., and after them the B numbers eps_b.
+    normals, dim for a_1, then dim for a_2, ..., which sqrt(lam) scales coordinate by coordinate, and after them the B numbers eps_b.
 
     Args:
         loss: The loss L(x) = x . K x / 2, with the spectrum lam as its `parameters`.
@@ -46,6 +46,12 @@ class StreamingNoise(Noise):
         batch: The number B of rows.
         parameters: [s, sqrt(lam_1), sqrt(lam_2), ...].
         centred: 1: the oracle at sigma = 1 returns the gradient of the batch itself.
+
+    Example:
+        >>> import numpy as np, sdetools as st
+        >>> noise = st.streaming_least_squares(spectrum=[4.0, 1.0], label_noise=0.5, batch=1).noise
+        >>> noise.draws, noise.raw(np.array([1.0, 0.0]), np.array([1.0, 2.0, 0.0]))  # the row a = (2, 2), without label error
+        ((Normal(n=2), Normal(n=1)), array([4., 4.]))
     """
 
     centred = 1.0

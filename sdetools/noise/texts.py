@@ -21,7 +21,8 @@ def variable_names(
 ) -> tuple[str, ...]:
     """Return the names of the coordinates in expressions, a tuple: those given, else x0, x1, ... or all free names alphabetically.
 
-    The free names are those in the expressions that are neither functions nor `constants`. The default is x0, x1, ... if x0 is among them.
+    The free names are those in the expressions that are neither functions nor `constants`. The default is x0, x1, ... if x0 is among them or
+    all have the form x3.
 
     Args:
         texts: The expressions.
