@@ -260,6 +260,7 @@ class _Writer:
 
 @lru_cache(maxsize=4096)
 def _program(expressions: tuple[sp.Expr, ...], names: tuple[str, ...], parameter_names: tuple[str, ...]) -> CompiledExpression:
+    """Return the compiled function of `compile`, made once for equal arguments."""
     return CompiledExpression(expressions, names, parameter_names)
 
 

@@ -46,6 +46,7 @@ def derivatives(expr: sp.Expr, names: tuple[str, ...], order: int) -> dict[tuple
 
 
 def _partial(expr: sp.Expr, s: sp.Symbol) -> sp.Expr:
+    """Return the derivative of an expression by the symbol `s`, term by term."""
     return tidy(sp.Add(*(sp.diff(term, s) for term in sp.Add.make_args(expr) if s in term.free_symbols)))
 
 
@@ -184,9 +185,11 @@ class ExpressionLoss(Loss):
         return hessian, values[len(entries) : -1], float(values[-1])
 
     def _evaluate(self, order: int, x: np.ndarray, p: Any) -> list[Any]:
+        """Return the different partial derivatives of an order at `x`, in the order of `derivatives`."""
         return _derivative(self.expr, self.names, self.parameter_names, order)[0](x, self._parameters(p))
 
     def _tensor(self, order: int, x: Any, p: Any) -> np.ndarray:
+        """Return all partial derivatives of an order at `x`: an array with `order` axes of length dim, then the paths."""
         x = self._point(x)
         values = self._evaluate(order, x, p)
         full = _derivative(self.expr, self.names, self.parameter_names, order)[1]

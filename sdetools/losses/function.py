@@ -34,7 +34,7 @@ class FunctionLoss(Loss):
         dim: Number of coordinates.
         value: `value(x)` returns one number; None if only the gradient is known.
         hessian: `hessian(x)` returns `dim` rows of `dim` components; None if it is derived.
-        names: Names of the coordinates; None for x0, x1, ...
+        names: Names of the coordinates, a list or "x y"; None for x0, x1, ...
 
     Raises:
         ValueError: If neither `value` nor `gradient` is given, a value alone cannot be traced, a result has a wrong shape, or a derivative

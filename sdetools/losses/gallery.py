@@ -26,7 +26,7 @@ class QuadraticLoss(Loss):
         matrix: H, `(dim, dim)`, symmetric.
         center: c, `(dim,)`.
         slope: b, `(dim,)`.
-        names: Names of the coordinates; None for x0, x1, ...
+        names: Names of the coordinates, a list or "x y"; None for x0, x1, ...
 
     Attributes:
         matrix: H.

@@ -124,7 +124,7 @@ class FunctionSamples(FunctionLoss):
         sample: `sample(x, *row)` returns l, one number; None if `model` is given.
         data: An array or a tuple of arrays with n rows each.
         dim: Number of coordinates.
-        names: Names of the coordinates; None for x0, x1, ...
+        names: Names of the coordinates, a list or "x y"; None for x0, x1, ...
         model: f with l = (f - y)^2 / 2: `model(x, *inputs)` returns one number, and the last array of `data` contains the targets y.
 
     Attributes:
@@ -255,6 +255,7 @@ class FunctionSamples(FunctionLoss):
         return self._graphs.gathers(size, with_loss, with_labels)
 
     def _sampled(self, which: tuple[int, bool, bool], x: Any, *given: Any) -> Any:
+        """Return the formula `SampleGraphs.sampled(*which)` at x and its other inputs, of which None is left out, in the shape of `x`."""
         formula, parts = self._graphs.sampled(*which), [x, *(g for g in given if g is not None)]
         if any(isinstance(part, Value) for part in parts):
             return formula.of(*parts)
@@ -318,7 +319,7 @@ def from_function(
         dim: Number of coordinates.
         value: `value(x)` returns one number; with `data`, `value(x, *row)` returns the loss of one sample, and L is the mean.
         hessian: `hessian(x)` returns `dim` rows of `dim` components; by default it comes from the gradient. Not allowed with `data`.
-        names: Names of the coordinates; by default x0, x1, ...
+        names: Names of the coordinates, a list or "x y"; by default x0, x1, ...
         data: An array or a tuple of arrays with n rows each. `st.noise.minibatch(loss, size)` is then the noise of batches.
         model: f in L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2, instead of `value`: `model(x, *inputs)` returns one number, and the last array
             of `data` contains the targets `(n,)`. `st.noise.label_noise(loss, std)` is the noise of its labels.
