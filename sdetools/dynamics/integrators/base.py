@@ -35,14 +35,15 @@ LAWS: dict[str, type[Draws]] = {"normal": Normal, "two-point": Sign, "three-poin
 class Equation(Generic[SDEType]):
     """An SDE dY = a dt + b dW within one step, as an integrator sees it: with its numbers, its draws and its time-dependent numbers.
 
-    A stage is an index into `Integrator.stages`, the fractions of the step at which time-dependent numbers are evaluated.
+    A stage is an index into `Integrator.stages`, the fractions of the step at which time-dependent numbers are evaluated. `y` is the state with
+    its parts one after another, `(n,)`, `(n, paths)` or a traced value. All arguments are attributes of the same names.
 
     Args:
-        sde: The SDE.
+        sde: The SDE; `sde.noise_dim` is the number of Brownian motions, `sde.noise_class` the class of the noise.
         p: Its numbers, in the order of `sde.parameters`.
         xi: The draws: `Integrator.levels` sequences of `noise_dim` entries with mean 0 and variance 1, each `()`, `(paths,)` or traced.
         signs: One random sign for each pair of Brownian motions (1, 0), (2, 0), (2, 1), ..., or an empty sequence.
-        s: The time-dependent numbers, a sequence for each stage.
+        s: The time-dependent numbers: for each stage a sequence of `sde.signals` numbers.
     """
 
     __slots__ = ("p", "s", "sde", "signs", "xi")
@@ -91,30 +92,50 @@ class Equation(Generic[SDEType]):
 class Integrator(Moving):
     """The base class of integrators: an SDE discretised with step `dt`, which a simulation runs as a dynamics whose `step_time` is dt.
 
+    A subclass must write one method, `step(eq, y, h)`, which returns the state after a step of size h. It sets those class attributes below whose
+    defaults, in brackets, do not fit. All other methods of a dynamics are inherited; the parts of the state and its start are those of the SDE.
+    Where the docstring speaks of a class of noise, it means "none", "additive", "scalar", "diagonal", "commutative" or "general"
+    (`sdetools.dynamics.sdes.classes`).
+
     Args:
-        sde: The SDE, such as `st.SDE(...)` or `st.LimitSDE(oracle, plan)`.
+        sde: The SDE dX = a dt + b dW, such as `st.SDE(...)` or `st.LimitSDE(oracle, plan)`.
         dt: The step size, positive.
-        law: The distribution of the draws: "normal", "three-point" or "two-point", as far as the weak order allows. Three-point and
-            two-point draws are no Brownian increments, so they cannot be shared with steps of another length.
+        law: The distribution of the draws xi that stand for dW / sqrt(dt), with mean 0 and variance 1; one of `laws`. "normal" is N(0, 1),
+            "three-point" is -sqrt 3, 0, sqrt 3 with probability 1/6, 2/3, 1/6 (which suffices for weak order 2), "two-point" is -1, 1 with
+            probability 1/2 each (for weak order 1). Only normal draws are Brownian increments: only they have a strong order and can be shared
+            with steps of another length.
 
     Attributes:
-        strong_order: The strong order of convergence, or None if none is declared. On the class it is the order for the widest class of
-            noise, on an instance that for the noise of its SDE.
-        weak_order: The weak order of convergence: on the class for the widest class of noise, on an instance for the noise of its SDE.
-        weak_orders: Higher weak orders for narrower classes of noise, by class.
-        strong_orders: Higher strong orders for narrower classes of noise, by class.
-        reference: The source of the scheme.
-        kinetic: Whether the scheme applies to kinetic equations only.
-        classes: The classes of noise for which the scheme is defined.
-        calculus: The calculus of the scheme: "ito", "stratonovich" or "either".
-        laws: The admissible distributions of the draws.
-        levels: The number of draws per Brownian motion and step. Row `i * noise_dim + j` of the draws is draw i of motion j.
-        stages: The fractions of the step at which time-dependent numbers are evaluated.
-        areas: Whether the scheme uses a random sign for each pair of Brownian motions, in addition to its draws.
-        paired: Whether the draws are the increment of a Brownian path and, with two levels, its integral over the step.
+        strong_order: p in E|Y(T) - X(T)| = O(dt^p) for the scheme's Y on the Brownian path of X, at normal draws whatever `law` is; None if none
+            is declared [None]. On the class for the widest class of noise in `classes`, on an instance for the noise of its SDE.
+        weak_order: p in |E f(Y(T)) - E f(X(T))| = O(dt^p) for smooth f, a number [1.0]; on the class and on an instance as `strong_order`.
+        weak_orders: The weak orders that differ from `weak_order`, a mapping from classes of noise to numbers, such as {"additive": 2.0} [empty].
+        strong_orders: The same for `strong_order` [empty].
+        reference: The source of the scheme, a text [""].
+        kinetic: Whether the scheme applies to kinetic equations (position and momentum) only [False].
+        classes: The classes of noise for which the scheme is defined, a tuple of their names [all six].
+        calculus: The calculus of the scheme: "ito", "stratonovich" or "either" ["ito"].
+        laws: The values that `law` may have, a tuple [("normal",)].
+        levels: The number of draws per Brownian motion and step [1]. `eq.xi[i][j]` is draw i of motion j, row `i * noise_dim + j` of all draws.
+        stages: The fractions of the step at which time-dependent numbers are evaluated, a tuple [(0.0,)].
+        areas: Whether the scheme uses a random sign for each pair of Brownian motions, `eq.area(j, k)`, in addition to its draws [False].
+        paired: Whether the draws are the increment of a Brownian path and, with two levels, also determine its integral over the step [True].
+        sde: The SDE, as given.
+        law: The distribution of the draws, as given.
 
     Raises:
-        ValueError: If the scheme is not defined for the SDE, or if an argument is invalid.
+        ValueError: If the scheme is not defined for the SDE (its class of noise or its calculus), or if an argument is invalid.
+
+    Example:
+        >>> import numpy as np, sdetools as st
+        >>> class Euler(st.Integrator):
+        ...     strong_order, strong_orders = 0.5, {"additive": 1.0}
+        ...
+        ...     def step(self, eq, y, h):
+        ...         return y + h * eq.drift(y) + eq.increment(y, np.sqrt(h))
+        >>> own = Euler(st.SDE(drift=["-x"], diffusion=["1"], variables="x"), dt=0.25)
+        >>> own.strong_order, own.rule((np.array([1.0]),), own.bind(z=np.array([2.0])), 0.25)  # 1 - 0.25 + 0.5 * 2
+        (1.0, (array([1.75]),))
     """
 
     strong_order: float | None = None
@@ -170,7 +191,7 @@ class Integrator(Moving):
 
     @classmethod
     def orders(cls, noise_class: str) -> tuple[float, float | None]:
-        """Return the pair (weak order, strong order) for a class of noise such as "additive"; the latter is None if none is declared.
+        """Return the pair (weak order, strong order) of the scheme for a class of noise such as "additive"; the latter is None if none is declared.
 
         A class without an entry of its own in `weak_orders` or `strong_orders` has the order for the widest class of noise.
         """
@@ -178,7 +199,7 @@ class Integrator(Moving):
 
     @property
     def coefficients(self) -> tuple[str, ...]:
-        """The names of the numbers of a step: "h", its size, then "s0_0", ...: "si_j" is time-dependent number j of the SDE at stage i."""
+        """The names of the numbers of a step: "h", its size, then "s0_0", ...: "si_j" is time-dependent number j of the SDE at `stages[i]`."""
         return ("h", *(f"s{i}_{j}" for i in range(len(self.stages)) for j in range(self.sde.signals)))
 
     @property
@@ -224,12 +245,14 @@ class Integrator(Moving):
         return tuple(y[i * self.dim : (i + 1) * self.dim] for i in range(len(state)))
 
     def step(self, eq: Equation, y: Any, h: Any) -> Any:
-        """Return the state after one step, in the shape of `y`; every integrator overrides it.
+        """Return the state after one step of the scheme, in the shape of `y`; every integrator overrides it.
+
+        It is branch-free arithmetic, which also runs on traced values. `SDE.settle` is applied to its result.
 
         Args:
             eq: The equation with its draws, an `Equation`.
             y: The state before the step, its parts one after another: `(n,)`, `(n, paths)` or a traced value.
-            h: The step size.
+            h: The step size `dt`, a number or a traced value.
 
         Raises:
             TypeError: If the class does not override it.
@@ -237,9 +260,9 @@ class Integrator(Moving):
         raise TypeError("an integrator must define `step(eq, y, h)`")
 
     def _check_noise_class(self, y: Any, p: Any, s: Any) -> None:
-        """Raise ValueError if a declared class of noise that is not proven fails at the points `y` of the run.
+        """Raise ValueError if a declared class of noise that is not proven fails at the states `y` of the run, for numbers `p` and signals `s`.
 
-        Raises `ArraysOnly` for traced values, for which the check is impossible.
+        Raises `ArraysOnly` for values that are no plain numbers, for which the check is impossible; nothing happens for a proven class.
         """
         if self.sde.presumed and self.sde.noise_class != "general":
             if np.asarray(y).dtype == object:

@@ -1,8 +1,10 @@
 """Splitting schemes for kinetic equations, whose parts are solved exactly: OBABO, BAOAB and UBU, all of weak order 2.
 
-A kinetic equation (`PhaseSDE`) has a position X and a momentum M. It is split into
+A kinetic equation (`PhaseSDE`) has the state (x, m), a position X and a momentum M, each `(dim,)` or `(dim, paths)`. It is split into
 
     A: dX = -r M dt,      B: dM = kappa grad L dt,      O: dM = -gamma M dt + kappa scale R dW,      U: A and O together.
+
+r, gamma and kappa are numbers that may change from step to step, scale is a number, and R R^T = Sigma is the covariance of the oracle's noise.
 """
 
 from __future__ import annotations
@@ -21,8 +23,18 @@ from sdetools.dynamics.sdes.sde import SDE
 class _Splitting(Integrator):
     """A splitting into dX = -r M dt (A), dM = kappa grad L dt (B) and dM = -gamma M dt + kappa scale R dW (O), each solved exactly.
 
-    The arguments are those of `Integrator`; `sde` must be a `PhaseSDE` whose whole equation has this form. `flow_numbers` is the number of
-    values that `_flow` returns.
+    A subclass writes `_flow` and `move`. The coefficients of a step are r h ("drift"), kappa h ("kick") and the numbers of `_flow`.
+
+    Args:
+        sde: A `PhaseSDE` whose whole equation has this form, so that its attribute `splits` is true.
+        dt: The step size h, positive.
+        law: The distribution of the draws, which must be "normal".
+
+    Attributes:
+        flow_numbers: The number of values that `_flow` returns.
+
+    Raises:
+        ValueError: If the SDE has another form, or an argument is invalid.
     """
 
     weak_order = 2.0
@@ -59,14 +71,17 @@ class _Splitting(Integrator):
         return np.array([r * h, kappa * h, *self._flow(gamma, kappa, h)])
 
     def _flow(self, gamma: float, kappa: float, h: Any) -> np.ndarray:
-        """Return the numbers of the exact flow O (or U), `(flow_numbers,)`, over its share of a step of length h."""
+        """Return the numbers of the exact flow O (or U), `(flow_numbers,)`, over its share of a step of length h, for `move`.
+
+        `gamma` is the friction and `kappa` the factor of gradient and noise.
+        """
         raise NotImplementedError
 
     def move(self, eq: Equation, x: Any, m: Any, drift: Any, kick: Any, *flow: Any) -> State:
         """Return position and momentum after one step, a pair of arrays in the shape of `x` and `m`.
 
         Args:
-            eq: The equation with its draws.
+            eq: The equation with its draws: `eq.sde.gradient(x, eq.p)` is grad L, `eq.sde.force(x, eq.xi[i], eq.p)` is scale R xi_i.
             x: The position before the step, `(dim,)`, `(dim, paths)` or a traced value.
             m: The momentum before the step, of the same shape.
             drift: r h, with the step size h.
@@ -88,7 +103,7 @@ class _Splitting(Integrator):
 
 
 class _Word(_Splitting):
-    """A splitting scheme given by `word`, the flows A, B and O in their order; a letter that occurs n times takes 1/n of the step each time."""
+    """A splitting scheme given by `word`, such as "OBABO": the flows A, B and O in order; a letter that occurs n times takes 1/n of the step each time."""
 
     word: ClassVar[str]
 
@@ -118,20 +133,24 @@ class _Word(_Splitting):
 class OBABO(_Word):
     """The splitting O(h/2) B(h/2) A(h) B(h/2) O(h/2) of a kinetic equation, of weak order 2; h is the step size.
 
-    A solves dX = -r M dt, B dM = kappa grad L dt and O dM = -gamma M dt + kappa scale R dW, each exactly over the time in brackets. X is the
-    position and M the momentum; r, gamma, kappa and scale are numbers of the equation, and R R^T = Sigma (see `PhaseSDE`).
+    A solves dX = -r M dt, B dM = kappa grad L dt and O dM = -gamma M dt + kappa scale R dW, each exactly over the time in brackets. The state is
+    (x, m), position X and momentum M; r, gamma, kappa and scale are numbers of the equation, and R R^T = Sigma (see `PhaseSDE`). No strong order is
+    declared, and steps of another length cannot share its draws, two for each Brownian motion.
     Source: G. Bussi, M. Parrinello, Phys. Rev. E 75 (2007).
 
     Args:
-        sde: The kinetic equation, such as `st.KineticSDE(oracle, plan)`; ValueError for another SDE.
-        dt: The step size, positive.
+        sde: The kinetic equation, such as `st.KineticSDE(oracle, plan)` or `st.HamiltonianSDE(oracle, plan)`.
+        dt: The step size h, positive.
         law: The distribution of the draws, which must be "normal".
+
+    Raises:
+        ValueError: If the SDE is not kinetic (or is the `ModifiedMomentumSDE` of order 2, which has further terms), or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=10.0)
         >>> sde = st.KineticSDE(oracle, st.schedules.constant(eta=0.01, beta=0.99))
-        >>> st.exact.moments(OBABO(sde, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has 0.65970
+        >>> st.exact.moments(st.OBABO(sde, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has 0.65970
         array([0.65829])
     """
 
@@ -144,21 +163,25 @@ class OBABO(_Word):
 class BAOAB(_Word):
     """The splitting B(h/2) A(h/2) O(h) A(h/2) B(h/2) of a kinetic equation, of weak order 2; h is the step size.
 
-    A solves dX = -r M dt, B dM = kappa grad L dt and O dM = -gamma M dt + kappa scale R dW, each exactly over the time in brackets. X is the
-    position and M the momentum; r, gamma, kappa and scale are numbers of the equation, and R R^T = Sigma (see `PhaseSDE`). On
-    quadratic losses with constant noise and coefficients the position has the exact stationary law.
+    A solves dX = -r M dt, B dM = kappa grad L dt and O dM = -gamma M dt + kappa scale R dW, each exactly over the time in brackets. The state is
+    (x, m), position X and momentum M; r, gamma, kappa and scale are numbers of the equation, and R R^T = Sigma (see `PhaseSDE`). On
+    quadratic losses with constant noise and coefficients the position has the exact stationary law. No strong order is declared. A step has one
+    draw for each Brownian motion, dW / sqrt(h), so that steps of another length can share the Brownian path.
     Source: B. Leimkuhler, C. Matthews, Appl. Math. Res. Express (2013).
 
     Args:
-        sde: The kinetic equation, such as `st.KineticSDE(oracle, plan)`; ValueError for another SDE.
-        dt: The step size, positive.
+        sde: The kinetic equation, such as `st.KineticSDE(oracle, plan)` or `st.HamiltonianSDE(oracle, plan)`.
+        dt: The step size h, positive.
         law: The distribution of the draws, which must be "normal".
+
+    Raises:
+        ValueError: If the SDE is not kinetic (or is the `ModifiedMomentumSDE` of order 2, which has further terms), or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=10.0)
         >>> sde = st.KineticSDE(oracle, st.schedules.constant(eta=0.01, beta=0.99))
-        >>> st.exact.moments(BAOAB(sde, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has 0.65970
+        >>> st.exact.moments(st.BAOAB(sde, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has 0.65970
         array([0.65962])
     """
 
@@ -170,19 +193,24 @@ class UBU(_Splitting):
     """The splitting U(h/2) B(h) U(h/2) of a kinetic equation with additive noise, of weak order 2; h is the step size.
 
     B solves dM = kappa grad L dt, and U solves dX = -r M dt, dM = -gamma M dt + kappa scale R dW, both exactly over the time in brackets.
-    X is the position and M the momentum; r, gamma, kappa and scale are numbers of the equation, and R R^T = Sigma (see `PhaseSDE`).
-    The strong order is 2 for Brownian motions built from its own draws. Source: J. M. Sanz-Serna, K. Zygalakis, J. Mach. Learn. Res. 22 (2021).
+    The state is (x, m), position X and momentum M; r, gamma, kappa and scale are numbers of the equation, and R R^T = Sigma (see `PhaseSDE`).
+    The strong order is 2 for Brownian motions built from its own draws, four for each motion and step; the attribute `strong_order` is None, since
+    steps of another length cannot share them. Source: J. M. Sanz-Serna, K. Zygalakis, J. Mach. Learn. Res. 22 (2021).
 
     Args:
-        sde: The kinetic equation, such as `st.KineticSDE(oracle, plan)`; ValueError for another SDE.
-        dt: The step size, positive.
+        sde: The kinetic equation, such as `st.KineticSDE(oracle, plan)` or `st.HamiltonianSDE(oracle, plan)`.
+        dt: The step size h, positive.
         law: The distribution of the draws, which must be "normal".
+
+    Raises:
+        ValueError: If the SDE is not kinetic (or is the `ModifiedMomentumSDE` of order 2, which has further terms), has noise that depends on the
+            state, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=10.0)
         >>> sde = st.KineticSDE(oracle, st.schedules.constant(eta=0.01, beta=0.99))
-        >>> st.exact.moments(UBU(sde, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has 0.65970
+        >>> st.exact.moments(st.UBU(sde, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has 0.65970
         array([0.65922])
     """
 

@@ -14,18 +14,22 @@ from sdetools.dynamics.integrators.base import Equation, Integrator
 class Heun(Integrator):
     """Heun's scheme for a Stratonovich SDE dX = a dt + b dW: y becomes y + (a + a') h / 2 + (b + b') dW / 2.
 
-    a' and b' are taken at the end of the step and at the Euler predictor y + a h + b dW. Weak order 1, 2 for additive noise; strong order 1
-    for commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal. 19 (1982).
+    a and b are taken at y and the begin of the step, a' and b' at the Euler predictor y + a h + b dW and the end of the step. Weak order 1, 2 for
+    additive noise; strong order 1 for additive, scalar, diagonal and commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal.
+    19 (1982).
 
     Args:
         sde: The SDE: in the Stratonovich calculus, or with additive noise or none, for which the calculi agree.
         dt: The step size h, positive.
-        law: The distribution of the draws, which must be "normal".
+        law: The distribution of the draws dW / sqrt(h), which must be "normal".
+
+    Raises:
+        ValueError: If the SDE is in the Ito calculus with noise that depends on the state, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x", calculus="stratonovich")
-        >>> st.exact.moments(Heun(gbm, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(1) = 2.71828
+        >>> st.exact.moments(st.Heun(gbm, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(1) = 2.71828
         array([2.62337])
     """
 
@@ -46,7 +50,8 @@ class Heun(Integrator):
 class SRA1(Integrator):
     """Roessler's SRA1, a Runge-Kutta scheme for additive noise, of strong order 3/2 and weak order 2.
 
-    It has two draws for each Brownian motion, which give its increment dW and the integral dZ of W - W(t) over the step.
+    The SDE is dX = a(X, t) dt + b(t) dW. Each step has two normal draws xi_0, xi_1 for each Brownian motion. They give its increment
+    dW = sqrt(h) xi_0 and the integral of W - W(t) over the step from time t, dZ = h^(3/2) (xi_0 + xi_1 / sqrt 3) / 2.
     Source: A. Roessler, SIAM J. Numer. Anal. 48 (2010), Table 6.1.
 
     Args:
@@ -54,10 +59,13 @@ class SRA1(Integrator):
         dt: The step size h, positive.
         law: The distribution of the draws, which must be "normal".
 
+    Raises:
+        ValueError: If the noise is not of the class "additive" or "none", or another argument is invalid.
+
     Example:
         >>> import sdetools as st
         >>> ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
-        >>> st.exact.moments(SRA1(ou, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(-1) = 0.36788
+        >>> st.exact.moments(st.SRA1(ou, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(-1) = 0.36788
         array([0.36854])
     """
 

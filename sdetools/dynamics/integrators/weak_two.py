@@ -12,18 +12,22 @@ from sdetools.dynamics.integrators.base import Equation, Integrator
 class Platen(Integrator):
     """Platen's explicit Runge-Kutta scheme of weak order 2 for any Ito SDE, with a random sign for each pair of Brownian motions.
 
-    The signs replace Levy areas. With two or more Brownian motions, steps of another length cannot share its draws. Source: P. Kloeden, E.
-    Platen, *Numerical Solution of Stochastic Differential Equations*, (15.1.3).
+    A step has one draw for each Brownian motion and a sign, -1 or 1 with probability 1/2, for each pair. The signs replace the Levy areas (the
+    antisymmetric double integrals of two motions). So with two or more Brownian motions, steps of another length cannot share its draws. The strong
+    order is 1/2. Source: P. Kloeden, E. Platen, *Numerical Solution of Stochastic Differential Equations*, (15.1.3).
 
     Args:
         sde: The SDE, in the Ito calculus (for additive noise or none the calculi agree).
         dt: The step size h, positive.
-        law: The distribution of the draws: "normal" or "three-point".
+        law: The distribution of the draws dW / sqrt(h): "normal" or "three-point" (-sqrt 3, 0, sqrt 3 with probability 1/6, 2/3, 1/6).
+
+    Raises:
+        ValueError: If the SDE is in the Stratonovich calculus with noise that depends on the state, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x")
-        >>> st.exact.moments(Platen(gbm, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(0.5) = 1.64872
+        >>> st.exact.moments(st.Platen(gbm, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(0.5) = 1.64872
         array([1.64839])
     """
 
@@ -61,19 +65,23 @@ class Platen(Integrator):
 class RI1(Integrator):
     """Roessler's RI1, a Runge-Kutta scheme of weak order 2 (deterministic order 3) for any Ito SDE, with fewer evaluations of b than `Platen`.
 
-    b is the diffusion. For m Brownian motions the scheme uses m (m - 1) / 2 random signs, one per pair. The published scheme has m - 1, one
-    sign I~_(k) for all pairs (k, l) with k < l. Then E[I_(2,1) I_(3,1)] is h^2 / 4 instead of 0, and for three or more non-commuting motions
-    the weak order is 1. Source: A. Roessler, SIAM J. Numer. Anal. 47 (2009), Table 5.2.
+    b is the diffusion, and deterministic order 3 is the order without noise. A step of size h has one draw for each of the m Brownian motions and
+    m (m - 1) / 2 random signs, one per pair. The published scheme has m - 1 signs, one I~_(k) for all pairs (k, l) with k < l. Then
+    E[I_(2,1) I_(3,1)], of the replacements I_(j,k) of double integrals, is h^2 / 4 instead of 0, and for three or more non-commuting motions the
+    weak order is 1. With two or more motions, steps of another length cannot share its draws. Source: A. Roessler, SIAM J. Numer. Anal. 47 (2009), Table 5.2.
 
     Args:
         sde: The SDE, in the Ito calculus (for additive noise or none the calculi agree).
         dt: The step size h, positive.
-        law: The distribution of the draws: "normal" or "three-point".
+        law: The distribution of the draws dW / sqrt(h): "normal" or "three-point" (-sqrt 3, 0, sqrt 3 with probability 1/6, 2/3, 1/6).
+
+    Raises:
+        ValueError: If the SDE is in the Stratonovich calculus with noise that depends on the state, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x")
-        >>> st.exact.moments(RI1(gbm, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(0.5) = 1.64872
+        >>> st.exact.moments(st.RI1(gbm, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(0.5) = 1.64872
         array([1.64872])
     """
 
