@@ -22,15 +22,19 @@ from sdetools.schedules import Plan
 
 
 def _by_value(state: State, oracle: Oracle, eta: Any, limit: Any) -> State:
-    """Return the state after a step with the gradient clipped to [-limit, limit] in each coordinate."""
+    """Return the state (x,) after a step of length `eta` with the gradient clipped to [-limit, limit] in each coordinate."""
     (x,) = state
     return (x - eta * np.minimum(np.maximum(oracle(x), -limit), limit),)
 
 
 def clipped_by_norm(g: Any, limit: Any) -> Any:
-    """Return g min(1, limit / |g|_2), with the norm over all coordinates, for a vector `(dim,)`, vectors `(dim, paths)`, or a traced value.
+    """Return g min(1, limit / |g|_2), with the norm over all coordinates, in the shape of `g`: `(dim,)`, `(dim, paths)`, or a traced value.
+
+    `limit` is a positive number, possibly infinite.
 
     Example:
+        >>> import numpy as np
+        >>> from sdetools.dynamics.rules.clipping import clipped_by_norm
         >>> clipped_by_norm(np.array([[3.0, 0.3], [4.0, 0.4]]), 1.0).tolist()
         [[0.6, 0.3], [0.8, 0.4]]
     """
@@ -38,7 +42,7 @@ def clipped_by_norm(g: Any, limit: Any) -> Any:
 
 
 def _by_norm(state: State, oracle: Oracle, eta: Any, limit: Any) -> State:
-    """Return the state after a step with the gradient scaled to a norm of at most `limit`."""
+    """Return the state (x,) after a step of length `eta` with the gradient scaled to a Euclidean norm of at most `limit`."""
     (x,) = state
     return (x - eta * clipped_by_norm(oracle(x), limit),)
 
@@ -55,16 +59,16 @@ class ClippedSGD(WithoutGain):
         plan: The schedule of eta_k, without momentum (all beta_k = 0).
         value: The largest absolute value of a coordinate of the gradient, positive, possibly infinite; None to clip by `norm`.
         norm: The largest norm of the gradient, positive, possibly infinite; None to clip by `value`.
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum, if `value` or `norm` is not positive, or if not exactly one of them is given.
+        ValueError: If the plan has momentum, `value` or `norm` is not positive, not exactly one of them is given, or another argument is invalid.
 
     Example:
-        >>> import sdetools as st
+        >>> import numpy as np, sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, 4.0]), st.noise.none(dim=2))
         >>> plan = st.schedules.constant(eta=0.5)
-        >>> clipped = [ClippedSGD(oracle, plan, value=2.5), ClippedSGD(oracle, plan, norm=2.5)]
+        >>> clipped = [st.ClippedSGD(oracle, plan, value=2.5), st.ClippedSGD(oracle, plan, norm=2.5)]
         >>> [method.rule((np.ones(2),), oracle.loss.gradient, 0.5, 2.5)[0].tolist() for method in clipped]
         [[-0.25, -0.25], [0.25, 0.0]]
     """
@@ -94,7 +98,7 @@ class ClippedSGD(WithoutGain):
 
     @property
     def rule(self) -> Any:
-        """The rule, a function (state, oracle, eta, limit) -> state: by norm or by value."""
+        """The rule, a function (state, oracle, eta, limit) -> state that clips by norm or by value, as was asked for; limit is C."""
         return _by_norm if self.by_norm else _by_value
 
 
@@ -109,16 +113,16 @@ class NormalisedSGD(WithoutGain):
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, the length of a step; without momentum (all beta_k = 0).
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum.
+        ValueError: If the plan has momentum, or another argument is invalid.
 
     Example:
-        >>> import sdetools as st
-        >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, 4.0]), st.noise.none(dim=2))
-        >>> NormalisedSGD.rule((np.ones(2),), oracle.loss.gradient, 0.5)[0]
-        array([0.7, 0.6])
+        >>> import numpy as np, sdetools as st
+        >>> loss = st.losses.quadratic([3.0, 4.0])
+        >>> st.NormalisedSGD.rule((np.ones(2),), loss.gradient, 0.5)  # state, oracle, eta
+        (array([0.7, 0.6]),)
     """
 
     parts = ("x",)

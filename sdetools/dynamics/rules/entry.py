@@ -19,11 +19,12 @@ class OptimiserEntry:
         make: The class of the optimiser.
         reference: The source of the method, for the table.
         schedule: The plan that it uses: "eta, beta", "eta" for a plan without momentum, or "" if its rates are separate arguments.
-        valid: Keyword arguments besides the oracle and the plan that are accepted, at least one mapping.
-        refused: Pairs of keyword arguments that raise ValueError and a part of its message. The class `Plan` as a value stands for a plan
-            with momentum.
+        valid: Mappings of keyword arguments besides the oracle and the plan, at least one: `make(oracle, plan, **mapping)` is accepted.
+        refused: Pairs of a mapping of keyword arguments that raise ValueError and a part of its message. The class `Plan` itself as the value
+            of an argument stands for a plan with momentum (see `build`).
         exact: Whether moments on quadratic losses are exact, because a step is linear in state and gradients and has no extra draws.
-        gain: Whether an equivalent plain SGD exists, so that `averaged()` is defined.
+        gain: Whether a plain SGD at some learning rate is equivalent, so that there is a plan of the SGD to compare with: `averaged()` of the
+            method or, where it has none (SGD, SGDM), of its plan.
         torch: Whether `sdetools.bridge` implements it as a `torch.optim.Optimizer`.
     """
 
@@ -46,8 +47,8 @@ class OptimiserEntry:
 
         Args:
             oracle: The noisy gradient oracle.
-            plan: A plan with momentum. Its momenta are set to 0 for `schedule` "eta", and it is not used for "".
-            arguments: An element of `valid`, or the arguments in an element of `refused`. A value `Plan` is replaced by `plan`.
+            plan: A plan with momentum. For `schedule` "eta" its momenta are set to 0, for "" no plan is passed. A plan in `arguments` takes its place.
+            arguments: An element of `valid`, or the arguments in an element of `refused`. A value that is the class `Plan` is replaced by `plan`.
 
         Raises:
             ValueError: If the class refuses the arguments.

@@ -9,8 +9,7 @@
     RandomScaling     m as in SGDM,  x' = x - s eta m',  s ~ Exp(1)                                   Zhang & Cutkosky 2024
 
 A prime marks the value after the step, and g = g(x) is the noisy gradient. Slowly varying gradients pass these filters with a gain
-(`LinearFilter.gain`): the plain SGD to compare with has the learning rate `gain * eta`. RandomScaling amplifies noise by a different factor
-than the drift. Methods without a gain are in `rules.without_gain`.
+(`LinearFilter.gain`): the plain SGD to compare with has the learning rate `gain * eta`. Methods without a gain are in `rules.without_gain`.
 """
 
 from __future__ import annotations
@@ -32,20 +31,24 @@ from sdetools.schedules import Plan
 class Nesterov(LinearFilter):
     """Nesterov's momentum in the form of `torch.optim.SGD(nesterov=True)`: v' = mu v + g(x), x' = x - eta (g(x) + mu v').
 
-    A prime marks the value after the step; g(x) is the noisy gradient. The velocity v is a sum of gradients, as in `HeavyBall`. So the gain,
-    the learning rate of the equivalent plain SGD divided by eta, is 1 / (1 - mu). At constant mu the method equals `QHM` with
-    nu = beta = mu at the rate eta / (1 - mu). Source: Sutskever et al., ICML 2013, after Y. Nesterov 1983.
+    A prime marks the value after the step; g(x) is the noisy gradient. The state is (x, v), position and velocity, each `(dim,)` or
+    `(dim, paths)`. The velocity is a sum of gradients, as in `HeavyBall`. So the gain, the learning rate of the equivalent plain SGD divided by eta,
+    is 1 / (1 - mu); where mu = beta_k changes, it is that of the last beta_k, and `averaged()` has the rates of all steps. At constant mu the method
+    equals `QHM` with nu = beta = mu at the rate eta / (1 - mu). Source: Sutskever et al., ICML 2013, after Y. Nesterov 1983.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule: eta_k is torch's `lr` and beta_k is mu, torch's `momentum`.
-        momentum: The initial velocity v_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the gain times the plan's base rate, eta / (1 - mu) for a constant plan.
+        momentum: The initial velocity v_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the gain times the plan's base rate, eta / (1 - mu) with the last mu of the plan.
+
+    Raises:
+        ValueError: If `momentum` has another form, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> method = Nesterov(oracle, st.schedules.constant(eta=0.125, beta=0.75))
+        >>> method = st.Nesterov(oracle, st.schedules.constant(eta=0.125, beta=0.75))
         >>> method.gain, method.step_time
         (4.0, 0.5)
     """
@@ -71,24 +74,24 @@ class Nesterov(LinearFilter):
 class QHM(LinearFilter):
     """Quasi-hyperbolic momentum: m' = beta m + (1 - beta) g(x), x' = x - eta ((1 - nu) g(x) + nu m').
 
-    A prime marks the value after the step; g(x) is the noisy gradient. The gain is 1 for every nu, so eta is the learning rate of the
-    equivalent plain SGD. nu = 1 is `SGDM`, nu = 0 is `SGD` and nu = beta is `Nesterov`; `AccSGD` is another special case. Source: Ma &
-    Yarats, Quasi-hyperbolic momentum and Adam for deep learning, ICLR 2019, who recommend nu = .7, beta = .999.
+    A prime marks the value after the step; g(x) is the noisy gradient. The state is (x, m), position and momentum buffer, each `(dim,)` or
+    `(dim, paths)`. The gain, the learning rate of the equivalent plain SGD divided by eta, is 1 for every nu. nu = 1 is `SGDM`, nu = 0 is `SGD` and
+    nu = beta is `Nesterov`; `AccSGD` is another special case. Source: Ma & Yarats, ICLR 2019, who recommend nu = .7, beta = .999.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule: eta_k and beta_k are the authors' alpha and beta.
         nu: The weight of the momentum, a finite number.
-        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If `nu` is not a finite number.
+        ValueError: If `nu` is not a finite number, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> QHM(oracle, st.schedules.constant(eta=0.125, beta=0.999), nu=0.7).gain
+        >>> st.QHM(oracle, st.schedules.constant(eta=0.125, beta=0.999), nu=0.7).gain
         1.0
     """
 
@@ -114,23 +117,23 @@ class QHM(LinearFilter):
 class PrimalAveraging(LinearFilter):
     """Stochastic primal averaging: z' = z - eta g(x), x' = (1 - c) x + c z', from z_0 = x_0.
 
-    A prime marks the value after the step; g(x) is the noisy gradient. The gain is 1: eta is the learning rate of the equivalent plain SGD.
-    At constant eta the method equals `SGDM` with the same eta and beta = 1 - c, and `HeavyBall` with gamma = c eta. In a schedule, eta_k
-    enters the memory together with its gradient, unlike in SGDM. Source: Defazio, Momentum via primal averaging, 2020.
+    A prime marks the value after the step; g(x) is the noisy gradient. The state is (x, z), the average and the iterate of the gradient steps, each
+    `(dim,)` or `(dim, paths)`. The gain is 1: eta is the rate of the equivalent plain SGD. At constant eta the method equals `SGDM` with the same eta
+    and beta = 1 - c, and `HeavyBall` with gamma = c eta. In a schedule, eta_k enters the memory with its gradient. Source: Defazio 2020.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, without momentum (all beta_k = 0).
         c: The averaging weight in (0, 1].
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum or `c` lies outside (0, 1].
+        ValueError: If the plan has momentum, `c` lies outside (0, 1], or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> PrimalAveraging(oracle, st.schedules.constant(eta=0.125), c=0.25).longest_memory
+        >>> st.PrimalAveraging(oracle, st.schedules.constant(eta=0.125), c=0.25).longest_memory
         4.0
     """
 
@@ -153,26 +156,26 @@ class PrimalAveraging(LinearFilter):
 class AccSGD(LinearFilter):
     """Accelerated SGD: w' = A w + (1 - A) (x - kappa eta g / e), x' = (e (x - eta g) + (1 - A) w') / (e + 1 - A), from w_0 = x_0.
 
-    Here A = 1 - e^2 xi / kappa, e = 0.7, g = g(x) is the noisy gradient, and a prime marks the value after the step. At constant eta the
-    method equals `QHM` at the rate eta e (1 + xi) / (1 + e) with nu = (e xi - 1) / (e (1 + xi)), beta = (kappa - e^2 xi) / (kappa + e xi). So
-    its gain, the rate of the equivalent plain SGD divided by eta, is e (1 + xi) / (1 + e). In a schedule, eta_k enters the memory together
-    with its gradient. Source: Kidambi et al., On the insufficiency of existing momentum schemes for stochastic optimization, ICLR 2018, in
-    the form of the authors' code.
+    Here A = 1 - e^2 xi / kappa, e = 0.7, g = g(x) is the noisy gradient, and a prime marks the value after the step. The state is (x, w), the
+    position and the average of long steps, each `(dim,)` or `(dim, paths)`. At constant eta the method equals `QHM` at the rate eta e
+    (1 + xi) / (1 + e) with nu = (e xi - 1) / (e (1 + xi)), beta = (kappa - e^2 xi) / (kappa + e xi). So its gain, the rate of the equivalent plain
+    SGD divided by eta, is e (1 + xi) / (1 + e). In a schedule, eta_k enters the memory together with its gradient. Source: Kidambi et al. 2018, in
+    the authors' code.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, the short step, which the authors call delta; without momentum (all beta_k = 0).
         kappa: The ratio of the long step to the short step, positive.
         xi: What the authors call the statistical advantage parameter, in (0, kappa / e^2].
-        step_time: The time of one step; by default the gain times the plan's base rate eta.
+        step_time: The time of one step, positive; by default the gain times the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum, or if `kappa` or `xi` lies outside its range.
+        ValueError: If the plan has momentum, `kappa` or `xi` lies outside its range, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> round(AccSGD(oracle, st.schedules.constant(eta=0.125)).gain, 6)
+        >>> round(st.AccSGD(oracle, st.schedules.constant(eta=0.125)).gain, 6)
         4.529412
     """
 
@@ -206,25 +209,25 @@ class AccSGD(LinearFilter):
 class PNM(LinearFilter):
     """Positive-negative momentum: x' = x - eta ((1 + b0) m_t - b0 m_{t-1}) / norm, with m_t = beta^2 m_{t-2} + (1 - beta^2) g(x).
 
-    Even and odd steps update two averages; the newer one has a positive and the older one a negative weight; m_{-1} = m_{-2} = 0, and g(x)
-    is the noisy gradient. norm = sqrt((1 + b0)^2 + b0^2) preserves the noise of a single step, not the drift: the gain (the rate of the
-    equivalent plain SGD divided by eta) is 1 / norm, which is 0.447 at b0 = 1.
-    At b0 = -beta / (1 + beta) the averages combine to that of `SGDM`; at beta = b0 = 0 the method is `SGD`. Source: Xie et al.,
-    Positive-negative momentum, ICML 2021, in the form of the authors' code.
+    t = 0, 1, ... counts the steps, and g(x) is the noisy gradient. Even and odd steps update two averages; for b0 > 0 the newer one has a positive
+    and the older one a negative weight. The state is (x, m, previous): before step t position, m_{t-1} and m_{t-2}, each `(dim,)` or `(dim, paths)`;
+    m_{-1} = m_{-2} = 0. norm = sqrt((1 + b0)^2 + b0^2) preserves the noise of a single step, not the drift: the gain (the rate of the equivalent
+    plain SGD divided by eta) is 1 / norm, which is 0.447 at b0 = 1. At b0 = -beta / (1 + beta) the averages combine to that of `SGDM`; at
+    beta = b0 = 0 the method is `SGD`. Source: Xie et al., ICML 2021, in the form of the authors' code.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule: eta_k is the authors' learning rate and beta_k their beta_1.
         b0: The weight of the older average, a finite number.
-        step_time: The time of one step; by default the gain times the plan's base rate eta.
+        step_time: The time of one step, positive; by default the gain times the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If `b0` is not a finite number.
+        ValueError: If `b0` is not a finite number, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> round(PNM(oracle, st.schedules.constant(eta=0.125, beta=0.9)).gain, 6)
+        >>> round(st.PNM(oracle, st.schedules.constant(eta=0.125, beta=0.9)).gain, 6)
         0.447214
     """
 
@@ -250,25 +253,25 @@ class PNM(LinearFilter):
 class STORM(LinearFilter):
     """Recursive momentum: d_t = g(x_t; xi_t) + (1 - a) (d_{t-1} - g(x_{t-1}; xi_t)), x_{t+1} = x_t - eta d_t, d_0 = g(x_0; xi_0).
 
-    g(x; xi_t) is the noisy gradient at x on the draw xi_t of step t; each step evaluates two on one draw. Where the noise sigma v_t does not
-    depend on the point, d_t = grad L(x_t) + e_t with e_t = (1 - a) e_{t-1} + a sigma v_t, e_0 = sigma v_0. The noise is averaged as in `SGDM`
-    with beta = 1 - a, while the gradient of the loss is not; the first draw has the full weight, 1 / a times that of the others. The gain is
-    1: eta is the rate of the equivalent plain SGD. a = 1 is `SGD`. `IGT` is a related method with one gradient per step. Source: Cutkosky &
-    Orabona, Momentum-based variance reduction in non-convex SGD, NeurIPS 2019.
+    g(x; xi_t) is the noisy gradient at x on the draws xi_t of step t; each step evaluates two on the same draws. The state is (x, d, previous):
+    before step t it holds x_t, d_{t-1} and x_{t-1}, each `(dim,)` or `(dim, paths)`, from x_0, 0 and x_0. Where the noise sigma v_t does not depend
+    on the point, d_t = grad L(x_t) + e_t, with e_t = (1 - a) e_{t-1} + a sigma v_t, e_0 = sigma v_0. The noise is averaged as in `SGDM` with
+    beta = 1 - a, while the gradient of the loss is not; the first draw has the full weight, 1 / a times that of the others. The gain is 1: eta is the
+    rate of the equivalent plain SGD. a = 1 is `SGD`. `IGT` is a related method with one gradient per step. Source: Cutkosky & Orabona, NeurIPS 2019.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, without momentum (all beta_k = 0).
         a: The weight of the newest draw in (0, 1].
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum or `a` lies outside (0, 1].
+        ValueError: If the plan has momentum, `a` lies outside (0, 1], or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> STORM(oracle, st.schedules.constant(eta=0.125), a=0.25).coefficient_values(2)
+        >>> st.STORM(oracle, st.schedules.constant(eta=0.125), a=0.25).coefficient_values(2)
         array([[0.125, 1.   ],
                [0.125, 0.25 ]])
     """
@@ -298,21 +301,24 @@ class STORM(LinearFilter):
 class RandomScaling(LinearFilter):
     """SGDM with steps of random length: m' = beta m + (1 - beta) g(x), x' = x - s eta m', s ~ Exp(1).
 
-    A prime marks the value after the step; g(x) is the noisy gradient. One s = -log(u) per step is shared by all coordinates; u is a uniform
-    draw of the method. As E s = 1, the mean is that of SGDM and the gain is 1. The method has no equivalent SGD in law: as Var s = 1, the
-    variance of white noise is larger by the factor 1 + (1 - beta) / (1 + beta) for every eta. Source: Zhang & Cutkosky, Random scaling and
-    momentum for non-smooth non-convex optimization, ICML 2024.
+    A prime marks the value after the step; g(x) is the noisy gradient. The state is (x, m), position and momentum buffer, each `(dim,)` or
+    `(dim, paths)`. One s = -log(u) per step is shared by all coordinates of a path; u is a uniform draw of the method. As E s = 1, the mean is that
+    of SGDM and the gain is 1. The method has no equivalent SGD in law: as Var s = 1, the variance of white noise is larger by the factor
+    1 + (1 - beta) / (1 + beta) for every eta. Source: Zhang & Cutkosky, ICML 2024.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k and beta_k.
-        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
+
+    Raises:
+        ValueError: If `momentum` has another form, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> RandomScaling(oracle, st.schedules.constant(eta=0.125, beta=0.9)).draws
+        >>> st.RandomScaling(oracle, st.schedules.constant(eta=0.125, beta=0.9)).draws
         (Normal(n=1), Uniform(n=1))
     """
 

@@ -31,27 +31,28 @@ _GRID = 512
 class GeneralMomentum(LinearFilter):
     """General momentum: y' = (1 - D) y + g1 g(x), x' = x - eta (g2 g(x) + g3 y'), with a schedule for each number.
 
-    A prime marks the value after the step; g(x) is the noisy gradient. D = g1 = 1 - beta, g2 = 0, g3 = 1 is `SGDM`; D = 1 - mu, g1 = g2 = 1,
-    g3 = mu is `Nesterov`; D = 1 - beta = g1, g2 = 1 - nu, g3 = nu is `QHM`. The gain, the rate of the equivalent plain SGD over eta, is
-    g2 + g1 g3 / D. Source: the form of Ferbach et al., Dimension-adapted momentum outscales SGD, 2025.
+    A prime marks the value after the step; g(x) is the noisy gradient. The state is (x, y), position and buffer, each `(dim,)` or `(dim, paths)`.
+    D = g1 = 1 - beta, g2 = 0, g3 = 1 is `SGDM`; D = 1 - mu, g1 = g2 = 1, g3 = mu is `Nesterov`; D = 1 - beta = g1, g2 = 1 - nu, g3 = nu is `QHM`. The
+    gain, the rate of the equivalent plain SGD over eta, is g2 + g1 g3 / D. Source: the form of Ferbach et al., Dimension-adapted momentum outscales
+    SGD, 2025.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, without momentum (all beta_k = 0).
-        D: The decay of y in (0, 1], a number or one entry per step; after the last entry it is constant, as are the next three.
-        g1: The weight of the gradient in y.
-        g2: The weight of the gradient in the step.
-        g3: The weight of y in the step.
-        momentum: The initial y_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the gain times the plan's base rate eta.
+        D: The decay of y in (0, 1]: a number, or a sequence with one entry per step, constant after its last entry.
+        g1: The weight of the gradient in y, a finite number or such a sequence, of a length of its own.
+        g2: The weight of the gradient in the step, likewise.
+        g3: The weight of y in the step, likewise.
+        momentum: The initial y_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the gain, that of the last entries, times the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum, `D` lies outside (0, 1], or a schedule is not finite.
+        ValueError: If the plan has momentum, `D` lies outside (0, 1], an entry is not finite, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> GeneralMomentum(oracle, st.schedules.constant(eta=0.125), D=0.25, g2=1.0, g3=0.5).gain
+        >>> st.GeneralMomentum(oracle, st.schedules.constant(eta=0.125), D=0.25, g2=1.0, g3=0.5).gain
         3.0
     """
 
@@ -99,28 +100,31 @@ class GeneralMomentum(LinearFilter):
 class DANA(WithoutGain):
     """Dimension-adapted momentum: y' = (1 - D) y + g(x), x' = x - eta (g(x) + g3 y'), D = delta / (delta + k).
 
-    g3 = ratio (1 + k)^-power: with power = 0, and a ratio of about 1 over the dimension, it is DANA-constant; with power = 1/(2a) on a
-    spectrum j^(-2a) it is DANA-decaying. With `share` s the schedule is instead g3 = min(1, 2 s B / N(D / eta)), N(mu) = sum_i lam_i / (lam_i + mu),
-    for which the noise that the buffer adds is about the share s of the stability limit: it has both and Nesterov's g3 = 1 as its limits. As
-    the memory grows with the run, no plain SGD is equivalent: `gain` raises ValueError. Source: Ferbach et al., Dimension-adapted momentum
-    outscales SGD, arXiv:2505.16098 (update and schedules); the noise budget is derived, see `st.exact.general_budget`.
+    A prime marks the value after the step k = 0, 1, ...; g(x) is the noisy gradient. The state is (x, y), position and buffer (y_0 = 0), each
+    `(dim,)` or `(dim, paths)`. g3 = ratio (1 + k)^-power: with power = 0, and a ratio of about 1 over the dimension, it is DANA-constant; with
+    power = 1/(2a) on a spectrum j^(-2a) it is DANA-decaying. With `share` s the schedule is instead g3 = min(1, 2 s B / (sigma^2 N(D / eta_k))), with
+    N(mu) = sum_i lam_i / (lam_i + mu), the eigenvalues lam_i of the least squares, and B samples in a batch, whose noise sigma scales. Then the noise
+    that the buffer adds is about the share s of the stability limit: it has both and Nesterov's g3 = 1 as its limits. As the memory grows with the
+    run, no plain SGD is equivalent: `gain` raises ValueError. Source: Ferbach et al., Dimension-adapted momentum outscales SGD, arXiv:2505.16098
+    (update and schedules); the noise budget is derived, see `st.exact.general_budget`.
 
     Args:
         oracle: The noisy gradient oracle; for `share` one of `st.streaming_least_squares`.
-        plan: The schedule of eta_k, the weight g2 of the gradient, without momentum (all beta_k = 0).
+        plan: The schedule of eta_k, the authors' weight g2 of the gradient, without momentum (all beta_k = 0).
         delta: The memory is (delta + k) / delta steps after k steps; positive.
         ratio: g3 at k = 0, 0 or above.
         power: The exponent of its decay, 0 or above.
         share: Instead of `ratio` and `power`: the share s of the noise budget, positive; None for these.
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum, a number lies outside its range, or `share` is given for another oracle.
+        ValueError: If the plan has momentum, an argument lies outside its range, or `share` is given for another oracle.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> DANA(oracle, st.schedules.constant(eta=0.125), delta=1.0, ratio=0.5, power=1.0).coefficient_values(2)
+        >>> method = st.DANA(oracle, st.schedules.constant(eta=0.125), delta=1.0, ratio=0.5, power=1.0)
+        >>> method.coefficient_values(2)  # eta, D, g1 = 1, g2 = 1, g3 for k = 0, 1
         array([[0.125, 1.   , 1.   , 1.   , 0.5  ],
                [0.125, 0.5  , 1.   , 1.   , 0.25 ]])
     """
@@ -164,7 +168,10 @@ class DANA(WithoutGain):
         return columns(eta, D, 1.0, 1.0, g3)
 
     def _budgeted(self, mu: np.ndarray, share: float) -> np.ndarray:
-        """Return min(1, 2 s B sigma^-2 / N(mu)), with log N interpolated between 512 values of log mu."""
+        """Return g3 = min(1, 2 s B sigma^-2 / N(mu)) for each of the numbers `mu` = D / eta_k, `(steps,)`, where s = `share`.
+
+        log N is interpolated between 512 values of log mu.
+        """
         noise = self.oracle.noise
         assert isinstance(noise, StreamingNoise)
         grid = np.geomspace(mu.min(), mu.max(), _GRID) if mu.min() < mu.max() else mu[:1]
@@ -176,7 +183,8 @@ class DANA(WithoutGain):
 class MaSS(LinearFilter):
     """Momentum-added stochastic solver: w' = x - eta g(x), x' = (1 + gamma) w' - gamma w + c eta g(x), from w_0 = x_0.
 
-    A prime marks the value after the step; g(x) is the noisy gradient. The last term compensates the noise that Nesterov's extrapolation adds:
+    A prime marks the value after the step; g(x) is the noisy gradient. The state is (x, w), the extrapolated point and the point before
+    extrapolation, each `(dim,)` or `(dim, paths)`. The last term compensates the noise that Nesterov's extrapolation adds:
     c = 0 is `Nesterov` with mu = gamma. The gain, the rate of the equivalent plain SGD over eta, is (1 - c) / (1 - gamma). On streaming least
     squares `st.exact.mass_parameters` gives the authors' eta, gamma and c. Source: Liu & Belkin, Accelerating SGD with momentum for
     over-parameterized learning, ICLR 2020.
@@ -186,15 +194,15 @@ class MaSS(LinearFilter):
         plan: The schedule of eta_k, the authors' eta_1, without momentum (all beta_k = 0).
         gamma: The extrapolation in [0, 1).
         c: The compensation, the authors' eta_2 / eta_1, in [0, 1).
-        step_time: The time of one step; by default the gain times the plan's base rate eta.
+        step_time: The time of one step, positive; by default the gain times the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum, or `gamma` or `c` lies outside its range.
+        ValueError: If the plan has momentum, `gamma` or `c` lies outside its range, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> MaSS(oracle, st.schedules.constant(eta=0.125), gamma=0.75, c=0.5).gain
+        >>> st.MaSS(oracle, st.schedules.constant(eta=0.125), gamma=0.75, c=0.5).gain
         2.0
     """
 
@@ -220,23 +228,24 @@ class MaSS(LinearFilter):
 class ScheduleFree(WithoutGain):
     """Schedule-free SGD: z' = z - eta g(y), x' = (1 - c) x + c z', y = (1 - beta) z + beta x, c = 1 / (k + 2), from z_0 = x_0.
 
-    A prime marks the value after the step k = 0, 1, ...; g(y) is the noisy gradient at y. x is the mean of z_0, ..., z_k, so that beta = 0 is the
-    Polyak-Ruppert average of `SGD`; beta = 1 is `PrimalAveraging` with a weight c that falls. As the memory grows with the run, no plain SGD
-    is equivalent: `gain` raises ValueError. Source: Defazio et al., The road less scheduled, NeurIPS 2024.
+    A prime marks the value after the step k = 0, 1, ...; g(y) is the noisy gradient at y. The state is (x, z), the average, which is observed, and
+    the iterate of the gradient steps, each `(dim,)` or `(dim, paths)`. x_k is the mean of z_0, ..., z_k, so that beta = 0 is the Polyak-Ruppert
+    average of `SGD`; beta = 1 is `PrimalAveraging` with a weight c that falls. As the memory grows with the run, no plain SGD is equivalent: `gain`
+    raises ValueError. Source: Defazio et al., The road less scheduled, NeurIPS 2024.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, without momentum (all beta_k = 0).
         beta: The weight of the average in the point of the gradient, in [0, 1].
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum or `beta` lies outside [0, 1].
+        ValueError: If the plan has momentum, `beta` lies outside [0, 1], or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> ScheduleFree(oracle, st.schedules.constant(eta=0.125), beta=0.5).coefficient_values(2)
+        >>> st.ScheduleFree(oracle, st.schedules.constant(eta=0.125), beta=0.5).coefficient_values(2)  # eta, beta, c
         array([[0.125     , 0.5       , 0.5       ],
                [0.125     , 0.5       , 0.33333333]])
     """
@@ -269,24 +278,25 @@ class ScheduleFree(WithoutGain):
 class AcSGD(WithoutGain):
     """Accelerated SGD for least squares: x' = y - eta g(y), z' = z - ratio eta (k + 1) g(y), y = (k x + z) / (k + 1), from z_0 = x_0.
 
-    A prime marks the value after the step k = 0, 1, ...; g(y) is the noisy gradient at y. On least squares with rows of d Gaussian features, a
-    `ratio` of about 1 / (2 d) has the risk of SGD in its noise and forgets the start as d / k^2 in place of 1 / k; ratio = 1 is accelerated
-    gradient descent, for gradients without noise. As the memory grows with the run, no plain SGD is equivalent: `gain` raises ValueError. `AccSGD` is another
-    method. Source: Varre & Flammarion, Accelerated SGD for non-strongly-convex least squares, COLT 2022, whose alpha and beta are eta and ratio eta.
+    A prime marks the value after the step k = 0, 1, ...; g(y) is the noisy gradient at y. The state is (x, z), the sequences of short steps, which is
+    observed, and of growing steps, each `(dim,)` or `(dim, paths)`. On least squares with rows of d Gaussian features, a `ratio` of about 1 / (2 d)
+    has the risk of SGD in its noise and forgets the start as d / k^2 in place of 1 / k; ratio = 1 is accelerated gradient descent, for gradients
+    without noise. As the memory grows with the run, no plain SGD is equivalent: `gain` raises ValueError. `AccSGD` is another method. Source: Varre &
+    Flammarion, Accelerated SGD for non-strongly-convex least squares, COLT 2022, whose alpha and beta are eta and ratio eta.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, without momentum (all beta_k = 0).
         ratio: The step size of z over that of x, 0 or above; None for 1 / (2 (d + 2)) with d = `oracle.dim`, the authors' for Gaussian features.
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum or `ratio` is negative.
+        ValueError: If the plan has momentum, `ratio` is negative, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> AcSGD(oracle, st.schedules.constant(eta=0.125), ratio=0.5).coefficient_values(2)
+        >>> st.AcSGD(oracle, st.schedules.constant(eta=0.125), ratio=0.5).coefficient_values(2)  # eta, 1 / (k + 1), ratio (k + 1)
         array([[0.125, 1.   , 0.5  ],
                [0.125, 0.5  , 1.   ]])
     """

@@ -14,26 +14,31 @@ from sdetools.schedules import Plan
 
 
 class LinearFilter(Dynamics):
-    """The base class of rules that are linear in state and gradients with a fading memory: s_{k+1} = A_k s_k + b_k g_k per coordinate.
+    """The base class of rules that are linear in state and gradients with a fading memory: s_{k+1} = A_k s_k + b_k g_k in each coordinate.
 
-    Here s holds the parts of the state (position first) and g_k is the noisy gradient. Under a constant gradient g the position finally
-    moves by -`gain` eta g per step. For small eta the method therefore behaves like plain SGD at the learning rate `gain * eta`. The gain
-    is computed from the rule. Let e = A e be the common motion of all positions, with e_0 = 1, and w the left eigenvector w A = w with
-    w . e = 1. Then y_k = w_k . s_k is constant without gradients, and moves by -etabar_k g_k with them, where
+    Here s_k is the vector of the parts of the state in one coordinate, the position first, g_k the noisy gradient, and A_k `(parts, parts)` and
+    b_k `(parts,)` depend on the coefficients of step k. Under a constant gradient g the position finally moves by -`gain` eta g per step. For small
+    eta the method therefore behaves like plain SGD at the learning rate `gain * eta`. The gain is computed from the rule. For the constant A beyond
+    the schedule, let e be the shift that moves all positions alike, A e = e with e_0 = 1, and w the left eigenvector w A = w with w . e = 1. Then
+    y_k = w_k . s_k is constant without gradients, and moves by -etabar_k g_k with them, where w_k = w beyond the schedule, and backwards from there
 
         w_k = w_{k+1} A_k,        etabar_k = - w_{k+1} . b_k        (Theorem 3.5's averaged schedule for SGDM),
 
     so that gain = - w . b at eta = 1. By default one step advances the clock by gain times the plan's base rate, which is the time that
-    the equivalent SGD counts. Subclasses define a rule that is also linear in the coefficient `eta`.
+    the equivalent SGD counts. A subclass writes `parts`, `coefficients` and a `rule` that is also linear in the coefficient "eta"; it may override
+    `coefficient_values` for coefficients of its own, which are constant beyond the plan.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k and beta_k.
-        momentum: The initial momentum: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default gain times the plan's base rate.
+        momentum: The initial momentum: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default gain times the plan's base rate `plan.eta`.
 
     Attributes:
-        mean_draws: A value for each of the method's own draws (`extra_draws`) at which the rule equals its mean over them.
+        mean_draws: A value for each of the method's own draws (`extra_draws`) at which the rule equals its mean over them; empty without any.
+
+    Raises:
+        ValueError: If an argument is invalid.
     """
 
     mean_draws: ClassVar[tuple[float, ...]] = ()
@@ -45,7 +50,10 @@ class LinearFilter(Dynamics):
 
     @cached_property
     def gain(self) -> float:
-        """The learning rate of the equivalent plain SGD divided by eta, rounded to 14 digits; in a schedule, that of the last coefficients."""
+        """The learning rate of the equivalent plain SGD divided by eta, rounded to 14 digits.
+
+        If the coefficients change from step to step, it is the gain of the last ones, which are constant from then on.
+        """
         row = self._rows()[-1]
         row[self.coefficients.index("eta")] = 1.0
         matrix, answer = self._step(row)
@@ -53,6 +61,9 @@ class LinearFilter(Dynamics):
 
     def averaged(self) -> Plan:
         """Return the plan of the SGD to compare with: learning rates etabar_k, no momentum, and this method's `step_time` as base rate.
+
+        etabar_k = -w_{k+1} . b_k is the total weight with which the gradient of step k finally moves the position, `gain * eta` if the coefficients
+        are constant.
 
         Raises:
             ValueError: If some etabar_k is negative. This happens for filters with negative weights under rapidly changing schedules.
@@ -67,7 +78,10 @@ class LinearFilter(Dynamics):
 
     @property
     def longest_memory(self) -> float:
-        """The memory in steps: 1 / (1 - |z|) for the second largest eigenvalue z of A, or the plan's longest memory if that is longer."""
+        """The memory in steps: 1 / (1 - |z|) for the eigenvalue z of A of second largest size, or the plan's longest memory if that is longer.
+
+        A is the matrix of a step with the last coefficients; its largest eigenvalue is 1.
+        """
         sizes = np.sort(np.abs(np.linalg.eigvals(self._step(self._rows()[-1])[0])))
         return max(self.plan.longest_memory, float(1 / (1 - sizes[-2])))
 
@@ -76,7 +90,7 @@ class LinearFilter(Dynamics):
         return np.array(self.coefficient_values(len(self.plan.eta_values) + 1))
 
     def _step(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (A, b), arrays `(parts, parts)` and `(parts,)`, for one row of coefficients: the response to unit states and a unit gradient."""
+        """Return (A, b), arrays `(parts, parts)` and `(parts,)`, for one `row` of `coefficient_values`: the answer to unit states and a unit gradient."""
         n = len(self.parts)
         inputs = np.eye(n + 1)
         after = self.rule(tuple(inputs[1:, None]), _ConstantOracle(inputs[:1], self.mean_draws), *row.tolist())
@@ -94,13 +108,13 @@ class LinearFilter(Dynamics):
         return np.array(weights[::-1]), np.array(rates[::-1])
 
     def _memory_coefficients(self, steps: int) -> np.ndarray:
-        """Return c_0, ..., c_steps of y_k = x_k - c_k m_k for a rule with the parts x and m, `(steps + 1,)`."""
+        """Return c_0, ..., c_steps of y_k = x_k - c_k m_k, `(steps + 1,)`, for a rule with the parts x and m; see `Dynamics.memory`."""
         c = -self._bridge[0][: steps + 1, 1]
         return np.pad(c, (0, steps + 1 - len(c)), mode="edge")
 
 
 class _ConstantOracle(SimpleNamespace):
-    """An oracle that always returns `value`, with the extra draws `extra`."""
+    """An oracle that returns `value` at every point, an array, and has the values `extra` for the method's own draws."""
 
     def __init__(self, value: np.ndarray, extra: tuple[float, ...]) -> None:
         super().__init__(value=value, extra=extra)

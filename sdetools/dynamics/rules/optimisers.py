@@ -5,7 +5,8 @@
     HeavyBall  m_{k+1} = beta m_k + g_k,                  x_{k+1} = x_k - gamma m_{k+1}               Eq. (1)
     Auxiliary  y_k = x_k - c_k m_k along SGDM,            y_{k+1} = y_k - etabar_k g_k                proof of Theorem 3.5
 
-The two forms of momentum have the same iterates for eta = gamma / (1 - beta), m_EMA = (1 - beta) m_HB.
+g_k is the noisy gradient at the position of step k = 0, 1, ..., at x_k for the auxiliary process. etabar_k is the averaged schedule (`Plan.averaged`).
+The two forms of momentum have the same iterates for constant beta, eta = gamma / (1 - beta), m_EMA = (1 - beta) m_HB.
 `torch.optim.SGD(lr=eta, momentum=beta, dampening=beta)` is the EMA form except for its first step, where torch sets the buffer to g.
 """
 
@@ -26,15 +27,16 @@ from sdetools.schedules import Plan, from_arrays
 class SGD(Dynamics):
     """Stochastic gradient descent, z_{k+1} = z_k - eta_k g_k with g_k = grad L(z_k) + sigma v_k (Def. 2.2 of the paper).
 
-    Here eta_k is the learning rate of step k, and v_k the noise. The method with momentum is `SGDM`.
+    Here eta_k is the learning rate of step k = 0, 1, ..., and v_k the noise. The state is (z,), the position alone. The method with momentum is
+    `SGDM`.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule, without momentum (all beta_k = 0). To compare with SGDM on a plan, pass `plan.averaged()`.
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum.
+        ValueError: If the plan has momentum, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
@@ -59,19 +61,22 @@ class SGD(Dynamics):
 class SGDM(Dynamics):
     """SGD with momentum in the EMA form, m_{k+1} = beta_k m_k + (1 - beta_k) g_k, x_{k+1} = x_k - eta_k m_{k+1} (Def. 2.3).
 
-    Here g_k is the noisy gradient at x_k. The heavy-ball form, m_{k+1} = beta m_k + g_k with gamma = (1 - beta) eta, is `HeavyBall`. It has
-    the same iterates for constant beta, with m_EMA = (1 - beta) m_HB.
+    Here g_k is the noisy gradient at x_k. The state is (x, m), position and momentum buffer, each `(dim,)` or `(dim, paths)`. The heavy-ball form,
+    m_{k+1} = beta m_k + g_k with gamma = (1 - beta) eta, is `HeavyBall`. It has the same iterates for constant beta, with m_EMA = (1 - beta) m_HB.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k and beta_k.
-        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
+
+    Raises:
+        ValueError: If `momentum` has another form, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> SGDM(oracle, st.schedules.constant(eta=0.1, beta=0.9)).memory(2)
+        >>> st.SGDM(oracle, st.schedules.constant(eta=0.1, beta=0.9)).memory(2)
         array([0.9, 0.9, 0.9])
     """
 
@@ -95,20 +100,24 @@ class SGDM(Dynamics):
 class HeavyBall(Dynamics):
     """SGD with momentum in the heavy-ball form, m_{k+1} = beta m_k + g_k, x_{k+1} = x_k - gamma m_{k+1} (Eq. (1) of the paper).
 
-    Here g_k is the noisy gradient at x_k. The EMA form, m_{k+1} = beta m_k + (1 - beta) g_k with eta = gamma / (1 - beta), is `SGDM`. For
-    constant beta it has the same iterates, with m_HB = m_EMA / (1 - beta).
+    Here g_k is the noisy gradient at x_k. The state is (x, m), position and momentum buffer, each `(dim,)` or `(dim, paths)`. The EMA form,
+    m_{k+1} = beta m_k + (1 - beta) g_k with eta = gamma / (1 - beta), is `SGDM`. For constant beta it has the same iterates, with
+    m_HB = m_EMA / (1 - beta).
 
     Args:
         oracle: The noisy gradient oracle.
-        gamma: The learning rate, a number or one entry per step; after the last entry it is constant.
-        beta: The momentum coefficient in [0, 1), a number or one entry per step, also constant after the last one.
-        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default gamma_0 / (1 - beta_0), the clock of the EMA form.
+        gamma: The learning rate: a positive number, or a sequence of gamma_0, gamma_1, ..., 0 or above; after its last entry it is constant.
+        beta: The momentum coefficient in [0, 1), a number or a sequence of beta_0, beta_1, ..., as long as that of gamma if both are sequences.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default gamma_0 / (1 - beta_0), the clock of the EMA form.
+
+    Raises:
+        ValueError: If `gamma` or `beta` lies outside its range, their lengths differ, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> HeavyBall(oracle, gamma=0.25, beta=0.75).step_time
+        >>> st.HeavyBall(oracle, gamma=0.25, beta=0.75).step_time
         1.0
     """
 
@@ -136,9 +145,9 @@ class HeavyBall(Dynamics):
         return np.column_stack([self.plan.etas(steps), self.plan.betas(steps)])
 
     def averaged(self) -> Plan:
-        """Return the plan of the SGD to compare with: rates sum_{s>=k} (gamma_s prod_{t=k+1..s} beta_t), no momentum, base rate `step_time`.
+        """Return the plan of the SGD to compare with: eta_k = sum_{s>=k} (gamma_s prod_{t=k+1..s} beta_t), no momentum, base rate `step_time`.
 
-        k is the step of SGD, gamma_s and beta_s are the coefficients of step s of this method. If they are constant, all rates are
+        eta_k is the rate of step k of SGD; gamma_s and beta_s are the coefficients of step s of this method. If they are constant, all rates are
         gamma / (1 - beta).
         """
         length = len(self.plan.eta_values)
@@ -149,21 +158,25 @@ class HeavyBall(Dynamics):
 class Auxiliary(Dynamics):
     """The auxiliary process y_k = x_k - c_k m_k along SGDM, c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t (proof of Theorem 3.5).
 
-    The state is (y, x, m), and y is the position that is observed. For every schedule y_{k+1} = y_k - etabar_k g_k holds path by path, where
-    etabar_k is the averaged schedule and g_k the noisy gradient at x_k, not at y_k.
+    The state is (y, x, m), each `(dim,)` or `(dim, paths)`: the auxiliary process, which is the position that is observed, then position and
+    momentum of `SGDM`. It starts at y_0 = x_0 - c_0 m_0. For every schedule y_{k+1} = y_k - etabar_k g_k holds path by path, where etabar_k is the
+    averaged schedule and g_k the noisy gradient at x_k, not at y_k.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k and beta_k.
-        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
+
+    Raises:
+        ValueError: If `momentum` has another form, or another argument is invalid.
 
     Example:
-        >>> import sdetools as st
+        >>> import numpy as np, sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> y = Auxiliary(oracle, st.schedules.constant(eta=0.1, beta=0.9), momentum=[1.0])
-        >>> y.start(np.array([2.0]))[0]
-        array([1.1])
+        >>> method = st.Auxiliary(oracle, st.schedules.constant(eta=0.1, beta=0.9), momentum=[1.0])
+        >>> method.start(np.array([2.0]))  # c = 0.1 * 0.9 / (1 - 0.9) = 0.9
+        (array([1.1]), array([2.]), array([1.]))
     """
 
     parts = ("y", "x", "m")

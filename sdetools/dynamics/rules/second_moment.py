@@ -28,23 +28,28 @@ from sdetools.schedules import Plan
 class SecondMoment(WithoutGain):
     """The base class of rules whose last part v averages squared gradients: v' = beta2 v + (1 - beta2) g^2, from v_0 = `second_moment`.
 
+    A prime marks the value after the step k = 0, 1, ..., g is the noisy gradient, and squares are those of each coordinate. A subclass writes
+    `parts`, with v last, `coefficients`, `rule` and `no_gain`; coefficients beyond those of `whole_run` it adds there.
+
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k and beta_k.
-        beta2: The decay rate of v in [0, 1); 1, for a constant v, only without bias correction.
+        beta2: The factor of the old v in v', in [0, 1); 1, for a constant v, only without bias correction.
         eps: The number that is added to the root of v, 0 or above.
         lagged: Whether a step divides by v, the second moment before its gradient, in place of v', the one after it.
         bias_correction: Whether v' is divided by 1 - beta2^(k+1) in step k, also where `lagged` takes v in its place.
         second_moment: The initial v_0, a number or a vector `(dim,)`, 0 or above.
-        momentum: The initial value of the parts between x and v: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta. Pass eta**2 in the scaling of Malladi et al.
-        steps_taken: The number of steps before x0, of a run that is continued: the plan and the bias corrections start after them.
+        momentum: The initial value of the parts between x and v: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or
+            diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`. Pass eta**2 in the scaling of Malladi et al.
+        steps_taken: For a run that is continued, the number of steps before x0: its first step is step k = steps_taken of plan and bias corrections.
 
     Attributes:
         lag: 1.0 for a lagged rule, else 0.0.
+        second_moment: The initial v_0, `(dim,)`.
 
     Raises:
-        ValueError: If `beta2`, `eps` or `second_moment` lies outside its range.
+        ValueError: If `beta2`, `eps`, `second_moment` or `steps_taken` lies outside its range, or another argument is invalid.
     """
 
     linear = False
@@ -88,20 +93,24 @@ class SecondMoment(WithoutGain):
         return self.whole_run(self.steps_taken + steps)[self.steps_taken :]
 
     def whole_run(self, steps: int) -> np.ndarray:
-        """Return the coefficients from step 0 on, `(steps, len(coefficients))`, with those of the steps before x0."""
+        """Return the coefficients of the steps from 0 on, `(steps, len(coefficients))`: row k for step k, also for the `steps_taken` before x0.
+
+        The columns here are eta_k, beta_k, beta2, eps, `lag` and the bias correction 1 - beta2^(k+1), or 1 without it.
+        """
         share = 1 - self.beta2 ** np.arange(1.0, steps + 1) if self.bias_correction else 1.0
         return columns(self.plan.etas(steps), self.plan.betas(steps), self.beta2, self.eps, self.lag, share)
 
 
 def second_moments(g: Any, v: Any, beta2: Any, eps: Any, lag: Any, share: Any) -> tuple[Any, Any, Any]:
-    """Return v' = beta2 v + (1 - beta2) g^2, and r and s of the denominator s / r = sqrt(v' / share) + eps.
+    """Return the tuple (v', r, s): v' = beta2 v + (1 - beta2) g^2, and the denominator s / r = sqrt(v' / share) + eps of a step.
 
-    If `lag` > 0, v takes the place of v' there. r = sqrt(share) is a number and s = sqrt(v') + eps r, so that the bias correction needs no division per coordinate.
+    If `lag` > 0, v takes the place of v' in the denominator. r = sqrt(share) is a number and s = sqrt(v') + eps r has the shape of `g`, so that the
+    bias correction needs no division in each coordinate.
 
     Args:
         g: The noisy gradient, `(dim,)`, `(dim, paths)` or a traced value.
         v: The second moment before the step, in the shape of `g` or `(dim,)`.
-        beta2: The decay rate.
+        beta2: The factor of v in v'.
         eps: The number added to the root.
         lag: 1 for the denominator of a lagged rule, 0 for the current one.
         share: The bias correction 1 - beta2^(k+1), or 1.
@@ -113,30 +122,31 @@ def second_moments(g: Any, v: Any, beta2: Any, eps: Any, lag: Any, share: Any) -
 class RMSProp(SecondMoment):
     """RMSProp: v' = beta2 v + (1 - beta2) g(x)^2, b' = beta b + g(x) / (sqrt(v') + eps), x' = x - eta b'.
 
-    A prime marks the value after the step, g(x) is the noisy gradient, and squares and roots are those of each coordinate. On a plan without
-    momentum b' is the divided gradient itself. With `lagged` the denominator is sqrt(v) + eps, with `bias_correction` v' (or v) is first
-    divided by 1 - beta2^(k+1) in step k. The defaults are those of `torch.optim.RMSprop`, whose lr, momentum, alpha are eta, beta, beta2.
-    `Adam` averages the gradients before it divides them. The method is not linear in g: `gain` raises ValueError. Source: Tieleman & Hinton 2012.
+    A prime marks the value after the step, g(x) is the noisy gradient, and squares and roots are those of each coordinate. The state is (x, b, v):
+    position, buffer of the divided gradients and second moment, each `(dim,)` or `(dim, paths)`. On a plan without momentum b' is the divided
+    gradient itself. With `lagged` the denominator is sqrt(v) + eps, with `bias_correction` v' (or v) is first divided by 1 - beta2^(k+1) in step k.
+    The defaults are those of `torch.optim.RMSprop`, whose lr, momentum, alpha are eta, beta, beta2. `Adam` averages the gradients before it divides
+    them. The method is not linear in g: `gain` raises ValueError. Source: Tieleman & Hinton 2012.
 
     Args:
         oracle: The noisy gradient oracle.
-        plan: The schedule of eta_k and beta_k; torch's buffer is a sum as in `HeavyBall`.
-        beta2: The decay rate of v in [0, 1); 1, for a constant v, only without bias correction.
+        plan: The schedule of eta_k and beta_k; the buffer b is a sum, as in torch and in `HeavyBall`, not an average.
+        beta2: The factor of the old v in v', in [0, 1); 1, for a constant v, only without bias correction.
         eps: The number that is added to the root of v, 0 or above.
-        lagged: Whether the denominator is that of v, the second moment before this gradient (Malladi et al. 2022).
-        bias_correction: Whether v' is corrected for its start at 0.
+        lagged: Whether the denominator has v, the second moment before this gradient, in place of v' (Malladi et al. 2022).
+        bias_correction: Whether v' (or v) is divided by 1 - beta2^(k+1) in step k = 0, 1, ..., which corrects its start at 0.
         second_moment: The initial v_0, a number or a vector `(dim,)`, 0 or above.
-        momentum: The initial b_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta.
-        steps_taken: The number of steps before x0, of a run that is continued: the plan and the bias corrections start after them.
+        momentum: The initial b_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
+        steps_taken: For a run that is continued, the number of steps before x0: its first step is step k = steps_taken of plan and bias corrections.
 
     Raises:
-        ValueError: If `beta2`, `eps` or `second_moment` lies outside its range.
+        ValueError: If `beta2`, `eps`, `second_moment` or `steps_taken` lies outside its range, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.none(dim=1))
-        >>> method = RMSProp(oracle, st.schedules.constant(eta=0.125), beta2=0.0, eps=0.0)
+        >>> method = st.RMSProp(oracle, st.schedules.constant(eta=0.125), beta2=0.0, eps=0.0)  # x' = x - 0.125 sign(x)
         >>> st.simulate(method, [2.0], 0.25, 2, ["x0"], backend="numpy").data["mean"].values[:, 0]
         array([2.   , 1.875, 1.75 ])
     """
@@ -178,31 +188,34 @@ class RMSProp(SecondMoment):
 class Adam(SecondMoment):
     """Adam: m' = beta m + (1 - beta) g(x), v' = beta2 v + (1 - beta2) g(x)^2, x' = x - eta mh / (sqrt(vh) + eps).
 
-    Here mh = m' / (1 - prod beta) and vh = v' / (1 - beta2^(k+1)) correct the bias of a start at 0, where k = 0, 1, ... counts the steps and
-    prod beta runs over steps 0 to k; without `bias_correction` they are m' and v'. A prime marks the value after the step, g(x) is the noisy
-    gradient, and squares and roots are those of each coordinate. With `lagged`, v takes the place of v' in vh. The defaults are those of
-    `torch.optim.Adam`, whose lr and betas are eta and (beta, beta2). At beta = 0 the method is `RMSProp` with the same switches, at
-    beta = beta2 = eps = 0 `SignSGD`. It is not linear in g: `gain` raises ValueError. Source: Kingma & Ba, Adam, ICLR 2015.
+    Here mh = m' / (1 - prod beta) and vh = v' / (1 - beta2^(k+1)) correct the bias of a start at 0, where k = 0, 1, ... counts the steps and prod
+    beta runs over steps 0 to k; without `bias_correction` they are m' and v'. A prime marks the value after the step, g(x) is the noisy gradient, and
+    squares and roots are those of each coordinate. The state is (x, m, v): position, average of the gradients and of their squares, each `(dim,)` or
+    `(dim, paths)`. With `lagged`, v takes the place of v' in vh. The defaults are those of `torch.optim.Adam`, whose lr and betas are eta and (beta,
+    beta2). At beta = 0 the method is `RMSProp` with the same switches, at beta = beta2 = eps = 0 `SignSGD`. It is not linear in g: `gain` raises
+    ValueError. Source: Kingma & Ba, Adam, ICLR 2015.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule: eta_k is the authors' alpha and beta_k their beta_1.
-        beta2: The decay rate of v in [0, 1); 1, for a constant v, only without bias correction.
+        beta2: The factor of the old v in v', in [0, 1); 1, for a constant v, only without bias correction.
         eps: The number that is added to the root of v, 0 or above.
-        lagged: Whether the denominator is that of v, the second moment before this gradient (Malladi et al. 2022).
-        bias_correction: Whether m' and v' are corrected for their start at 0.
+        lagged: Whether the denominator has v, the second moment before this gradient, in place of v' (Malladi et al. 2022).
+        bias_correction: Whether m' and v' are divided by their bias corrections 1 - prod beta and 1 - beta2^(k+1).
         second_moment: The initial v_0, a number or a vector `(dim,)`, 0 or above.
-        momentum: The initial m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta. Pass eta**2 in the scaling of Malladi et al.
-        steps_taken: The number of steps before x0, of a run that is continued: the plan and the bias corrections start after them.
+        momentum: The initial m_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`. Pass eta**2 in the scaling of Malladi et al., to
+            compare with `AdamSDE`.
+        steps_taken: For a run that is continued, the number of steps before x0: its first step is step k = steps_taken of plan and bias corrections.
 
     Raises:
-        ValueError: If `beta2`, `eps` or `second_moment` lies outside its range.
+        ValueError: If `beta2`, `eps`, `second_moment` or `steps_taken` lies outside its range, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> Adam(oracle, st.schedules.constant(eta=0.125, beta=0.5), beta2=0.75).coefficient_values(2)[:, -2:]
+        >>> method = st.Adam(oracle, st.schedules.constant(eta=0.125, beta=0.5), beta2=0.75)
+        >>> method.coefficient_values(2)[:, -2:]  # 1 - beta2^(k+1) and 1 - prod beta in steps 0 and 1
         array([[0.25  , 0.5   ],
                [0.4375, 0.75  ]])
     """
@@ -250,30 +263,32 @@ class Adam(SecondMoment):
 class AdamW(Adam):
     """Adam with decoupled weight decay wd: x' = (1 - eta wd) x - eta mh / (sqrt(vh) + eps).
 
-    mh and vh are those of `Adam` from the noisy gradient g(x) at x before the decay, which does not enter them. The defaults are those of
+    mh and vh are the bias-corrected averages of g and g^2 of `Adam`, from the noisy gradient g(x) at x before the decay, which does not enter them. A
+    prime marks the value after the step. The state is (x, m, v): position, average of the gradients and of their squares, each `(dim,)` or
+    `(dim, paths)`. The defaults are those of
     `torch.optim.AdamW`. It is not linear in g: `gain` raises ValueError. Source: Loshchilov & Hutter, Decoupled weight decay
     regularization, ICLR 2019.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule: eta_k is torch's learning rate and beta_k the authors' beta_1.
-        beta2: The decay rate of v in [0, 1); 1, for a constant v, only without bias correction.
+        beta2: The factor of the old v in v', in [0, 1); 1, for a constant v, only without bias correction.
         eps: The number that is added to the root of v, 0 or above.
-        weight_decay: wd, 0 or above.
-        lagged: Whether the denominator is that of v, the second moment before this gradient (Malladi et al. 2022).
-        bias_correction: Whether m' and v' are corrected for their start at 0.
+        weight_decay: wd, 0 or above; a step shrinks x by the factor 1 - eta_k wd.
+        lagged: Whether the denominator has v, the second moment before this gradient, in place of v' (Malladi et al. 2022).
+        bias_correction: Whether m' and v' are divided by their bias corrections 1 - prod beta and 1 - beta2^(k+1).
         second_moment: The initial v_0, a number or a vector `(dim,)`, 0 or above.
-        momentum: The initial m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta.
-        steps_taken: The number of steps before x0, of a run that is continued: the plan and the bias corrections start after them.
+        momentum: The initial m_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
+        steps_taken: For a run that is continued, the number of steps before x0: its first step is step k = steps_taken of plan and bias corrections.
 
     Raises:
-        ValueError: If `beta2`, `eps`, `weight_decay` or `second_moment` lies outside its range.
+        ValueError: If `beta2`, `eps`, `weight_decay`, `second_moment` or `steps_taken` lies outside its range, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.none(dim=1))
-        >>> method = AdamW(oracle, st.schedules.constant(eta=0.125), beta2=0.0, eps=0.0, weight_decay=2.0)
+        >>> method = st.AdamW(oracle, st.schedules.constant(eta=0.125), beta2=0.0, eps=0.0, weight_decay=2.0)  # x' = 0.75 x - 0.125 sign(x)
         >>> st.simulate(method, [2.0], 0.25, 2, ["x0"], backend="numpy").data["mean"].values[:, 0]
         array([2.     , 1.375  , 0.90625])
     """

@@ -24,26 +24,27 @@ from sdetools.schedules import Plan
 class LocalSGD(Dynamics):
     """Local SGD: K workers take steps w_i' = w_i - eta g_i(w_i) from x_0, and after every H-th step all w_i are set to their mean.
 
-    A prime marks the value after the step, and g_i is the noisy gradient on worker i's own draws, independent of those of the others. The
-    position x that is observed is the mean of the workers after every step. One step of this dynamics is one local step of each worker, so
+    A prime marks the value after the step, and g_i is the noisy gradient on worker i's own draws, independent of those of the others. The state is
+    (x, w1, ..., wK), each `(dim,)` or `(dim, paths)`: the mean of the workers after every step, which is observed, then the workers, all from x_0.
+    One step of this dynamics is one local step of each worker, so
     that H = `local_steps` steps make a round, and time counts local steps as in `SGD`. K = 1 is `SGD`; H = 1 is `SGD` with the noise of K
     averaged gradients. Source: Stich, Local SGD converges fast and communicates little, ICLR 2019.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, without momentum (all beta_k = 0); k counts local steps.
-        workers: K, a positive integer.
-        local_steps: H, a positive integer.
+        workers: K, an integer from 1 to 1024.
+        local_steps: H, the number of steps between two averagings, a positive integer.
         step_time: The time of one local step; by default the plan's base rate eta.
 
     Raises:
-        ValueError: If the plan has momentum, or `workers` or `local_steps` is not a positive integer.
+        ValueError: If the plan has momentum, `workers` or `local_steps` is not such an integer, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> method = LocalSGD(oracle, st.schedules.constant(eta=0.125), workers=2, local_steps=3)
-        >>> method.parts, method.draws, method.coefficient_values(3)[:, 1]
+        >>> method = st.LocalSGD(oracle, st.schedules.constant(eta=0.125), workers=2, local_steps=3)
+        >>> method.parts, method.draws, method.coefficient_values(3)[:, 1]  # the workers meet after the third step
         (('x', 'w1', 'w2'), (Normal(n=1), Normal(n=1)), array([0., 0., 1.]))
     """
 
@@ -89,16 +90,16 @@ class SAM(WithoutGain):
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, without momentum (all beta_k = 0).
         rho: The length of the move in units of the gradient, 0 or above.
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum or `rho` is not a finite number, 0 or above.
+        ValueError: If the plan has momentum, `rho` is not a finite number, 0 or above, or another argument is invalid.
 
     Example:
-        >>> import sdetools as st
-        >>> oracle = st.NoisyOracle(st.losses.quadratic(2.0), st.noise.none(dim=1))
-        >>> SAM.rule((np.ones(1),), oracle.loss.gradient, 0.125, 0.5)[0]
-        array([0.5])
+        >>> import numpy as np, sdetools as st
+        >>> loss = st.losses.quadratic(2.0)
+        >>> st.SAM.rule((np.ones(1),), loss.gradient, 0.125, 0.5)  # state, oracle, eta, rho: 1 - 0.125 * 2 * (1 + 0.5 * 2)
+        (array([0.5]),)
     """
 
     parts = ("x",)

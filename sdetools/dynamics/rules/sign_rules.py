@@ -4,8 +4,9 @@
     Signum    m' = beta m + (1 - beta) g,  x' = x - eta sign(m')                                      Bernstein et al. 2018
     Lion      x' = (1 - eta wd) x - eta sign(beta m + (1 - beta) g),  m' = beta2 m + (1 - beta2) g    Chen et al. 2023
 
-A prime marks the value after the step, and g = g(x) is the noisy gradient; sign(0) = 0. Under noise of a scale s, sign(g) has the mean
-2 P(g > 0) - 1, which is erf(grad L / (sqrt(2) s)) for Gaussian noise: with step time eta these methods have a limit as eta -> 0 at fixed s.
+A prime marks the value after the step, g = g(x) is the noisy gradient, and wd is the weight decay; sign(0) = 0. Under noise of standard deviation s,
+sign(g) has the mean 2 P(g > 0) - 1, which is erf(grad L / (sqrt(2) s)) for Gaussian noise: with step time eta these methods have a limit as eta -> 0
+at fixed s.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ class SignSGD(WithoutGain):
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, the length of a step in each coordinate; without momentum (all beta_k = 0).
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum.
+        ValueError: If the plan has momentum, or another argument is invalid.
 
     Example:
-        >>> import sdetools as st
-        >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, -4.0]), st.noise.none(dim=2))
-        >>> SignSGD.rule((np.ones(2),), oracle.loss.gradient, 0.5)[0]
-        array([0.5, 1.5])
+        >>> import numpy as np, sdetools as st
+        >>> loss = st.losses.quadratic([3.0, -4.0])
+        >>> st.SignSGD.rule((np.ones(2),), loss.gradient, 0.5)  # state, oracle, eta
+        (array([0.5, 1.5]),)
     """
 
     parts = ("x",)
@@ -64,21 +65,25 @@ class SignSGD(WithoutGain):
 class Signum(WithoutGain):
     """Sign descent with momentum: m' = beta m + (1 - beta) g(x), x' = x - eta sign(m') in each coordinate, with sign(0) = 0.
 
-    A prime marks the value after the step, and g(x) is the noisy gradient. m is that of `SGDM`, beta = 0 is `SignSGD`, and `Lion` takes the
-    sign of another average than it stores. The method is not linear in g, and no plain SGD is equivalent: `gain` raises ValueError. Source:
-    Bernstein et al., signSGD: compressed optimisation for non-convex problems, ICML 2018.
+    A prime marks the value after the step, and g(x) is the noisy gradient. The state is (x, m), position and momentum buffer, each `(dim,)` or
+    `(dim, paths)`. m is that of `SGDM`, beta = 0 is `SignSGD`, and `Lion` takes the sign of another average than it stores. The method is not linear
+    in g, and no plain SGD is equivalent: `gain` raises ValueError. Source: Bernstein et al., signSGD: compressed optimisation for non-convex
+    problems, ICML 2018.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, the length of a step in each coordinate, and of beta_k.
-        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
+
+    Raises:
+        ValueError: If `momentum` has another form, or another argument is invalid.
 
     Example:
-        >>> import sdetools as st
-        >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, -4.0]), st.noise.none(dim=2))
-        >>> Signum.rule((np.ones(2), np.array([-9.0, 0.0])), oracle.loss.gradient, 0.5, 0.5)[0]
-        array([1.5, 1.5])
+        >>> import numpy as np, sdetools as st
+        >>> loss = st.losses.quadratic([3.0, -4.0])
+        >>> st.Signum.rule((np.ones(2), np.array([-9.0, 0.0])), loss.gradient, 0.5, 0.5)  # state, oracle, eta, beta
+        (array([1.5, 1.5]), array([-3., -2.]))
     """
 
     parts = ("x", "m")
@@ -99,26 +104,26 @@ class Signum(WithoutGain):
 class Lion(WithoutGain):
     """Lion: c = beta m + (1 - beta) g(x), x' = x - eta (sign(c) + wd x), m' = beta2 m + (1 - beta2) g(x), with sign(0) = 0.
 
-    A prime marks the value after the step, g(x) is the noisy gradient, signs are those of each coordinate, and wd is a decoupled weight
-    decay. At beta = beta2, wd = 0 the method is `Signum`. It is not linear in g, and no plain SGD is equivalent: `gain` raises ValueError.
-    Source: Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023, who use beta = .9, beta2 = .99.
+    A prime marks the value after the step, g(x) is the noisy gradient, signs are those of each coordinate, and wd is a decoupled weight decay. The
+    state is (x, m), position and momentum buffer, each `(dim,)` or `(dim, paths)`. At beta = beta2, wd = 0 the method is `Signum`. It is not linear
+    in g, and no plain SGD is equivalent: `gain` raises ValueError. Source: Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023,
+    who use beta = .9, beta2 = .99.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, the length of a step in each coordinate, and of beta_k, the authors' beta_1.
         beta2: The decay rate of m in [0, 1).
         weight_decay: wd, 0 or above.
-        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If `beta2` or `weight_decay` lies outside its range.
+        ValueError: If `beta2` or `weight_decay` lies outside its range, or another argument is invalid.
 
     Example:
-        >>> import sdetools as st
-        >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, -4.0]), st.noise.none(dim=2))
-        >>> x, m = Lion.rule((np.ones(2), np.zeros(2)), oracle.loss.gradient, 0.5, 0.9, 0.75, 0.0)
-        >>> x, m
+        >>> import numpy as np, sdetools as st
+        >>> loss = st.losses.quadratic([3.0, -4.0])
+        >>> st.Lion.rule((np.ones(2), np.zeros(2)), loss.gradient, 0.5, 0.9, 0.75, 0.0)  # state, oracle, eta, beta, beta2, weight decay
         (array([0.5, 1.5]), array([ 0.75, -1.  ]))
     """
 

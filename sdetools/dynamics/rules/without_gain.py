@@ -4,7 +4,8 @@
     SGDF              x' = x - eta (mh + K (g - mh)),  K in [0, 1] a Wiener gain                      Yao et al. 2023
     IGT               v' = c v + (1 - c) g(x + t (x - x_previous)),  c = t / (t + 1)                  Arnold et al. 2019
 
-SNGM and SGDF are not linear in the gradients, and the memory of IGT grows with the run. Linear methods are in `rules.filters`.
+A prime marks the value after the step, g is the noisy gradient, and mh is m' without the bias of its start at 0. SNGM and SGDF are not linear in the
+gradients, and the memory of IGT grows with the run. Linear methods are in `rules.filters`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from sdetools.schedules import Plan
 class WithoutGain(Dynamics):
     """The base class of rules without a gain: no plain SGD at a multiple of their learning rate is equivalent to them.
 
-    The arguments are those of `Dynamics`.
+    A subclass writes `parts`, `coefficients`, `rule` and `no_gain`. The arguments are those of `Dynamics`: the oracle, the plan, the initial momentum
+    and the time of one step.
 
     Attributes:
-        no_gain: The reason, for the message of the error that `gain` raises.
+        no_gain: What a gain requires and why the rule does not have it, a text that continues "`gain` requires ..." in the error that `gain` raises.
     """
 
     no_gain: ClassVar[str]
@@ -45,9 +47,11 @@ class WithoutGain(Dynamics):
 def direction(g: Any) -> Any:
     """Return g / |g|_2, with the norm over all coordinates; where the norm is 0, or its square underflows, return g itself.
 
-    `g` is a vector `(dim,)`, vectors `(dim, paths)`, or a traced value.
+    `g` is a vector `(dim,)`, vectors `(dim, paths)`, one in each column, or a traced value; the result has its shape.
 
     Example:
+        >>> import numpy as np
+        >>> from sdetools.dynamics.rules.without_gain import direction
         >>> direction(np.array([[3.0, 0.0], [4.0, 0.0]])).tolist()
         [[0.6, 0.0], [0.8, 0.0]]
     """
@@ -58,23 +62,27 @@ def direction(g: Any) -> Any:
 class SNGM(WithoutGain):
     """Stochastic normalised gradient descent with momentum: m' = beta m + g(x) / |g(x)|_2, x' = x - eta m'.
 
-    A prime marks the value after the step; g(x) is the noisy gradient, and |g|_2 its norm over all coordinates. Where the norm is 0, or so
-    small that its square underflows, the direction is g itself, which avoids a division by zero. With g / |g| in place of g this is
-    `HeavyBall` with gamma = eta, and a step has length at most eta / (1 - beta); at beta = 0 it is `NormalisedSGD`. The method is not linear in g, and no plain SGD is
-    equivalent: `gain` raises ValueError. Source: Zhao, Xie & Li, Stochastic normalized gradient descent with momentum for large-batch
-    training, 2020.
+    A prime marks the value after the step; g(x) is the noisy gradient, and |g|_2 its norm over all coordinates. The state is (x, m), position and
+    momentum, each `(dim,)` or `(dim, paths)`. Where the norm is 0, or so small that its square underflows, the direction is g itself, which avoids a
+    division by zero. With g / |g| in place of g this is `HeavyBall` with gamma = eta, and a step has length at most eta / (1 - beta); at beta = 0 it
+    is `NormalisedSGD`. The method is not linear in g, and no plain SGD is equivalent: `gain` raises ValueError. Source: Zhao, Xie & Li, Stochastic
+    normalized gradient descent with momentum for large-batch training, 2020.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k and beta_k; eta_k is the length of a step without momentum.
-        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance matrix or diagonal) of a normal law.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
+
+    Raises:
+        ValueError: If `momentum` has another form, or another argument is invalid.
 
     Example:
-        >>> import sdetools as st
-        >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, 4.0]), st.noise.none(dim=2))
-        >>> SNGM.rule((np.ones(2), np.zeros(2)), oracle.loss.gradient, 0.5, 0.9)[0]
-        array([0.7, 0.6])
+        >>> import numpy as np, sdetools as st
+        >>> loss = st.losses.quadratic([3.0, 4.0])
+        >>> x, m = st.SNGM.rule((np.ones(2), np.zeros(2)), loss.gradient, 0.5, 0.9)  # state, oracle, eta, beta
+        >>> x, m
+        (array([0.7, 0.6]), array([0.6, 0.8]))
     """
 
     parts = ("x", "m")
@@ -98,25 +106,28 @@ class SGDF(WithoutGain):
 
         m' = beta m + (1 - beta) g,    s' = b2 s + (1 - b2) (g - m')^2,    mh = m' / (1 - prod beta),    sh = s' / (1 - b2^t).
 
-    Here g = g(x) is the noisy gradient, a prime marks the value after the step, and t = 1, 2, ... counts the steps; prod beta runs over
-    them. mh and sh are m and s without the bias of their start at 0. K interpolates between `SGDM` with mh for m (K = 0) and `SGD` (K = 1),
-    as the constant 1 - nu of `QHM` does. It depends on the gradient, so the method is not linear and no plain SGD is equivalent: `gain` raises
-    ValueError. At beta = 0 the method is SGD. Source: Yao et al., Signal processing meets SGD: from momentum to filter, 2023.
+    Here g = g(x) is the noisy gradient, a prime marks the value after the step, and t = 1, 2, ... counts the steps; prod beta runs over steps 1 to t.
+    All operations are those of each coordinate. The state is (x, m, s), each `(dim,)` or `(dim, paths)`: the position, the average of the gradients
+    and that of their squared deviations, from x_0, 0 and 0. mh and sh are m' and s' without the bias of that start. K interpolates between `SGDM`
+    with mh for m (K = 0) and `SGD` (K = 1), as the constant 1 - nu of `QHM` does. It depends on the gradient, so the method is not linear and no
+    plain SGD is equivalent: `gain` raises ValueError. At beta = 0 the method is SGD. Source: Yao et al., Signal processing meets SGD: from momentum
+    to filter, 2023.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule: eta_k is the authors' learning rate and beta_k their beta_1.
         b2: The decay rate of the variance estimate, in [0, 1).
         eps: A positive number in the denominator of K, which avoids 0 / 0.
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If `b2` or `eps` lies outside its range.
+        ValueError: If `b2` or `eps` lies outside its range, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> SGDF(oracle, st.schedules.constant(eta=0.125, beta=0.5)).coefficient_values(2)[:, -2:].round(6)
+        >>> method = st.SGDF(oracle, st.schedules.constant(eta=0.125, beta=0.5))
+        >>> method.coefficient_values(2)[:, -2:].round(6)  # 1 - prod beta and 1 - b2^t in steps 1 and 2
         array([[0.5     , 0.001   ],
                [0.75    , 0.001999]])
     """
@@ -154,24 +165,24 @@ class SGDF(WithoutGain):
 class IGT(WithoutGain):
     """Implicit gradient transport: v' = c v + (1 - c) g(x + c / (1 - c) (x - x_previous)), x' = x - eta v', c = t / (t + 1).
 
-    A prime marks the value after the step, g(x) is the noisy gradient, t = 0, 1, ... counts the steps, and x_previous is x before the last
-    step (x_0 in the first). The gradients are evaluated at extrapolated points, such that on a quadratic loss v' is grad L(x) plus the mean
-    of all noise so far. As c / (1 - c) = t grows, the memory is as long as the run: no plain SGD is equivalent, and `gain` raises ValueError.
-    `STORM` averages over a fixed memory, with two gradients per step. Source: Arnold et al., Reducing the variance in online optimization by
-    transporting past gradients, NeurIPS 2019.
+    A prime marks the value after the step, g(x) is the noisy gradient, t = 0, 1, ... counts the steps, and x_previous is x before the last step (x_0
+    in the first). The state is (x, v, x_previous), each `(dim,)` or `(dim, paths)`, from x_0, 0 and x_0. The gradients are evaluated at extrapolated
+    points, such that on a quadratic loss v' is grad L(x) plus the mean of all noise so far. As c / (1 - c) = t grows, the memory is as long as the
+    run: no plain SGD is equivalent, and `gain` raises ValueError. `STORM` averages over a fixed memory, with two gradients per step. Source: Arnold
+    et al., Reducing the variance in online optimization by transporting past gradients, NeurIPS 2019.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, without momentum (all beta_k = 0).
-        step_time: The time of one step; by default the plan's base rate eta.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`.
 
     Raises:
-        ValueError: If the plan has momentum.
+        ValueError: If the plan has momentum, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> IGT(oracle, st.schedules.constant(eta=0.125)).coefficient_values(2)
+        >>> st.IGT(oracle, st.schedules.constant(eta=0.125)).coefficient_values(2)  # eta, c, c / (1 - c) = t
         array([[0.125, 0.   , 0.   ],
                [0.125, 0.5  , 1.   ]])
     """
