@@ -9,8 +9,8 @@ A `Plan` stores finitely many pairs; beyond the last pair the schedule is consta
     c_k      = sum_{s>=k} eta_s prod_{t=k..s} beta_t                    (memory: y_k = x_k - c_k m_k)
     etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t     (averaged schedule, Theorem 3.5)
 
-are infinite sums with a geometric tail. Both follow exactly from the backward recursion c_k = beta_k (eta_k + c_{k+1}), etabar_k =
-(1 - beta_k) (eta_k + c_{k+1}). The auxiliary process obeys y_{k+1} = y_k - etabar_k g_k path by path. Invalid arguments raise ValueError.
+are infinite sums with a geometric tail, by the backward recursion c_k = beta_k (eta_k + c_{k+1}), etabar_k = (1 - beta_k) (eta_k + c_{k+1}). The
+auxiliary process obeys y_{k+1} = y_k - etabar_k g_k path by path, with the noisy gradient g_k. Invalid arguments raise ValueError.
 """
 
 from __future__ import annotations
@@ -35,26 +35,25 @@ Numbers = float | Sequence[float] | np.ndarray
 class Plan:
     """A schedule of learning rates eta_k and momentum coefficients beta_k, k = 0, 1, ..., constant beyond the last pair.
 
-    Plans are immutable, and equal when their attributes are equal. The attributes `eta_values` and `beta_values` are arrays of shape `(K,)`
-    without repetitions of the last pair (K = 1 for a constant plan), `eta` is the base rate, and `alpha` is as given.
+    Plans are immutable, and equal when their attributes are equal. The attributes `eta_values` and `beta_values` are read-only arrays `(K,)` without
+    repetitions of the last pair (K = 1 for a constant plan), `eta` is the base rate, and `alpha` is as given.
 
     Args:
-        eta_values: The learning rates: a number, or a sequence of eta_0, eta_1, ..., not empty.
-        beta_values: The momentum coefficients: a number, or a sequence as long as that of the rates (one of one entry is a number).
-        eta: The base rate, which is the scale of Definition 3.1 and by default the time of one step (t = k eta). Default: max_k eta_k.
-        alpha: The index of the momentum scaling, 1 - beta_k ~ eta^alpha; 0 for a plan outside a scaled family.
+        eta_values: The learning rates, 0 or above: a number, or a sequence of eta_0, eta_1, ..., not empty.
+        beta_values: The momentum coefficients in [0, 1): a number, or a sequence as long as that of the rates (one of one entry is a number).
+        eta: The base rate, positive: the scale of Definition 3.1 and by default the time of one step (t = k eta). None for max_k eta_k.
+        alpha: The index of the momentum scaling, 1 - beta_k ~ eta^alpha, 0 or above; 0 for a plan outside a scaled family.
 
     Raises:
         ValueError: If a rate is negative or all are zero, if a momentum coefficient lies outside [0, 1), or if array lengths differ.
 
     Example:
-        >>> plan = Plan([0.1, 0.1, 0.05], [0.9, 0.9, 0.9])
+        >>> import sdetools as st
+        >>> plan = st.Plan([0.1, 0.1, 0.05], [0.9, 0.9, 0.9])
         >>> plan
         Plan(eta=0.1, eta_k=0.1..0.05, beta_k=0.9, 3 pairs)
         >>> plan.etas(5)
         array([0.1 , 0.1 , 0.05, 0.05, 0.05])
-        >>> plan == Plan([0.1, 0.1, 0.05, 0.05], [0.9] * 4)
-        True
     """
 
     eta_values: np.ndarray
@@ -106,16 +105,13 @@ class Plan:
 
     @property
     def longest_memory(self) -> float:
-        """The longest memory of the momentum buffer, max_k 1 / (1 - beta_k), in steps."""
+        """The longest memory of the momentum buffer in steps, max_k 1 / (1 - beta_k)."""
         return float(1 / (1 - self.beta_values.max()))
 
     def memory(self, steps: int) -> np.ndarray:
         """Return the memory c_0, ..., c_steps, an array `(steps + 1,)`, with c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t.
 
         With position x_k and momentum buffer m_k, x_k - c_k m_k is the auxiliary process y_k. For a constant plan c_k = eta beta / (1 - beta).
-
-            >>> constant(0.125, beta=0.5).memory(2)
-            array([0.125, 0.125, 0.125])
         """
         return _extend(self._memory, _check.count("steps", steps, least=0) + 1)
 
@@ -124,18 +120,20 @@ class Plan:
 
         Its rates are etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t. A constant plan keeps its rate exactly.
 
-            >>> Plan([0.3, 0.1], [0.5, 0.5]).averaged().eta_values
+            >>> import sdetools as st
+            >>> st.Plan([0.3, 0.1], [0.5, 0.5]).averaged().eta_values
             array([0.2, 0.1])
         """
         return Plan(self._averaged, np.zeros(1), self.eta)
 
     def rate(self, t: float | np.ndarray, step_time: float | None = None) -> float | np.ndarray:
-        """Return lambda_t = etabar_k / eta at step k = floor(t / step_time), the time change of the limiting SDE.
+        """Return lambda_t = etabar_k / eta at step k = floor(t / step_time), the factor of drift and diffusion of the limiting SDE.
 
-        eta is the base rate, etabar_k the rates of `averaged()`, constant beyond the last pair. The result has the shape of `t` >= 0.
-        `step_time` is the time of one step, by default the base rate; pass `plan.eta**2` on the slow clock.
+        eta is the base rate, etabar_k are the rates of `averaged()`. The result has the shape of `t` >= 0, a float for a number. `step_time` is the
+        time of one step, by default the base rate; pass `plan.eta**2` on the slow clock t = k eta^2.
 
-            >>> step_decay(0.1, at=[10], factor=0.5).rate(np.array([0.0, 0.9, 1.0]))
+            >>> import numpy as np, sdetools as st
+            >>> st.schedules.step_decay(0.1, at=[10], factor=0.5).rate(np.array([0.0, 0.9, 1.0]))
             array([1. , 1. , 0.5])
         """
         clock = self.eta if step_time is None else _check.positive("step_time", step_time)
@@ -195,17 +193,17 @@ class Plan:
 
 
 def constant(eta: float, beta: float = 0.0) -> Plan:
-    """Return the constant schedule eta_k = eta > 0, beta_k = beta in [0, 1), whose averaged schedule has etabar_k = eta.
+    """Return the constant plan eta_k = eta > 0, beta_k = beta in [0, 1), whose averaged schedule has etabar_k = eta; ValueError outside these ranges.
 
-    Example:
-        >>> constant(eta=0.01, beta=0.9)
-        Plan(eta=0.01, eta_k=0.01, beta_k=0.9, 1 pair)
+    >>> import sdetools as st
+    >>> st.schedules.constant(eta=0.01, beta=0.9)
+    Plan(eta=0.01, eta_k=0.01, beta_k=0.9, 1 pair)
     """
     return Plan(np.array([_rate(eta)]), np.array([_check.momentum("beta", beta)]))
 
 
 def warmup(eta: float, steps: int, start: float = 0.0, beta: float | Sequence[float] = 0.0) -> Plan:
-    """Return a linear warm-up: eta_k = start + (eta - start) k / steps for k < steps, then eta.
+    """Return the plan of a linear warm-up: eta_k = start + (eta - start) k / steps for k < steps, then eta.
 
     Args:
         eta: The learning rate after the warm-up, positive. It is the base rate of the plan.
@@ -214,7 +212,8 @@ def warmup(eta: float, steps: int, start: float = 0.0, beta: float | Sequence[fl
         beta: The momentum coefficient: a number, or `steps + 1` entries, of which the last one holds from step `steps` on.
 
     Example:
-        >>> warmup(0.4, steps=4).etas(6)
+        >>> import sdetools as st
+        >>> st.schedules.warmup(0.4, steps=4).etas(6)
         array([0. , 0.1, 0.2, 0.3, 0.4, 0.4])
     """
     eta, steps = _rate(eta), _check.count("steps", steps)
@@ -225,7 +224,7 @@ def warmup(eta: float, steps: int, start: float = 0.0, beta: float | Sequence[fl
 
 
 def step_decay(eta: float, at: Sequence[int], factor: float = 0.1, beta: float | Sequence[float] = 0.0) -> Plan:
-    """Return a step decay: eta_k = eta * factor^n, where n is the number of milestones in `at` that are <= k.
+    """Return the plan of a step decay: eta_k = eta * factor^n, where n is the number of milestones in `at` that are <= k.
 
     Args:
         eta: The initial learning rate, positive. It is the base rate of the plan.
@@ -234,7 +233,8 @@ def step_decay(eta: float, at: Sequence[int], factor: float = 0.1, beta: float |
         beta: The momentum coefficient: a number, or `at[-1] + 1` entries (any number if `at` is empty), of which the last one holds from then on.
 
     Example:
-        >>> step_decay(1.0, at=[2, 4], factor=0.5).etas(6)
+        >>> import sdetools as st
+        >>> st.schedules.step_decay(1.0, at=[2, 4], factor=0.5).etas(6)
         array([1.  , 1.  , 0.5 , 0.5 , 0.25, 0.25])
     """
     eta, factor = _rate(eta), _check.positive("factor", factor)
@@ -246,7 +246,7 @@ def step_decay(eta: float, at: Sequence[int], factor: float = 0.1, beta: float |
 
 
 def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[float] = 0.0) -> Plan:
-    """Return a cosine decay: eta_k = final + (eta - final) (1 + cos(pi k / steps)) / 2 for k < steps, then `final`.
+    """Return the plan of a cosine decay: eta_k = final + (eta - final) (1 + cos(pi k / steps)) / 2 for k < steps, then `final`.
 
     Args:
         eta: The initial learning rate, positive. It is the base rate of the plan.
@@ -255,7 +255,8 @@ def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[fl
         beta: The momentum coefficient: a number, or `steps + 1` entries, of which the last one holds from step `steps` on.
 
     Example:
-        >>> cosine(0.2, steps=2).etas(4)
+        >>> import sdetools as st
+        >>> st.schedules.cosine(0.2, steps=2).etas(4)
         array([0.2, 0.1, 0. , 0. ])
     """
     eta, steps = _rate(eta), _check.count("steps", steps)
@@ -266,11 +267,11 @@ def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[fl
 
 
 def from_arrays(eta: Sequence[float] | float, beta: Sequence[float] | float = 0.0, base: float | None = None) -> Plan:
-    """Return `Plan(eta, beta, base)` from rates and momenta, numbers or sequences of one length; the base rate `base` is by default max_k eta_k.
+    """Return `Plan(eta, beta, base)` from rates and momenta, numbers or sequences of one length; the base rate `base` is max_k eta_k by default.
 
-    Example:
-        >>> from_arrays([0.15, 0.05] * 2, beta=0.5).etas(5)
-        array([0.15, 0.05, 0.15, 0.05, 0.05])
+    >>> import sdetools as st
+    >>> st.schedules.from_arrays([0.15, 0.05] * 2, beta=0.5).etas(5)
+    array([0.15, 0.05, 0.15, 0.05, 0.05])
     """
     return Plan(eta, beta, base)
 
@@ -278,11 +279,11 @@ def from_arrays(eta: Sequence[float] | float, beta: Sequence[float] | float = 0.
 def from_functions(
     eta: Callable[[int], float], beta: Callable[[int], float] | float, steps: int, base: float | None = None
 ) -> Plan:
-    """Return the schedule eta_k = eta(k), beta_k = beta(k) or the number `beta`, for k < steps, then constant; `base` is max_k eta_k by default.
+    """Return the plan eta_k = eta(k), beta_k = beta(k) or the number `beta`, for k < steps, then constant; base rate `base`, None for max_k eta_k.
 
-    Example:
-        >>> from_functions(lambda k: 1 / (k + 1), beta=0.5, steps=2).etas(3)
-        array([1. , 0.5, 0.5])
+    >>> import sdetools as st
+    >>> st.schedules.from_functions(lambda k: 1 / (k + 1), beta=0.5, steps=2).etas(3)
+    array([1. , 0.5, 0.5])
     """
     steps, eta = _check.count("steps", steps), _check.function("eta", eta, ["k"], "For a constant rate write lambda k: 0.1.")
     etas = [eta(k) for k in range(steps)]
@@ -290,12 +291,12 @@ def from_functions(
 
 
 def chain(first: Plan, steps: int, then: Plan, base: float | None = None) -> Plan:
-    """Return the schedule that follows `first` for `steps` >= 0 steps and then `then`, beginning with the pair k = 0 of `then`.
+    """Return the plan that follows `first` for `steps` >= 0 steps and then `then`, beginning with the pair k = 0 of `then`.
 
-    The base rate `base`, the attribute `eta` of the plan returned, is by default the larger of the two base rates.
+    The base rate `base`, the attribute `eta` of the plan returned, is by default the larger of the two base rates. Its `alpha` is 0.
 
-    Example:
-        >>> chain(warmup(0.2, steps=2), 2, step_decay(0.2, at=[2], factor=0.5)).etas(6)
+        >>> import sdetools as st
+        >>> st.schedules.chain(st.schedules.warmup(0.2, steps=2), 2, st.schedules.step_decay(0.2, at=[2], factor=0.5)).etas(6)
         array([0. , 0.1, 0.2, 0.2, 0.1, 0.1])
     """
     steps = _check.count("steps", steps, least=0)
@@ -313,23 +314,22 @@ def scaled(
     horizon: float | None = None,
     step_time: float | None = None,
 ) -> Plan:
-    """Return a member of a family of schedules scaled by eta with index alpha (Definition 3.1).
-
-        eta_k = eta * rate(t_k),    1 - beta_k = damping(t_k) * eta^alpha,    t_k = k * step_time.
+    """Return the plan eta_k = eta rate(t_k), 1 - beta_k = damping(t_k) eta^alpha, t_k = k step_time: a family scaled by eta (Definition 3.1).
 
     Args:
         eta: The base rate, positive.
         alpha: The index of the momentum scaling, at least 0.
         rate: The rate in units of eta, a number or a function of time, not negative.
-        damping: The damping, a number or a function of time. For alpha < 1 the definition requires 0 < damping < 1 (lambda_max < 1);
-            in the kinetic regimes alpha >= 1 any positive damping with beta_k >= 0 is allowed.
-        horizon: Required with a function: functions are evaluated at t_k <= horizon; from the last of these on the schedule is constant.
-        step_time: The time of one step; by default eta. On the slow clock it is eta**2.
+        damping: The damping, a number or a function of time, positive with beta_k >= 0. For alpha < 1 the definition requires damping < 1.
+        horizon: A time, required with a function: functions are evaluated at t_k <= horizon; from the last of these on the schedule is constant.
+        step_time: The time of one step, positive; by default eta. On the slow clock it is eta**2.
+
+    Raises:
+        ValueError: If an argument lies outside its range, or `horizon` is missing.
 
     Example:
-        >>> scaled(2.0**-8, alpha=0.5, damping=0.4)
-        Plan(eta=0.00390625, eta_k=0.00390625, beta_k=0.975, alpha=0.5, 1 pair)
-        >>> scaled(0.25, alpha=1, rate=lambda t: 1 / (1 + t), horizon=0.5).etas(3).round(4)
+        >>> import sdetools as st
+        >>> st.schedules.scaled(0.25, alpha=1, rate=lambda t: 1 / (1 + t), horizon=0.5).etas(3).round(4)
         array([0.25  , 0.2   , 0.1667])
     """
     eta, alpha = _rate(eta), _check.non_negative("alpha", alpha)

@@ -1,4 +1,4 @@
-"""Initial conditions: probability distributions of x_0 for the argument `x0=` of all simulations.
+"""Initial conditions: probability distributions (laws) of x_0 for the argument `x0=` of all simulations.
 
     x0=[1.0, 2.0]                                  every path starts at this point
     x0=points                                      path p starts at column p mod n of an array (dim, n)
@@ -33,12 +33,12 @@ FEW_DRAWS, CHECK_DRAWS, CHECK_NUMBERS, CHECK_ERRORS = 1000, 200_000, 20_000_000,
 class Law(ABC):
     """A probability distribution of initial points, given as a function of random draws: x_0 = points(z).
 
-    For implementers: a law is immutable and can be pickled. `points` is branch-free NumPy code that accepts the draws of one path `(n,)`,
-    of many paths `(n, paths)`, and traced values. `identity` must determine all numbers that the law produces.
+    A subclass sets `dim`, `draws` and `identity` and writes `points`, branch-free NumPy code that accepts the draws of one path `(n,)`, of many
+    paths `(n, paths)`, and traced values. A law is immutable and can be pickled; `identity` must determine all numbers that it produces.
 
     Attributes:
         dim: The number of coordinates.
-        draws: The random draws of one start, in the order of the rows of `z`, such as `(Normal(2),)` for two normal numbers.
+        draws: The random draws of one start, in the order of the rows of `z`: a tuple of `Normal(n)`, `Sign(n)` and `Uniform(n)` of `st.noise`.
         identity: A text that is part of the keys of stored results.
         mean: The exact mean, shape `(dim,)`; None if unknown.
         covariance: The exact covariance matrix, shape `(dim, dim)`; None if unknown.
@@ -60,21 +60,18 @@ class Law(ABC):
 
     @property
     def n_draws(self) -> int:
-        """The number of random numbers of one start, which is the length of the first axis of `z` in `points`."""
+        """The number of random numbers of one start, the length of the first axis of `z` in `points`."""
         return sum(draw.n for draw in self.draws)
 
     def sample(self, generator: np.random.Generator, n: int) -> np.ndarray:
         """Return `n` points of the law, shape `(dim, n)`, drawn with a NumPy generator.
 
         Simulations do not use this method: their draws are functions of seed, stream and path.
-
-            >>> gaussian([0.0, 1.0], 1.0).sample(np.random.default_rng(0), 3).shape
-            (2, 3)
         """
         return np.asarray(self.points(sample_draws(self.draws, generator, _check.count("n", n))))
 
     def moved(self, by: np.ndarray) -> Law:
-        """Return the law of x_0 + `by` for a fixed shift `by`, shape `(dim,)`; equal draws give shifted points."""
+        """Return the law of x_0 + `by` for a fixed shift `by`, `(dim,)`; from the same draws its points are those of this law, shifted."""
         return _Moved(self, by)
 
     def __repr__(self) -> str:
@@ -138,7 +135,7 @@ class _Uniform(Law):
 
 
 class _Mixture(Law):
-    """A mixture of laws. One uniform draw selects the component; the components share their draws, since only one is selected."""
+    """The mixture of the laws `parts` with probabilities `weights`, `(n,)`: a uniform draw selects the component, and all share the other draws."""
 
     def __init__(self, weights: np.ndarray, parts: Sequence[Law]) -> None:
         self.parts, self.dim = tuple(parts), parts[0].dim
@@ -170,7 +167,7 @@ def _count(part: Law, kind: type) -> int:
 
 
 def _rows(part: Law, first: dict[Any, int]) -> list[slice]:
-    """Return the rows of the mixture's draws that a component uses, in the component's order."""
+    """Return slices of the rows of a mixture's draws that its component `part` uses; `first` is the first row of each kind, by its class."""
     at, out = dict(first), []
     for draw in part.draws:
         out.append(slice(at[type(draw)], at[type(draw)] + draw.n))
@@ -185,7 +182,7 @@ def _taken(z: Any, rows: Sequence[slice]) -> Any:
 
 
 class _Function(Law):
-    """The law of a user's function of draws, with an optional mean and covariance supplied by the user."""
+    """The law of a user's function of draws, with the mean `(dim,)` and the covariance `(dim, dim)` that the user states, each None if unknown."""
 
     def __init__(
         self,
@@ -218,7 +215,7 @@ def gaussian(mean: Any, covariance: Any) -> Law:
 
     Args:
         mean: The mean, shape `(dim,)`.
-        covariance: The covariance: a matrix `(dim, dim)`, a diagonal `(dim,)` or a number. It may be singular.
+        covariance: The covariance: a matrix `(dim, dim)`, its diagonal `(dim,)`, or a number, the variance of each coordinate. It may be singular.
 
     Raises:
         ValueError: If the matrix is not symmetric positive semidefinite, or if the shapes do not match.
@@ -247,7 +244,8 @@ def uniform(low: Any, high: Any) -> Law:
         ValueError: If a lower bound exceeds the upper bound, or if the shapes differ.
 
     Example:
-        >>> uniform([0.0, -1.0], [6.0, 1.0]).mean
+        >>> import sdetools as st
+        >>> st.starts.uniform([0.0, -1.0], [6.0, 1.0]).mean
         array([3., 0.])
     """
     low, high = _vector("low", low), _vector("high", high)
@@ -260,14 +258,15 @@ def mixture(weights: Any, starts: Sequence[Any]) -> Law:
     """Return the mixture of several laws or points.
 
     Args:
-        weights: The probabilities of the components, one each, shape `(n,)`. They must sum to 1.
+        weights: The probabilities of the components, one each, shape `(n,)`, 0 or above. They must sum to 1.
         starts: The components, a sequence of n laws or points `(dim,)`.
 
     Raises:
         ValueError: If a weight is negative, if the weights do not sum to 1, or if the components differ in dimension.
 
     Example:
-        >>> law = mixture([0.25, 0.75], [[-1.0], gaussian([1.0], 2.0)])
+        >>> import sdetools as st
+        >>> law = st.starts.mixture([0.25, 0.75], [[-1.0], st.starts.gaussian([1.0], 2.0)])
         >>> law.mean, law.covariance
         (array([0.5]), array([[2.25]]))
     """
@@ -292,7 +291,7 @@ def from_function(
     """Return the law of x_0 = function(z) for random draws z.
 
     Args:
-        function: A function of the draws z, `(n,)` or `(n, paths)`, in plain NumPy, that returns `dim` components.
+        function: A function of the draws z, `(n,)` or `(n, paths)`, in plain NumPy, that returns `dim` components, each `()` or `(paths,)`.
         dim: The number of coordinates.
         draws: `Normal(n)`, `Sign(n)`, `Uniform(n)` of `st.noise`, or a sequence of them, whose rows z has in this order.
         mean: The mean of the law, shape `(dim,)`, where known. Exact expectations need it.
@@ -303,11 +302,11 @@ def from_function(
             fixed draws by more than 6 standard errors (a false alarm has probability 2e-9 per entry if fourth moments exist).
 
     Example:
-        >>> import sdetools as st
-        >>> ring = from_function(lambda z: [np.cos(2 * np.pi * z[0]), np.sin(2 * np.pi * z[0])], dim=2, draws=st.noise.Uniform(1))
+        >>> import numpy as np, sdetools as st
+        >>> ring = st.starts.from_function(lambda z: [np.cos(2 * np.pi * z[0]), np.sin(2 * np.pi * z[0])], dim=2, draws=st.noise.Uniform(1))
         >>> ring.points(np.array([0.25])).round(12)
         array([0., 1.])
-        >>> from_function(lambda z: [z[0] ** 2], dim=1, draws=st.noise.Normal(1), mean=[0.0])
+        >>> st.starts.from_function(lambda z: [z[0] ** 2], dim=1, draws=st.noise.Normal(1), mean=[0.0])
         Traceback (most recent call last):
         ...
         ValueError: `mean` must be that of `function`; got 0 in entry (0), where draws give 0.9997 (standard error 0.0032).
@@ -329,7 +328,7 @@ def from_function(
 
 
 def _check_moments(law: _Function) -> None:
-    """Check that a law's points are finite and that the stated moments agree with sample moments."""
+    """Raise ValueError if points of a law are not finite, or a stated mean or covariance disagrees with that of sampled points."""
     stated = law.mean is not None or law.covariance is not None
     n = max(FEW_DRAWS, min(CHECK_DRAWS, CHECK_NUMBERS // max(law.dim, law.n_draws))) if stated else FEW_DRAWS
     x = law.sample(np.random.default_rng(20240613), n)
@@ -358,7 +357,7 @@ def _compare(name: str, stated: np.ndarray, seen: np.ndarray, stderr: np.ndarray
 
 
 def checked(x0: Any, dim: int) -> np.ndarray | Law:
-    """Return `x0` after validation: a law, a point `(dim,)` or an array of points `(dim, n)`, n >= 1, of doubles; ValueError for anything else."""
+    """Return `x0` after validation: a law as it is, a point `(dim,)` or points `(dim, n)`, n >= 1, as an array of doubles; ValueError otherwise."""
     if isinstance(x0, Law):
         if x0.dim != dim:
             raise ValueError(f"`x0` must be a law of {dim} coordinates, as the loss has; got the {x0!r} with dim={x0.dim}.")
@@ -378,7 +377,7 @@ def checked(x0: Any, dim: int) -> np.ndarray | Law:
 
 
 def point(x0: Any, dim: int, asker: str) -> np.ndarray:
-    """Return `x0` as an array `(dim,)`; ValueError for a law or several points. `asker` is the name of the calling function in the message."""
+    """Return the point `x0` as an array of doubles `(dim,)`; ValueError for a law or several points. `asker` names the caller in the message."""
     if isinstance(x0, Law) or np.ndim(x0) == 2:
         received = f"the {x0!r}" if isinstance(x0, Law) else f"an array of shape {np.shape(x0)}"
         raise ValueError(f"`x0` of {asker} must be one point of shape ({dim},); got {received}. Simulate it with st.simulate.")
@@ -393,7 +392,7 @@ def _vector(name: str, value: Any) -> np.ndarray:
 
 
 def _digest(*arrays: np.ndarray) -> str:
-    """Return a hash of the shapes and all bits of some arrays."""
+    """Return a hash of the shapes and all bits of some arrays, 32 hexadecimal digits."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array, dtype=float).tobytes())

@@ -3,7 +3,8 @@
 Words of this package:
 
 - state: a tuple of parts, such as position and momentum. A part is an array with the coordinates first: `(dim,)` for one path, `(dim, paths)`
-  for many. In formulas, a prime marks the value after the step, and g is the noisy gradient.
+  for many. In formulas, a prime marks the value after the step, and g is the noisy gradient. An SDE has all parts one after another in one array
+  `y`, `(n,)` or `(n, paths)` with n = dim times the number of parts.
 - draws, `z`: the random numbers of one step, `(n_draws,)` or `(n_draws, paths)`, in the order that the property `draws` lists.
 - numbers, `p`: the numbers of a formula as one vector, in the order of the property `parameters`. Other numbers need no new compilation.
 - traced value: a `sdetools.graph.value.Value`. A formula is called with it in place of an array, to record its operations for compilation.

@@ -9,7 +9,7 @@ from sdetools.dynamics.base import Moving
 
 
 def check_dynamics(value: Any, name: str = "dynamics") -> Moving:
-    """Return `value` unchanged if it is a dynamics; raise ValueError otherwise. `name` is the name of the argument in the message."""
+    """Return `value` unchanged if it is a dynamics, a `Moving`; raise ValueError otherwise. `name` is the name of the argument in the message."""
     if isinstance(value, Moving):
         return value
     if isinstance(value, type) and issubclass(value, Moving):

@@ -1,30 +1,20 @@
 """Base classes of everything that a simulation can run: an initial state, a one-step rule and a clock.
 
-`Moving` is the interface that a simulation requires. `Dynamics` is a rule on noisy gradients; it adds an oracle, a plan and an
-initial momentum. An integrator applied to an SDE is the other kind of `Moving` (`dynamics.integrators`).
+`Moving` is the interface that a simulation requires. `Dynamics` is a rule on noisy gradients; it adds an oracle, a plan and an initial momentum. An
+integrator applied to an SDE is the other kind of `Moving` (`dynamics.integrators`).
 
-For implementers of a new `Dynamics`, which takes a few lines and changes no other part of the library:
+For implementers of a new `Dynamics` (its docstring has an example), which takes a few lines and changes no other part of the library:
 
 1. `parts` names the parts of the state, the position `"x"` first. A part is an array `(dim,)` of one path or `(dim, paths)` of many.
 2. `coefficients` names the numbers of a step: eta and beta of the plan, or float attributes. Where others change, override `coefficient_values`.
-3. `rule(state, oracle, *coefficients) -> state` is branch-free arithmetic, and `oracle(x)` is a noisy gradient at `x`. All calls
-   of the oracle in one step use the same draws (the same minibatch). The same code runs on NumPy arrays (the reference
-   implementation) and on values of a graph (traced into a kernel). It must not branch on them (use `np.where`) or modify them in place.
-4. `start(x0, z)` returns the state before the first step, where `z` holds the draws listed in `start_draws`. The parts in `at_x0` start
-   at x0, the other parts start at the initial momentum. `x0` is a point `(dim,)`, one point per path `(dim, paths)`, or a traced value;
-   the parts may differ in this respect.
+3. `rule(state, oracle, *coefficients) -> state` is branch-free arithmetic, and `oracle(x)` is a noisy gradient at `x`. All calls of the oracle in one
+   step use the same draws (the same minibatch). The same code runs on NumPy arrays (the reference implementation) and on values of a graph (traced
+   into a kernel). It must not branch on them (use `np.where`) or modify them in place.
+4. `start(x0, z)` returns the state before the first step, where `z` are the draws listed in `start_draws`. The parts in `at_x0` start at x0, the others
+   at the initial momentum. `x0` is a point `(dim,)`, one point per path `(dim, paths)`, or a traced value; the parts may differ in this respect.
 5. `step_time` is the time of one step. Only dynamics that share time points can be compared.
-6. `extra_draws` lists random draws of the method beside those of the oracle. The rule reads them from `oracle.extra`. `copies` is the number
-   of independent draws of the noise in one step, 1 by default. `oracle.independent(i)` is the noisy gradient on copy i.
-
-    class SignMomentum(st.Dynamics):
-        parts, coefficients = ("x", "m"), ("eta", "beta")
-
-        @staticmethod
-        def rule(state, oracle, eta, beta):
-            x, m = state
-            m = beta * m + (1 - beta) * oracle(x)
-            return x - eta * m / np.sqrt(1 + m * m), m
+6. `extra_draws` lists random draws of the method beside those of the oracle. The rule reads them from `oracle.extra`. `copies` is the number of
+   independent draws of the noise in one step, 1 by default. `oracle.independent(i)` is the noisy gradient on copy i.
 """
 
 from __future__ import annotations
@@ -51,7 +41,9 @@ Oracle = Callable[[np.ndarray], np.ndarray]
 class Moving(ABC):
     """The interface of everything that a simulation can run: a one-step rule with its draws, numbers, initial state and clock.
 
-    The state is a tuple of parts, the position first. A part is an array `(dim,)` of one path or `(dim, paths)` of many.
+    The state is a tuple of parts, the position first. A part is an array `(dim,)` of one path or `(dim, paths)` of many. A subclass sets `step_time`
+    and writes `parts`, `coefficients`, `rule`, `dim`, `names`, `draws`, `parameters`, `bind`, `start`, `coefficient_values` and `identity`; all other
+    members have a default.
 
     Attributes:
         step_time: The time of one step. Only dynamics that share time points can be compared.
@@ -92,12 +84,12 @@ class Moving(ABC):
     @property
     @abstractmethod
     def draws(self) -> tuple[Draws, ...]:
-        """The random numbers of one step: a tuple of `Normal(n)`, `Sign(n)` and `Uniform(n)`, in the order in which `bind` gets them."""
+        """The random numbers of one step: a tuple of `Normal(n)`, `Sign(n)` (-1.0 or 1.0) and `Uniform(n)` on (0, 1), in the order of the rows of `z`."""
 
     @property
     @abstractmethod
     def parameters(self) -> np.ndarray:
-        """The numbers that `bind` receives as `p`, an array `(n,)`; they can change without a new compilation."""
+        """The numbers of the formulas of loss, noise or SDE, an array `(n,)`, the `p` of `bind`; they can change without a new compilation."""
 
     @abstractmethod
     def bind(self, z: Any, p: Any = None) -> Any:
@@ -124,7 +116,7 @@ class Moving(ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """A short text that identifies the formulas of rule, loss and noise; with the numbers it identifies the experiment."""
+        """A short text that identifies the formulas of rule, loss and noise; with all numbers, start and seed it identifies a simulation."""
 
     @property
     def name(self) -> str:
@@ -143,20 +135,20 @@ class Moving(ABC):
 
     @property
     def brownian(self) -> int:
-        """The number of Brownian motions whose increments (or integrals) all draws are, so that steps of another length can share them.
+        """The number of Brownian motions, if all draws of a step are their increments (or their time integrals) over it; 0, the default, if not.
 
-        0, the default, if any draw is something else (a sign, or a sampled index): then only steps of equal length share draws.
+        Such draws can be shared by dynamics with steps of other lengths, others, such as a sign or a sampled index, by those with equal steps only.
         """
         return 0
 
     @property
     def sampled(self) -> bool:
-        """Whether the noise samples data, so that its deviation from grad L costs a full gradient in each step; False by default."""
+        """Whether the noise samples data, such as minibatches; its deviation from grad L then costs a full gradient in each step. False by default."""
         return False
 
     @property
     def finite_variance(self) -> bool:
-        """Whether the noise has a variance, which a control variate of its sums requires; True by default."""
+        """Whether the noise has a variance, which a control variate (a correction of means by sums of the noise) requires; True by default."""
         return True
 
     @property
@@ -182,7 +174,8 @@ class Moving(ABC):
     def memory(self, steps: int) -> np.ndarray | None:
         """Return c_0, ..., c_steps, an array `(steps + 1,)`, such that y_k = x_k - c_k m_k moves by y_{k+1} = y_k - etabar_k g_k.
 
-        Here m_k is the momentum and etabar_k the averaged schedule. The default is None, for dynamics without such a sequence.
+        m_k is the momentum, g_k the noisy gradient, and etabar_k the rate of the plain SGD to compare with (the averaged schedule). The default is
+        None, for dynamics without such a sequence.
         """
         return None
 
@@ -192,11 +185,9 @@ class Moving(ABC):
 
 
 def that_of(path: str, name: str = "") -> property:
-    """Return a property that reads the attribute `path` of the object, such as "plan.longest_memory".
+    """Return a property that reads the attribute `path` of the object, with dots between its parts, such as "plan.longest_memory".
 
-    Args:
-        path: The attribute, with dots between its parts.
-        name: The property of `Moving` whose docstring is used; by default the last part of `path`.
+    Its docstring is that of the property `name` of `Moving`, by default of the last part of `path`.
     """
     return property(attrgetter(path), doc=getattr(Moving, name or path.rpartition(".")[2]).__doc__)
 
@@ -233,27 +224,41 @@ class BoundOracle:
 class Dynamics(Moving):
     """The base class of optimisers: a one-step rule on noisy gradients, with its oracle, its schedule and its clock.
 
-    A rule of your own is a subclass with `parts`, `coefficients` and the static method `rule(state, oracle, *coefficients)`.
+    A rule of your own is a subclass with `parts`, `coefficients` and the static method `rule(state, oracle, *coefficients) -> state`.
 
     Args:
         oracle: The noisy gradient oracle, a `NoisyOracle`.
         plan: The schedule of learning rates and momentum coefficients, a `Plan`.
-        momentum: The initial value of the parts after `x`: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step, positive; by default the plan's base rate eta, so that t = k eta.
+        momentum: The initial value of the parts after `x` that do not start at x0: None for zero, a vector `(dim,)`, or a tuple (mean, covariance) of
+            a normal law, with a covariance matrix `(dim, dim)` or its diagonal `(dim,)`.
+        step_time: The time of one step, positive; by default the plan's base rate `plan.eta`, so that step k begins at t = k eta.
 
     Attributes:
-        parts: The names of the parts of the state, the position "x" first.
-        coefficients: The names of the numbers that the rule gets anew in each step: "eta", "beta" or float attributes of the object.
+        parts: The names of the parts of the state, a tuple of strings, the position "x" first.
+        coefficients: The names of the numbers that the rule gets anew in each step, a tuple: "eta", "beta" or float attributes of the object.
         at_x0: The names of the parts that start at x0, in addition to the first.
         copies: The number of independent draws of the noise in one step; a rule reads copy i by `oracle.independent(i)`.
-        extra_draws: Random draws of the method, in addition to those of the oracle.
-        linear: False declares that a step is not linear in its state and gradients. Exact results check other rules, but by examples.
+        extra_draws: Random draws of the method besides those of the oracle, a tuple such as `(Uniform(1),)`; a rule reads them from `oracle.extra`.
+        linear: Whether a step is linear in state and gradients. Exact results refuse False; they test True, the default, at random inputs.
         momentum_mean: The initial momentum or its mean, `(dim,)`.
         momentum_root: A square root of its covariance, `(dim, dim)`, or None if it is not random.
 
     Raises:
         ValueError: If an argument is invalid, or `momentum` is given to a rule whose only part is the position.
         TypeError: If the class defines no `rule`.
+
+    Example:
+        >>> import numpy as np, sdetools as st
+        >>> class Bounded(st.Dynamics):
+        ...     parts, coefficients = ("x", "m"), ("eta", "beta")
+        ...
+        ...     @staticmethod
+        ...     def rule(state, oracle, eta, beta):
+        ...         m = beta * state[1] + (1 - beta) * oracle(state[0])
+        ...         return state[0] - eta * m / np.sqrt(1 + m * m), m
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.none(dim=1))
+        >>> st.simulate(Bounded(oracle, st.schedules.constant(0.5, 0.5)), x0=[1.5], horizon=0.5, paths=2, observe=["x0"]).data["mean"].values.ravel()
+        array([1.5, 1.2])
     """
 
     parts: tuple[str, ...] = ("x",)
@@ -294,12 +299,7 @@ class Dynamics(Moving):
         return self.oracle.noise.centred is not None
 
     def bind(self, z: Any, p: Any = None) -> BoundOracle:
-        """Return the noisy gradient of one step as a function of x.
-
-        Args:
-            z: The draws of the step, `(n_draws,)` or `(n_draws, paths)`, in the order of `draws`.
-            p: The numbers, in the order of `parameters`; None for `parameters` itself.
-        """
+        """Return the noisy gradient of one step as a function of x, for its draws `z` in the order of `draws`, and numbers `p` (None: `parameters`)."""
         return BoundOracle(self.oracle, z, p, self.copies)
 
     @property
@@ -309,7 +309,7 @@ class Dynamics(Moving):
 
     @property
     def start_numbers(self) -> tuple[np.ndarray, ...]:
-        """The mean of the initial momentum, `(dim,)`, and, if it is random, the square root of its covariance, `(dim, dim)`; a tuple of arrays."""
+        """A tuple of arrays: the mean of the initial momentum, `(dim,)`, and, if it is random, the square root of its covariance, `(dim, dim)`."""
         return (self.momentum_mean,) if self.momentum_root is None else (self.momentum_mean, self.momentum_root)
 
     def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
@@ -365,8 +365,8 @@ def check_plan(plan: Any) -> Plan:
 def without_momentum(plan: Plan, name: str, own: str = "", instead: str = "") -> Plan:
     """Return `plan` unchanged; raise ValueError if it is a `Plan` with some beta_k > 0, which the rule called `name` does not use.
 
-    The message names what sets the memory of the rule, `own`, such as "a = 1 - beta". For a rule without memory `own` is empty, and `instead` is
-    the rule with momentum, such as "st.SGDM", or empty.
+    The message names what sets the memory of the rule instead, `own`, such as "a = 1 - beta". For a rule without memory `own` is empty, and the
+    message names the rule with momentum, `instead`, such as "st.SGDM", if there is one.
     """
     if isinstance(plan, Plan) and plan.has_momentum:
         use = f", or use {instead}." if instead else "."
@@ -380,7 +380,7 @@ def without_momentum(plan: Plan, name: str, own: str = "", instead: str = "") ->
 
 
 def columns(first: np.ndarray, *others: Any) -> np.ndarray:
-    """Return an array `(steps, 1 + len(others))`: column 0 is `first`, `(steps,)`, the next are `others`, series `(steps,)` or constant numbers."""
+    """Return the array `(steps, 1 + len(others))` with the columns `first`, `(steps,)`, and `others`, each a series `(steps,)` or a constant number."""
     return np.column_stack([first, *(np.broadcast_to(values, first.shape) for values in others)])
 
 

@@ -24,15 +24,16 @@ from sdetools.dynamics.sdes.classes import CLASSES
 
 
 def _modules(package: ModuleType) -> Iterator[ModuleType]:
-    """Yield the modules of a package in alphabetical order."""
+    """Yield the modules of a package, imported, in the alphabetical order of their names."""
     for found in iter_modules(package.__path__):
         yield import_module(f"{package.__name__}.{found.name}")
 
 
 def optimisers() -> tuple[OptimiserEntry, ...]:
-    """Return the entries of the optimisers that `sdetools.dynamics.rules` lists in `ENTRIES`, a tuple sorted by the name of the class.
+    """Return the `OptimiserEntry` of each optimiser that a module of `sdetools.dynamics.rules` lists in `ENTRIES`, a tuple sorted by class name.
 
     Example:
+        >>> from sdetools.dynamics.catalogue import optimisers
         >>> [entry.name for entry in optimisers() if entry.schedule == ""]
         ['HeavyBall']
     """
@@ -46,6 +47,7 @@ def integrators() -> tuple[type[Integrator], ...]:
     Each class declares its orders, classes of noise, distributions of the draws and source as attributes (see `Integrator`).
 
     Example:
+        >>> from sdetools.dynamics.catalogue import integrators
         >>> [cls.__name__ for cls in integrators() if cls.weak_order == 2 and not cls.kinetic]
         ['Platen', 'RI1', 'SRA1']
     """
@@ -97,11 +99,11 @@ def integrator_table() -> str:
 
 
 def _orders(widest: float | None, narrower: Mapping[str, float]) -> str:
-    """Return orders as text, such as "1/2; 1 for additive"; "-" without an order.
+    """Return orders of convergence as text, such as "1/2; 1 for additive"; "-" without an order.
 
     Args:
         widest: The order for the widest class of noise, or None.
-        narrower: Higher orders by class of noise.
+        narrower: The higher orders for narrower classes, by the name of the class, as `Integrator.weak_orders`.
     """
     higher: dict[float, list[str]] = {}
     for noise, order in narrower.items():
@@ -119,7 +121,7 @@ def _yes(value: bool) -> str:
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table as text, from its header and its rows of cells."""
+    """Return a Markdown table as text, from the texts of its header, `columns`, and of its cells, a sequence as long for each row."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -1,14 +1,15 @@
 r"""The SDEs of RMSProp and Adam in the scaling of Malladi et al.: sigma = sigma0 / eta, 1 - beta_i = c_i h, eps = eps0 / eta, time h = eta^2 a step.
 
-With u = v / sigma^2, the diagonal D of Sigma and P = sigma0 u^{1/2} + eps0:
+v is the second moment of the optimiser, an average of squared gradients, and m its momentum buffer M. With u = v / sigma^2, the diagonal D of Sigma,
+R R^T = Sigma and P = sigma0 u^{1/2} + eps0, all in each coordinate, and at a constant learning rate:
 
     RMSProp   dX = -P^{-1} (grad L dt + sigma0 R dW),                         du = c2 (D - u) dt
     Adam      dX = -(gamma2^{1/2} / gamma1) P^{-1} M dt,                      du = c2 (D - u) dt,
               dM = c1 ((grad L - M) dt + sigma0 R dW),                        P = sigma0 u^{1/2} + eps0 gamma2^{1/2}
 
-with the bias corrections gamma_i = 1 - beta_i^{k+1}, or 1 without them. They have weak order 1 in h for noise of low skewness, and 1/2 otherwise.
-Lagged and current denominators have the same equation. Source: S. Malladi, K. Lyu, A. Panigrahi, S. Arora, NeurIPS 2022; recalled, and confirmed by
-exact moments.
+with the bias corrections gamma_i = 1 - beta_i^{k+1} at t = k eta^2, or 1 without them. They have weak order 1 in h for noise of low skewness, and 1/2
+otherwise. Lagged and current denominators have the same equation. Source: S. Malladi, K. Lyu, A. Panigrahi, S. Arora, NeurIPS 2022; recalled, and
+confirmed by exact moments.
 """
 
 from __future__ import annotations
@@ -30,24 +31,33 @@ from sdetools.schedules import Plan
 class RMSPropSDE(OracleSDE):
     """The limit of RMSProp: dX = -lambda P^{-1} (grad L dt + sigma0 R dW), du = c2 (diag Sigma - u) dt, P = sigma0 u^{1/2} + eps0, clock t = k eta^2.
 
-    sigma0 = sigma eta, eps0 = eps eta, c2 = (1 - beta2) / eta^2, u = v / sigma^2, lambda_t = eta_k / eta, R R^T = Sigma. Compare it with
+    u = v / sigma^2 is the second moment v of the optimiser, an average of squared gradients, in units of the noise. The state is (x, u): the array
+    `y` of drift and diffusion, `(2 dim,)` or `(2 dim, paths)`, has the position in its first dim rows and u in the next dim; it starts at (x_0,
+    v_0 / sigma^2). All operations are those of each coordinate. sigma0 = sigma eta, eps0 = eps eta, c2 = (1 - beta2) / eta^2, lambda_t = eta_k / eta
+    at t = k eta^2, R R^T = Sigma, and eta is the base rate `plan.eta`. One step of the optimiser takes the time eta^2: compare with
     `st.RMSProp(..., step_time=eta**2)`.
 
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma, positive.
         plan: The schedule of eta_k, without momentum.
-        beta2: The decay of the second moment, in (0, 1).
-        eps: The number that is added to the root, at least 0.
-        second_moment: The initial v, a number or a vector `(dim,)`; with eps = 0 it must be positive.
+        beta2: The factor of v in a step v' = beta2 v + (1 - beta2) g^2 of the optimiser, in [0, 1).
+        eps: The number that the optimiser adds to the root of v, 0 or above; not eps0.
+        second_moment: v_0, the initial value of v (not of u), a number or a vector `(dim,)`, 0 or above; with eps = 0 it must be positive.
+
+    Attributes:
+        second_moment: u_0 = v_0 / sigma^2, `(dim,)`, with which the state starts.
 
     Raises:
-        ValueError: If an argument lies outside its range.
+        ValueError: If the plan has momentum, sigma is 0, or an argument lies outside its range.
 
     Example:
-        >>> import sdetools as st
+        >>> import numpy as np, sdetools as st
         >>> eta = 0.1
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.5 / eta)
-        >>> RMSPropSDE(oracle, st.schedules.constant(eta), beta2=1 - eta**2, eps=0.2 / eta, second_moment=25.0).drift(np.array([1.0, 1.0])).round(6)
+        >>> sde = st.RMSPropSDE(oracle, st.schedules.constant(eta), beta2=1 - eta**2, eps=0.2 / eta, second_moment=25.0)
+        >>> sde.start(np.array([1.0]))  # (x_0, u_0): sigma = 5, so v_0 = 25 is u_0 = 1
+        (array([1.]), array([1.]))
+        >>> sde.drift(np.array([1.0, 1.0])).round(6)  # -1 / (0.5 + 0.2) and 1 - 1
         array([-1.428571,  0.      ])
     """
 
@@ -67,7 +77,7 @@ class RMSPropSDE(OracleSDE):
         super().__init__(oracle, oracle.sigma * self.plan.eta, [eps * self.plan.eta, (1 - self.beta2) / h])
 
     def _set_moments(self, oracle: NoisyOracle, beta2: float, eps: float, second_moment: Any) -> None:
-        """Set beta2 and the initial u."""
+        """Set `beta2` and the initial u, the attribute `second_moment`, from arguments of the class, among them v; ValueError outside their ranges."""
         sigma = check_oracle(oracle).sigma
         if not sigma > 0:
             raise ValueError(f"`oracle` must have sigma > 0, the noise that the denominator measures; got sigma={sigma!r}.")
@@ -89,21 +99,24 @@ class RMSPropSDE(OracleSDE):
         return numeric(x0), self.second_moment
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return lambda_t = eta_k / eta, k = floor(t / eta^2), at the times t = start + fraction h, `(steps, 1)`."""
+        """Return lambda_t = eta_k / eta, k = floor(t / eta^2), at the times t = start + fraction h, `(steps, 1)`.
+
+        The steps have size `h` and begin at the times `start`, `(steps,)`; `fraction` is the place within a step, from 0 to 1.
+        """
         k = self._step(start, fraction, h)
         return (self.plan.etas(int(k.max(initial=0)) + 1)[k] / self.plan.eta)[:, None]
 
     def _step(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return the step k = floor(t / eta^2) of the optimiser at the times t = start + fraction h, `(steps,)`."""
+        """Return the step k = floor(t / eta^2) of the optimiser at the times t = start + fraction h, integers `(steps,)`."""
         return np.floor(inside_step(start, fraction, h) / self.plan.eta**2 * (1 + 1e-12) + 1e-9).astype(int)
 
     def _variances(self, x: Any, p: Any) -> Any:
-        """Return the diagonal of Sigma(x), `(dim,)` or `(dim, paths)`."""
+        """Return the diagonal of Sigma(x), `(dim,)` or `(dim, paths)`; `(dim,)` also for many paths if Sigma is constant. `p` is as in `drift`."""
         Sigma = self.noise.covariance(x, self.numbers(p)[1])
         return np.stack([Sigma[i, i] for i in range(self.dim)])
 
     def _spread(self, x: Any, u: Any, p: Any) -> Any:
-        """Return c2 (diag Sigma - u), in the shape of `u`."""
+        """Return the drift of u at the position `x`, c2 (diag Sigma - u), in the shape of `u`; `p` is as in `drift`."""
         Sigma = self._variances(x, p)
         return p[2] * ((Sigma if np.ndim(Sigma) == np.ndim(u) else Sigma[:, None]) - u)
 
@@ -119,27 +132,36 @@ class RMSPropSDE(OracleSDE):
 class AdamSDE(RMSPropSDE):
     """The limit of Adam: dX = -lambda (gamma2^{1/2}/gamma1) P^{-1} M dt, dM = c1 ((grad L - M) dt + sigma0 R dW), du = c2 (diag Sigma - u) dt.
 
-    P = sigma0 u^{1/2} + eps0 gamma2^{1/2}, c1 = (1 - beta_k) / eta^2; the rest is as for `RMSPropSDE`, with the clock t = k eta^2. The bias corrections are
-    gamma_i = 1 - prod_{j <= k} beta_i at t = k eta^2, those of the step that begins there. Compare it with `st.Adam(..., step_time=eta**2)`.
+    M is the momentum buffer of the optimiser and u = v / sigma^2 its second moment v, an average of squared gradients, in units of the noise. The
+    state is (x, m, u): the array `y` of drift and diffusion, `(3 dim,)` or `(3 dim, paths)`, has the position in its first dim rows, then M, then u;
+    it starts at (x_0, M_0, v_0 / sigma^2). All operations are those of each coordinate. P = sigma0 u^{1/2} + eps0 gamma2^{1/2}, sigma0 = sigma eta,
+    eps0 = eps eta, c1 = (1 - beta_k) / eta^2, c2 = (1 - beta2) / eta^2, lambda_t = eta_k / eta at t = k eta^2, R R^T = Sigma, and eta is the base
+    rate `plan.eta`. The bias corrections at t = k eta^2 are those of the step that begins there: gamma1 = 1 - prod_{j <= k} beta_j,
+    gamma2 = 1 - beta2^(k+1). One step of the optimiser takes the time eta^2: compare with `st.Adam(..., step_time=eta**2)`. `RMSPropSDE` is the limit
+    without momentum.
 
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma, positive.
-        plan: The schedule of eta_k and beta_k = beta1.
-        beta2: The decay of the second moment, in (0, 1).
-        eps: The number that is added to the root, at least 0.
+        plan: The schedule of eta_k and beta_k, the authors' beta1.
+        beta2: The factor of v in a step v' = beta2 v + (1 - beta2) g^2 of the optimiser, in [0, 1).
+        eps: The number that the optimiser adds to the root of v, 0 or above; not eps0.
         bias_correction: Whether the moments are divided by their bias corrections; otherwise gamma1 = gamma2 = 1.
-        second_moment: The initial v, a number or a vector `(dim,)`; with eps = 0 it must be positive.
+        second_moment: v_0, the initial value of v (not of u), a number or a vector `(dim,)`, 0 or above; with eps = 0 it must be positive.
         momentum: The initial momentum M_0, `(dim,)`; zero by default.
 
+    Attributes:
+        second_moment: u_0 = v_0 / sigma^2, `(dim,)`, with which the state starts.
+
     Raises:
-        ValueError: If the plan has no momentum, or an argument lies outside its range.
+        ValueError: If the plan has no momentum, sigma is 0, or an argument lies outside its range.
 
     Example:
-        >>> import sdetools as st
+        >>> import numpy as np, sdetools as st
         >>> eta = 0.1
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.5 / eta)
-        >>> AdamSDE(oracle, st.schedules.constant(eta, beta=1 - 2 * eta**2), beta2=1 - eta**2, eps=2.0).parts
-        ('x', 'm', 'u')
+        >>> sde = st.AdamSDE(oracle, st.schedules.constant(eta, beta=1 - 2 * eta**2), beta2=1 - eta**2, eps=0.2 / eta, second_moment=25.0)
+        >>> sde.drift(np.array([1.0, 0.7, 1.0]), s=(1.0, 2.0, 1.0, 1.0)).round(6)  # -0.7 / (0.5 + 0.2), 2 (1 - 0.7) and 1 - 1
+        array([-1. ,  0.6,  0. ])
     """
 
     parts = ("x", "m", "u")
@@ -164,7 +186,10 @@ class AdamSDE(RMSPropSDE):
         return numeric(x0), self.momentum, self.second_moment
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return the rows (lambda_t, c1, gamma1, gamma2) at the times t = start + fraction h, `(steps, 4)`."""
+        """Return the rows (lambda_t, c1, gamma1, gamma2) at the times t = start + fraction h, `(steps, 4)`, those of step k = floor(t / eta^2).
+
+        The steps of the integrator have size `h` and begin at the times `start`, `(steps,)`; `fraction` is the place within a step, from 0 to 1.
+        """
         k = self._step(start, fraction, h)
         steps = int(k.max(initial=0)) + 1
         betas, one = self.plan.betas(steps), np.ones(steps)
@@ -174,7 +199,7 @@ class AdamSDE(RMSPropSDE):
         return np.column_stack([column[k] for column in columns])
 
     def _split(self, y: Any) -> tuple[Any, Any, Any]:
-        """Return the position, the momentum and u."""
+        """Return the tuple (position, momentum, u) of the three times dim rows of the state `y`, each in the shape of its position."""
         return y[: self.dim], y[self.dim : 2 * self.dim], y[2 * self.dim :]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0, 1.0)) -> np.ndarray:

@@ -7,6 +7,9 @@
     commutative  (b_j . grad) b_k = (b_k . grad) b_j for all j, k, where b_j is column j of b
     general      any b
 
+Here x is the whole state, all parts together. Narrower classes lie within wider ones: none within all others, additive within all but none, scalar
+and diagonal within commutative, all within general.
+
 A diffusion that can be traced, an expression or a function, becomes a graph, from which the class is derived (`graph.identities`): by
 its structure, including kinks and jumps, and by identities of its derivatives. A diffusion that cannot be traced (a compiled or torch
 function, or one that branches) has no proven class: it counts as general, or as scalar where it has one Brownian motion, unless the
@@ -38,12 +41,12 @@ SIZES = (0.3, 1.0, 3.0, 10.0, 100.0, 1e4, 1e8)
 def classify(sde: Any, declared: str | None, at: Any = None) -> str:
     """Return the class of an SDE's noise, an element of `CLASSES`: `declared` if it is given and true, else the smallest class proven.
 
-    Sets `sde.presumed` to whether the class returned is declared and not proven.
+    Sets `sde.presumed` to whether the class returned is declared and not proven, so that runs must check it.
 
     Args:
         sde: The SDE, with all attributes but `noise_class` and `presumed`.
         declared: The class that the user declares, or None. One that can be neither proven nor refuted is checked at many points.
-        at: A typical point for these checks, `(dim,)`, or None.
+        at: A typical point near which some of these checks are, `(dim,)`; None for 0.8 in each coordinate.
 
     Raises:
         ValueError: If `declared` is unknown, or the diffusion does not have this class.
@@ -110,13 +113,13 @@ def points_near(rows: int, at: Any = None) -> np.ndarray:
 
 
 def witness(sde: Any, kind: str, points: np.ndarray, p: Any = None, s: Sequence[Any] | None = None) -> np.ndarray | None:
-    """Return a point `(rows,)` at which the noise does not have a class, or None if values and central differences show none.
+    """Return a point `(rows,)` at which the noise does not have a class, or None if the values of b and their central differences show none.
 
     Args:
         sde: The SDE.
         kind: The class, an element of `CLASSES` other than "general".
-        points: The points to examine, `(rows, n)`; those where b is not finite are left out.
-        p: The numbers of the SDE, in the order of `sde.parameters`; None for these.
+        points: The states to examine, `(rows, n)`, one a column, with the coordinates of all parts as rows; those where b is not finite are left out.
+        p: The numbers of the SDE, in the order of `sde.parameters`; None for `sde.parameters` itself.
         s: The time-dependent numbers, `sde.signals` of them; by default those at time 0.4.
     """
     n, q = len(points), sde.noise_dim
@@ -148,8 +151,8 @@ def _is_not_diagonal(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
     """Return at which points b is not diagonal, or b_ii has a slope in another coordinate: booleans `(points,)`.
 
     Args:
-        values: b_ij, `(n, q, points)`.
-        slopes: d_a b_ij, `(n, q, n, points)`, with a on the third axis.
+        values: b_ij, `(n, q, points)`, for n coordinates and q Brownian motions.
+        slopes: The derivatives d_a b_ij, `(n, q, n, points)`, with a on the third axis.
     """
     n, q = values.shape[:2]
     if n != q:
@@ -160,7 +163,10 @@ def _is_not_diagonal(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
 
 
 def _does_not_commute(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """Return at which points (b_j . grad) b_k and (b_k . grad) b_j differ, booleans `(points,)`; arguments as in `_is_not_diagonal`."""
+    """Return at which points (b_j . grad) b_k and (b_k . grad) b_j differ for some j, k, booleans `(points,)`.
+
+    The arguments are those of `_is_not_diagonal`: b_ij, `(n, q, points)`, and d_a b_ij, `(n, q, n, points)`.
+    """
     moved = np.einsum("aj...,ika...->ijk...", values, slopes)  # (b_j . grad) b_k
     terms = np.einsum("aj...,ika...->ijk...", np.abs(values), np.abs(slopes))  # the size of the terms, which may cancel
     return np.abs(moved - moved.swapaxes(1, 2)).max(axis=(0, 1, 2)) > 1e-5 * terms.max(axis=(0, 1, 2))
@@ -174,7 +180,7 @@ def _proven(sde: Any, rows: int, at: Any) -> tuple[str, tuple[str, ...]]:
     Args:
         sde: The SDE.
         rows: The number of coordinates of all parts of its state.
-        at: A typical point, or None.
+        at: A typical point near which a formula is examined, or None.
     """
     if sde.noise_dim == 0:
         return "none", ()
@@ -188,8 +194,9 @@ def _proven(sde: Any, rows: int, at: Any) -> tuple[str, tuple[str, ...]]:
 
 
 def _classify_graph(b: Value, y: Value, points: np.ndarray) -> tuple[str, tuple[str, ...]]:
-    """Return the classes as `_proven` does, from the traced b(y), `(coordinates, motions)`, the input y and `points` for the examination.
+    """Return the smallest class that is proven and a tuple of those left open, as `_proven` does, from a formula of b.
 
+    `b` is the traced b(y), `(coordinates, motions)`, `y` its input, and `points` the points, `(coordinates, n)`, at which identities are examined.
     One slope in a random direction v stands for all slopes, and two random combinations of Brownian motions for all pairs.
     """
     (n, q), look = b.shape, Examination(y, points)

@@ -1,12 +1,13 @@
 r"""The SDEs of rules x' = x - eta_k H(g) that apply one function H to each coordinate of the noisy gradient: signs and clipping.
 
-With b_i = E H(g_i) and V_i = Var H(g_i), for independent coordinates of the noise, the clock t = k eta and lambda_t = eta_k / eta:
+g is the noisy gradient at x, with independent coordinates of the noise. With b_i = E H(g_i), V_i = Var H(g_i), the base rate eta, the clock t = k eta
+and lambda_t = eta_k / eta:
 
     order 1    dX = -lambda b dt + lambda sqrt(eta) V^{1/2} dW
     order 2    dX = -(lambda b + lambda^2 (eta/2) (grad b) b) dt + lambda sqrt(eta) V^{1/2} dW,   (grad b)_ij = b_i' Hess_ij
 
-b' is the derivative of b in the mean of g_i. Since H(g) is of order one, sigma is constant as eta decreases. Order 2 is the general result for a rule
-x' = x + tau H(x, z): the drift b - (tau/2) (grad b) b and the diffusion tau Cov H. Derived.
+b_i' is the derivative of b_i in the mean of g_i, and Hess the Hessian of the loss. Since H(g) is of order one, sigma is constant as eta decreases.
+Order 2 is the general result for a rule x' = x + tau H(x, z): the drift b - (tau/2) (grad b) b and the diffusion tau Cov H. Derived.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ ROOT_HALF = math.sqrt(0.5)
 
 
 class CoordinatewiseSDE(OracleSDE):
-    """The base class: a subclass gives the moments of H(g) for a normal g as `response`.
+    """The base class of SDEs of rules x' = x - eta_k H(g), H applied to each coordinate of g: a subclass gives the moments of H(g) as `response`.
+
+    The equation is dX = -(lambda b + [lambda^2 (eta/2) (grad b) b]) dt + lambda sqrt(eta) V^{1/2} dW, with the term in brackets for `weak_order` 2: b
+    and V are mean and variance of H(g), lambda_t = eta_k / eta, and (grad b)_ij = d b_i / d x_j. The clock is t = k eta.
 
     Args:
         oracle: The noisy gradient oracle, with normal noise of constant covariance without correlations between coordinates.
         plan: The schedule of eta_k, without momentum.
         weak_order: 1, or 2 for the equation with the correction of the drift.
-        own: Further numbers of H, which follow the standard deviations in `parameters`.
+        own: Further numbers of H. `parameters` is [sqrt(eta), eta / 2 (0 for order 1), *standard deviations, *own, *numbers of the loss and noise].
 
     Raises:
         ValueError: If the noise is another one, the plan has momentum, or `weak_order` is neither 1 nor 2.
@@ -70,13 +74,16 @@ class CoordinatewiseSDE(OracleSDE):
         """Return (E H(g), its derivative in the mean, Var H(g)) for g ~ N(mean, deviation^2), each in the shape of `mean`.
 
         Args:
-            mean: The gradient, `(dim,)`, `(dim, paths)` or traced.
-            deviation: The standard deviations, `(dim,)`, or `(dim, 1)` beside paths.
-            own: The further numbers of H.
+            mean: The gradient of the loss, the mean of g: `(dim,)`, `(dim, paths)` or traced.
+            deviation: The standard deviations of g, `(dim,)`, or `(dim, 1)` where `mean` has an axis of paths.
+            own: The further numbers of H, a sequence in the order of the argument `own` of the class.
         """
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return lambda_t = eta_k / eta, as `LimitSDE` does, `(steps, 1)`."""
+        """Return lambda_t = eta_k / eta, k = floor(t / eta), at the times t = start + fraction h, `(steps, 1)`.
+
+        The steps have size `h` and begin at the times `start`, `(steps,)`; `fraction` is the place within a step, from 0 to 1.
+        """
         return LimitSDE.signal_values(self, start, fraction, h)  # type: ignore[arg-type]
 
     def _response(self, y: Any, p: Any) -> tuple[Any, Any, Any]:
@@ -95,10 +102,13 @@ class CoordinatewiseSDE(OracleSDE):
 
 
 def independent_deviations(oracle: Any) -> np.ndarray:
-    """Return the standard deviations sigma s_i of normal noise with independent coordinates, `(dim,)`; ValueError for another noise.
+    """Return the standard deviations sigma s_i of the gradients' noise, `(dim,)`, where s_i^2 = Sigma_ii.
 
     Args:
-        oracle: The noisy gradient oracle.
+        oracle: The noisy gradient oracle. Its noise must be normal, with a constant, diagonal and positive covariance.
+
+    Raises:
+        ValueError: If the noise is another one, or `oracle` is no `NoisyOracle`.
     """
     noise = check_oracle(oracle).noise
     covariance = None
@@ -115,22 +125,23 @@ def independent_deviations(oracle: Any) -> np.ndarray:
 class SignSDE(CoordinatewiseSDE):
     """The SDE of sign descent x' = x - eta_k sign(g): dX = -lambda e dt + lambda sqrt(eta) (1 - e^2)^{1/2} dW, e_i = erf(dL_i / (sqrt 2 sigma s_i)).
 
-    s_i is the standard deviation of the noise in coordinate i. With weak_order=2 the drift has the further term -lambda^2 (eta/2) (grad e) e. The
-    clock is t = k eta. To share draws with the rule makes no sense: the noise of a sign is not that of the gradient. Derived; both orders are
-    confirmed by the exact birth-death chain of sign descent.
+    dL_i is the derivative of the loss in coordinate i, sigma s_i the standard deviation of its noise, lambda_t = eta_k / eta with the base rate eta,
+    and squares and roots are those of each coordinate. With weak_order=2 the drift has the further term -lambda^2 (eta/2) (grad e) e, (grad e)_ij = d
+    e_i / d x_j. The clock is t = k eta. To share draws with the rule makes no sense: the noise of a sign is not that of the gradient. Derived; both
+    orders are confirmed by the exact birth-death chain of sign descent.
 
     Args:
         oracle: The noisy gradient oracle, with normal noise of constant covariance without correlations between coordinates.
         plan: The schedule of eta_k, without momentum.
-        weak_order: 1 or 2.
+        weak_order: The order in eta with which the SDE approximates the rule, 1 or 2.
 
     Raises:
         ValueError: If the noise is another one, the plan has momentum, or `weak_order` is neither 1 nor 2.
 
     Example:
-        >>> import sdetools as st
+        >>> import numpy as np, sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.5)
-        >>> SignSDE(oracle, st.schedules.constant(eta=0.1)).drift(np.array([0.5])).round(6)
+        >>> st.SignSDE(oracle, st.schedules.constant(eta=0.1)).drift(np.array([0.5])).round(6)  # -erf(1 / sqrt 2)
         array([-0.682689])
     """
 
@@ -145,27 +156,30 @@ class SignSDE(CoordinatewiseSDE):
 class ClippedSDE(CoordinatewiseSDE):
     """The SDE of clipped SGD x' = x - eta_k clip(g, -C, C): dX = -lambda m dt + lambda sqrt(eta) V^{1/2} dW, m and V the mean and variance of clip(g).
 
-    With a = (-C - mu)/s, b = (C - mu)/s, and D = Phi(b) - Phi(a), for g ~ N(mu, s^2) in a coordinate:
+    lambda_t = eta_k / eta with the base rate eta. In each coordinate g ~ N(mu, s^2), where mu is the derivative of the loss and s the standard
+    deviation of its noise. With a = (-C - mu)/s, b = (C - mu)/s, D = Phi(b) - Phi(a), and Phi and phi the distribution and density of N(0, 1):
 
         m = mu D + s (phi(a) - phi(b)) + C (1 - Phi(b) - Phi(a)),    dm/dmu = D,
         E clip^2 = (mu^2 + s^2) D + 2 mu s (phi(a) - phi(b)) + s^2 (a phi(a) - b phi(b)) + C^2 (1 - D).
 
-    With weak_order=2 the drift has the further term -lambda^2 (eta/2) (grad m) m. The clock is t = k eta. Derived.
+    V = E clip^2 - m^2. With weak_order=2 the drift has the further term -lambda^2 (eta/2) (grad m) m, (grad m)_ij = d m_i / d x_j. The clock is t = k
+    eta. Derived.
 
     Args:
         oracle: The noisy gradient oracle, with normal noise of constant covariance without correlations between coordinates.
         plan: The schedule of eta_k, without momentum.
         value: The bound C of each coordinate, positive.
-        weak_order: 1 or 2.
+        weak_order: The order in eta with which the SDE approximates the rule, 1 or 2.
 
     Raises:
         ValueError: If `value` is not positive, the noise is another one, the plan has momentum, or `weak_order` is neither 1 nor 2.
 
     Example:
-        >>> import sdetools as st
+        >>> import numpy as np, sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.5)
-        >>> ClippedSDE(oracle, st.schedules.constant(eta=0.1), value=100.0).drift(np.array([0.5])).round(12)
-        array([-0.5])
+        >>> plan = st.schedules.constant(eta=0.1)
+        >>> [st.ClippedSDE(oracle, plan, value=C).drift(np.array([0.5])).round(6) for C in (0.5, 100.0)]
+        [array([-0.304774]), array([-0.5])]
     """
 
     latex = r"\mathrm d X = -m\,\mathrm d t + \sqrt\eta\,V^{1/2}\,\mathrm d W, \quad m = \mathbb E\,\mathrm{clip}(g)"

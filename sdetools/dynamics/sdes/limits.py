@@ -7,8 +7,8 @@
     ModifiedSDE       dX = -grad(L + eta/4 |grad L|^2) dt - sigma sqrt(eta) R dW                  second order for SGD
     ModifiedMomentumSDE                                                      second order for HeavyBall (Eq. (1)), t = k sqrt(gamma)
 
-R R^T = Sigma is the covariance of the oracle's noise, whatever its distribution. The noise has the sign of the gradient, so that an
-optimiser with Gaussian noise and its limit can share draws. Sources: the paper, sections 3 and 6; Q. Li, C. Tai, W. E, JMLR 20 (2019).
+R R^T = Sigma is the covariance of the oracle's noise, whatever its distribution. The noise has the sign of the gradient, so that an optimiser with
+Gaussian noise and its limit can share draws. Sources: the paper, sections 3 and 6; Q. Li, C. Tai, W. E, JMLR 20 (2019).
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from sdetools.schedules import Plan
 class OracleSDE(SDE):
     """The base class of SDEs with the loss L of an oracle and with Gaussian noise scale R(x) dW, where R R^T = Sigma is that of the oracle.
 
+    A subclass writes `drift` and `diffusion`, usually by `gradient`, `hessian_product` and `force`; the rest of `SDE` it may override.
+
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
         scale: The factor of the noise, such as sigma sqrt(eta).
@@ -41,9 +43,9 @@ class OracleSDE(SDE):
 
     Attributes:
         oracle: The oracle, as given.
-        noise: The Gaussian noise with the covariance of the oracle's noise.
-        own: The number of entries of `parameters` before those of the loss, 1 + len(own).
-        powers: The powers of the optimiser's step time that these entries are proportional to, for constant sigma.
+        noise: The Gaussian noise with the covariance of the oracle's noise, a `Noise`.
+        own: The number of entries of `parameters` before those of the loss, 1 + len(own), an int.
+        powers: For each of these entries the power of the optimiser's step time that it is proportional to, for constant sigma.
 
     Raises:
         ValueError: If `oracle` is not a `NoisyOracle`, or no Gaussian noise of the same covariance is known.
@@ -78,22 +80,19 @@ class OracleSDE(SDE):
         return self.loss.hessian_product(x, v, self.numbers(p)[0])
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
-        """Return scale R(x) u, in the shape of the point `x`, for `u` with `noise_dim` entries, numbers or arrays `(paths,)`; scale is p[0]."""
+        """Return scale R(x) u, in the shape of the position `x`, for `u` with `noise_dim` entries, numbers or arrays `(paths,)`; scale is p[0]."""
         return p[0] * self.noise.value(x, u, self.numbers(p)[1])
 
     def numbers(self, p: Any) -> tuple[Any, Any]:
-        """Return two slices of `p`, which has the order of `parameters`: the numbers of the loss, then those of the noise."""
+        """Return a pair of slices of `p`, which has the order of `parameters`: the numbers of the loss, and those of the noise."""
         end = self.own + len(self.loss.parameters)
         return p[self.own : end], p[end:]
 
 
 def inside_step(start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-    """Return the times start + min(fraction, 1 - 1e-6) h, in the shape of `start`: a jump at the end of a step acts in the next one.
+    """Return the times start + min(fraction, 1 - 1e-6) h, `(steps,)`, so that a jump of a schedule at the end of a step acts in the next step.
 
-    Args:
-        start: The times at which the steps begin, `(steps,)`.
-        fraction: The place within the step, from 0 to 1.
-        h: The step size.
+    The steps have size `h` and begin at the times `start`, `(steps,)`; `fraction` is the place within a step, from 0 to 1.
     """
     return np.asarray(start) + min(fraction, 1 - 1e-6) * h
 
@@ -101,18 +100,22 @@ def inside_step(start: np.ndarray, fraction: float, h: float) -> np.ndarray:
 class LimitSDE(OracleSDE):
     """The limit of SGD and SGDM: dX = -lambda_t (grad L(X) dt + sigma sqrt(eta) R(X) dW), R R^T = Sigma, with clock t = k eta.
 
-    One step of the optimiser takes the time eta. At sigma = eta^-1/2 the diffusion is -lambda_t R.
+    One step of the optimiser takes the time eta, the base rate `plan.eta`. At sigma = eta^-1/2 the diffusion is -lambda_t R.
 
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
         plan: The schedule, which gives the base rate eta and lambda_t = etabar_k / eta at t = k eta (etabar: the averaged schedule).
         silent: Whether to leave out the noise.
 
+    Raises:
+        ValueError: If an argument is invalid, or no Gaussian noise of the oracle's covariance is known.
+
     Example:
-        >>> import sdetools as st
+        >>> import numpy as np, sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.01**-0.5)
-        >>> LimitSDE(oracle, st.schedules.constant(eta=0.01, beta=0.9))
-        LimitSDE(dim=1, 1 Brownian motion, additive noise, ito)
+        >>> limit = st.LimitSDE(oracle, st.schedules.constant(eta=0.01, beta=0.9))
+        >>> limit.drift(np.array([2.0])), limit.diffusion(np.array([2.0]), [1.0]).round(12)
+        (array([-2.]), array([-1.]))
     """
 
     signals = 1
@@ -124,9 +127,9 @@ class LimitSDE(OracleSDE):
         super().__init__(oracle, scale, silent=silent)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return lambda_t = etabar_k / eta, k = floor(t / eta), at the times t = start + fraction h, `(steps, 1)`.
+        """Return lambda_t = etabar_k / eta, k = floor(t / eta), at the times t = start + fraction h, `(steps, 1)`; constant beyond the plan.
 
-        The steps have size `h` and begin at the times `start`, `(steps,)`. After the end of the plan lambda_t is constant.
+        The steps have size `h` and begin at the times `start`, `(steps,)`; `fraction` is the place within a step, from 0 to 1.
         """
         return np.asarray(self.plan.rate(inside_step(start, fraction, h)))[:, None]
 
@@ -147,7 +150,7 @@ class GradientFlow(LimitSDE):
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> GradientFlow(oracle, st.schedules.constant(eta=0.01)).noise_class
+        >>> st.GradientFlow(oracle, st.schedules.constant(eta=0.01)).noise_class
         'none'
     """
 
@@ -176,7 +179,7 @@ class ModifiedSDE(OracleSDE):
     Example:
         >>> import numpy as np, sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(2.0), st.noise.gaussian(dim=1))
-        >>> ModifiedSDE(oracle, eta=0.1).drift(np.array([1.0])).round(12)
+        >>> st.ModifiedSDE(oracle, eta=0.1).drift(np.array([1.0])).round(12)
         array([-2.2])
     """
 
@@ -208,8 +211,9 @@ def _order(order: int) -> int:
 class PhaseSDE(OracleSDE):
     """The base class of kinetic equations dX = -r M dt, dM = -gamma M dt + kappa (grad L dt + scale R dW) for position X and momentum M.
 
-    R R^T = Sigma, and r, gamma and kappa may depend on time. The state y has the position first: `(2 dim,)` or `(2 dim, paths)`. The
-    arguments are those of `OracleSDE`; a subclass sets the initial momentum.
+    R R^T = Sigma, and r, gamma and kappa may depend on time: they are the row s of `signal_values`. The state is (x, m); y, `(2 dim,)` or
+    `(2 dim, paths)`, has X in its first dim rows and M in the rest. The arguments are those of `OracleSDE` (oracle, scale, further numbers,
+    `silent`). A subclass writes `signal_values` and sets the initial momentum by `_set_momentum`.
 
     Attributes:
         splits: Whether this form is the whole equation, so that a splitting integrator (OBABO, BAOAB, UBU) applies.
@@ -232,10 +236,7 @@ class PhaseSDE(OracleSDE):
         return numeric(x0), self.momentum
 
     def kinetic(self, s: Sequence[Any]) -> tuple[Any, Any, Any]:
-        """Return the numbers (r, gamma, kappa) of dX = -r M dt, dM = -gamma M dt + kappa (grad L dt + scale R dW) at one time.
-
-        `s` are the time-dependent numbers at that time, a row of `signal_values`.
-        """
+        """Return the numbers (r, gamma, kappa) of the equation at one time, for `s`, the row of `signal_values` of that time: its entries."""
         return s[0], s[1], s[2]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:
@@ -247,14 +248,15 @@ class PhaseSDE(OracleSDE):
         return np.concatenate([0.0 * m, self.kinetic(s)[2] * self.force(x, u, p)])
 
     def _split(self, y: Any) -> tuple[Any, Any]:
-        """Return position and momentum, the first `dim` rows of `y` and the rest."""
+        """Return the pair (position, momentum), the first `dim` rows of the state `y` and the rest."""
         return y[: self.dim], y[self.dim :]
 
 
 class KineticSDE(PhaseSDE):
     """The limit of SGDM at alpha = 1: dX = -r_t M dt, dM = lambda_t ((grad L(X) - M) dt + sigma sqrt(eta) R(X) dW), clock t = k eta.
 
-    alpha is the index of the scaling 1 - beta_k ~ eta^alpha, M the momentum, and R R^T = Sigma.
+    alpha is the index of the scaling 1 - beta_k ~ eta^alpha, and R R^T = Sigma. The state is (x, m): y, `(2 dim,)` or `(2 dim, paths)`, has the
+    position X in its first dim rows and the momentum M, that of SGDM, in the rest.
 
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
@@ -262,13 +264,14 @@ class KineticSDE(PhaseSDE):
         momentum: The initial momentum M_0, shape `(dim,)`; zero by default.
 
     Raises:
-        ValueError: If the plan has no momentum.
+        ValueError: If the plan has no momentum, or another argument is invalid.
 
     Example:
-        >>> import sdetools as st
+        >>> import numpy as np, sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.01**-0.5)
-        >>> KineticSDE(oracle, st.schedules.constant(eta=0.01, beta=0.99)).parts
-        ('x', 'm')
+        >>> sde = st.KineticSDE(oracle, st.schedules.constant(eta=0.01, beta=0.99))
+        >>> sde.drift(np.array([1.0, 0.25]))  # dX = -M dt, dM = (X - M) dt
+        array([-0.25,  0.75])
     """
 
     signals = 3
@@ -284,8 +287,8 @@ class KineticSDE(PhaseSDE):
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
         """Return rows (r, gamma, kappa) = (r_t, lambda_t, lambda_t) at the times t = start + fraction h, `(steps, 3)`.
 
-        r_t = eta_k / eta and lambda_t = (1 - beta_k) / eta with k = floor(t / eta). The steps have size `h` and begin at the times `start`,
-        `(steps,)`; `fraction` is the place within a step, from 0 to 1.
+        r_t = eta_k / eta, lambda_t = (1 - beta_k) / eta, k = floor(t / eta). Steps begin at `start`, `(steps,)`, and have size `h`;
+        0 <= `fraction` <= 1.
         """
         eta = self.plan.eta
         k = np.floor(inside_step(start, fraction, h) / eta * (1 + 1e-12) + 1e-9).astype(int)
@@ -297,9 +300,9 @@ class KineticSDE(PhaseSDE):
 class HamiltonianSDE(PhaseSDE):
     """The limit of SGDM for alpha > 1, without friction and noise: dX = -V dt, dV = lambda grad L(X) dt.
 
-    alpha is the index of the scaling 1 - beta ~ eta^alpha, m the momentum of SGDM, V = eta^((1-alpha)/2) m, and
-    lambda = (1 - beta) / eta^alpha. The clock is tau = k eta^((1+alpha)/2), so pass `step_time=plan.eta**((1 + plan.alpha) / 2)` to the
-    optimiser.
+    alpha is the index of the scaling 1 - beta ~ eta^alpha, m the momentum of SGDM, V = eta^((1-alpha)/2) m, and lambda = (1 - beta) / eta^alpha. The
+    state is (x, m), whose part "m" is V: y, `(2 dim,)` or `(2 dim, paths)`, has X first. The clock is tau = k eta^((1+alpha)/2), so pass
+    `step_time=plan.eta**((1 + plan.alpha) / 2)` to the optimiser.
 
     Args:
         oracle: The noisy gradient oracle, which gives L.
@@ -307,12 +310,12 @@ class HamiltonianSDE(PhaseSDE):
         momentum: The initial velocity V_0, shape `(dim,)`; zero by default.
 
     Raises:
-        ValueError: If the plan is not constant or alpha <= 1.
+        ValueError: If the plan is not constant, alpha <= 1, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=10.0)
-        >>> HamiltonianSDE(oracle, st.schedules.scaled(0.01, alpha=1.5)).noise_dim
+        >>> st.HamiltonianSDE(oracle, st.schedules.scaled(0.01, alpha=1.5)).noise_dim
         0
     """
 
@@ -331,39 +334,35 @@ class HamiltonianSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return the row (r, gamma, kappa) = (1, 0, lambda) for each of the times `start`, `(steps,)`: an array `(steps, 3)`.
-
-        These are the numbers of the general form dX = -r V dt, dV = -gamma V dt + kappa grad L dt, with lambda = (1 - beta) / eta^alpha.
-        They are constant in time, so `fraction` and `h` are not used.
-        """
+        """Return the constant row (r, gamma, kappa) = (1, 0, (1 - beta) / eta^alpha) of `PhaseSDE`, once for each of the times `start`: `(steps, 3)`."""
         return np.broadcast_to([1.0, 0.0, self.rate], (len(start), 3))
 
 
 class ModifiedMomentumSDE(PhaseSDE):
-    """The modified equations of Eq. (1) with rate gamma, h = sqrt(gamma), mu = (1 - beta)/h, in M = -V, clock t = k sqrt(gamma).
+    """The modified equations of Eq. (1) with rate gamma, h = sqrt(gamma), mu = (1 - beta)/h, in M = -V, clock t = k h.
 
         order 1:  dM = -mu M dt + grad L dt + sigma sqrt(h) R dW,                                   dX = -M dt
         order 2:  dM = -(mu + (h/2) (mu^2 - Hess)) M dt + (1 + h mu/2) grad L dt + sigma sqrt(h) R dW,
                   dX = -((1 - h mu/2) M + (h/2) grad L) dt
 
-    Eq. (1) is the heavy-ball form m' = beta m + g, x' = x - gamma m', V its velocity in Li et al., R R^T = Sigma and Hess = Hess L(X). The
-    optimiser to compare with is `st.HeavyBall(oracle, gamma, beta, step_time=gamma**0.5)`. Source: Q. Li, C. Tai, W. E, JMLR 20 (2019).
+    Eq. (1) is the heavy-ball form m' = beta m + g, x' = x - gamma m', V its velocity in Li et al., R R^T = Sigma and Hess = Hess L(X). The state is
+    (x, m), X and M = -V, which is sqrt(gamma) times the m of the optimiser. The optimiser to compare with is
+    `st.HeavyBall(oracle, gamma, beta, step_time=gamma**0.5)`. `h`, the time of a step, and the friction `mu` are attributes. Source: Li et al. 2019.
 
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
         gamma: The learning rate of the heavy-ball form, positive.
         beta: The momentum coefficient in [0, 1).
-        order: The order of the equation, 1 or 2.
+        order: The weak order in h with which the equation approximates the optimiser, 1 or 2.
         momentum: The initial momentum M_0, shape `(dim,)`; zero by default.
 
-    Attributes:
-        h: sqrt(gamma), the time of one step of the optimiser.
-        mu: The friction (1 - beta) / h.
+    Raises:
+        ValueError: If an argument lies outside its range.
 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> round(ModifiedMomentumSDE(oracle, gamma=0.01, beta=0.9).mu, 12)
+        >>> round(st.ModifiedMomentumSDE(oracle, gamma=0.01, beta=0.9).mu, 12)
         1.0
     """
 
@@ -384,9 +383,9 @@ class ModifiedMomentumSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return the row (r, gamma, kappa) = (1, mu, 1) of `PhaseSDE` for each of the times `start`, `(steps,)`: an array `(steps, 3)`.
+        """Return the constant row (r, gamma, kappa) = (1, mu, 1) of `PhaseSDE` for each of the times `start`, `(steps,)`: `(steps, 3)`.
 
-        mu = (1 - beta) / h is the friction. The row is constant in time, so the arguments `fraction` and `h` are not used.
+        mu = (1 - beta) / h is the friction; the arguments `fraction` and `h` are not used.
         """
         return np.broadcast_to([1.0, self.mu, 1.0], (len(start), 3))
 

@@ -44,37 +44,43 @@ AS_VECTOR = {
 class SDE:
     """The SDE dX = a(X, t) dt + b(X, t) dW, defined by expressions, functions or constant matrices.
 
+    An integrator makes a dynamics of it, such as `st.EulerMaruyama(sde, dt=0.01)`. In functions, x has its coordinates first: `(dim,)` for one path,
+    `(dim, paths)` for many.
+
     Args:
         drift: a: one expression per coordinate, constants, or a function `drift(x)` or `drift(x, t)` that returns `dim` components.
         diffusion: b, `(dim, noise_dim)`: rows of `noise_dim` expressions (a plain list is a diagonal), a constant matrix, a function
-            `diffusion(x)` or `diffusion(x, t)` that returns rows, or None for no noise.
+            `diffusion(x)` or `diffusion(x, t)` that returns such rows, or None for no noise.
         variables: The names of the coordinates, "x y" or a list; by default x0, x1, ... or all names in the expressions, alphabetically.
         dim: The number of coordinates, needed where it does not follow from the other arguments.
         parameters: Values of the named numbers in expressions, by name. Expressions may also use the time `t`.
-        calculus: "ito" or "stratonovich".
-        noise: The class of the noise: "none", "additive", "scalar", "diagonal", "commutative" or "general". By default it is derived from the
+        calculus: How b dW is meant, "ito" or "stratonovich"; for additive noise they agree.
+        noise: The class of the noise, which decides which integrators apply: "none", "additive", "scalar", "diagonal", "commutative" or "general"
+            (see `sdetools.dynamics.sdes.classes`). By default it is derived from the
             formula; a diffusion that cannot be traced (a compiled function, or one that branches) counts as general, or as scalar with one
             Brownian motion. A class declared for such a diffusion, or "commutative" for one with kinks, is checked at points of many sizes
             and near `at`, and during every run, which then uses the NumPy backend.
         at: A typical point, shape `(dim,)`, for these checks.
 
     Attributes:
-        parts: The names of the parts of the state.
+        parts: The names of the parts of the state, a tuple of strings, here ("x",).
         dim: The number of coordinates of each part.
         noise_dim: The number of Brownian motions.
-        names: The names of the coordinates.
+        names: The names of the coordinates, a tuple of strings.
         loss: The loss of the equation, or None.
         noise_class: The class of the noise, one of the six texts above.
         parameters: The numbers of drift and diffusion, an array `(n,)`: those of the drift first.
         signals: The number of time-dependent numbers (here 1 if `t` is used, else 0).
         presumed: Whether the class is declared and not proven, so that runs check it.
+        identity: A short text that identifies the formulas, without their numbers.
+        latex: The equation in LaTeX, without dollar signs.
 
     Raises:
         ValueError: If shapes do not match, names are unknown, values are not finite, or b does not have the declared class.
 
     Example:
-        >>> import numpy as np
-        >>> bm = SDE(drift=["mu*x"], diffusion=["s*x"], variables="x", parameters={"mu": 0.5, "s": 0.2})
+        >>> import numpy as np, sdetools as st
+        >>> bm = st.SDE(drift=["mu*x"], diffusion=["s*x"], variables="x", parameters={"mu": 0.5, "s": 0.2})
         >>> bm.noise_class, bm.drift(np.array([2.0])), bm.diffusion(np.array([2.0]), [1.0])
         ('scalar', array([1.]), array([0.4]))
     """
@@ -132,7 +138,7 @@ class SDE:
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
-        """The names of the entries of `parameters`, a tuple; those of functions and of constant matrices are empty texts."""
+        """The names of the entries of `parameters`, a tuple of strings; numbers of functions and of constant matrices have empty names."""
         names: list[str] = []
         for field in filter(None, (getattr(self, "_drift", None), getattr(self, "_diffusion", None))):
             root = field.root
@@ -141,10 +147,10 @@ class SDE:
         return tuple(names) if len(names) == len(self.parameters) else ("",) * len(self.parameters)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return the time-dependent numbers at the times start + fraction h, an array `(steps, signals)`; by default t itself, if it is used.
+        """Return the time-dependent numbers at the times t = start + fraction h, an array `(steps, signals)`, a row for each time; here t, if it is used.
 
         Args:
-            start: The times at which the steps begin, `(steps,)`.
+            start: The times at which the steps of an integrator begin, `(steps,)`.
             fraction: The place within the step, from 0 (its start) to 1 (its end).
             h: The step size.
         """
@@ -206,7 +212,10 @@ class SDE:
 
 @dataclass(frozen=True)
 class _Field:
-    """A drift or a diffusion: the matrix-valued function `root`, and the index `place` of the time among its numbers (None without time)."""
+    """A drift (one column) or a diffusion: the matrix-valued function `root`, and the index `place` of the time t among its numbers (None without time).
+
+    In its methods `y` is the state, `p` the numbers of `root`, `s` the time-dependent numbers, of which s[0] is t, and `u` a noise vector.
+    """
 
     root: Root
     place: int | None = None
@@ -288,7 +297,7 @@ def _function_field(function: Callable[..., Any], dim: int | None, at: Any, vect
 
 @dataclass(frozen=True)
 class _Function(Root):
-    """A user's function of x and, where `parameters` has one entry, of the time; if `vector`, its components are taken as one column."""
+    """A user's function of x and, where `parameters` has one entry, of that number, the time; if `vector`, its components are taken as one column."""
 
     function: Callable[..., Any]
     vector: bool

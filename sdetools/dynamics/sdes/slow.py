@@ -3,11 +3,12 @@
     dX = -lambda_t P(X) sigma Sigma^{1/2} dW + (lambda_t^2 / 2) d2Phi(X)[sigma^2 Sigma] dt,    X_0 = Phi(x_0),    clock t = k eta^2.
 
 Phi(x) is the limit of the gradient flow from x, P = dPhi the projection to the tangent space of Gamma, Q = I - P, H = Hess L, H^+ its
-pseudo-inverse. "Packed" are the entries i <= j (<= l) of a symmetric matrix or tensor, as rows in lexicographic order.
+pseudo-inverse, M its rank on Gamma, and d2Phi(X)[S] = sum_ij S_ij d_i d_j Phi(X) a vector. Lyap^{-1}(A) is the symmetric solution Y of H Y + Y H = A.
+"Packed" are the entries i <= j (<= l) of a symmetric matrix or tensor, as rows in lexicographic order; `(*paths)` is `()` for one point.
 
-The coefficients are computed from the M largest curvatures, which extends them smoothly to a neighbourhood of Gamma. Every step ends
-with a retraction R to Gamma. The retraction does not reduce the weak or the strong order: X lies on Gamma, so X = R(X), and for every
-smooth f  E f(R(y)) - E f(X) = E (f o R)(y) - E (f o R)(X) = O(h^{p+1})  over a step. Euler-Maruyama, whose drift is the Ito correction
+The coefficients are computed from the M largest curvatures (eigenvalues of H), which extends them smoothly to a neighbourhood of Gamma. Every step of
+an integrator ends with a retraction R to Gamma. The retraction does not reduce the weak or the strong order: X lies on Gamma, so X = R(X), and for
+every smooth f  E f(R(y)) - E f(X) = E (f o R)(y) - E (f o R)(X) = O(h^{p+1})  over a step. Euler-Maruyama, whose drift is the Ito correction
 including its part normal to Gamma, therefore has weak order 1 on Gamma, and the schemes of Platen and Roessler have weak order 2.
 
 Sources: the paper, section 4 (Eq. 4); G. Katzenberger, Annals of Probability 19 (1991); Z. Li, T. Wang, S. Arora, ICLR 2022.
@@ -41,9 +42,10 @@ TRIES = 4
 class SlowSDE(OracleSDE):
     """The slow SDE dX = -lambda_t P(X) sigma R(X) dW + (lambda_t^2 / 2) d2Phi(X)[sigma^2 Sigma] dt on the manifold of minimisers.
 
-    Phi(x) is the limit of the gradient flow from x, P = dPhi the projection to the tangent space of Gamma, the manifold, R R^T = Sigma, and
-    X_0 = Phi(x_0). One unit of time is 1/eta^2 steps, so pass `step_time=plan.eta**2` to the optimiser to compare with. Where P Sigma P = 0
-    (label noise, for which Sigma is c Hess L on Gamma) the SDE is dX = -(lambda^2 c / 4) P grad tr H dt with H = Hess L.
+    Phi(x) is the limit of the gradient flow from x, P = dPhi the projection to the tangent space of Gamma, the manifold, R R^T = Sigma,
+    d2Phi(X)[S] = sum_ij S_ij d_i d_j Phi(X), and X_0 = Phi(x_0). The state is (x,), a point of Gamma. One unit of time is 1/eta^2 steps, so pass
+    `step_time=plan.eta**2` to the optimiser to compare with. Where P Sigma P = 0 (label noise, for which Sigma is c Hess L on Gamma) the SDE is
+    dX = -(lambda^2 c / 4) P grad tr H dt with H = Hess L.
 
     Use it with an integrator, such as st.EulerMaruyama(slow, dt) or st.Platen(slow, dt). Paths that reach points with an ambiguous rank,
     near a singular point of Gamma, count as diverged.
@@ -53,15 +55,19 @@ class SlowSDE(OracleSDE):
         plan: The schedule, which gives lambda_t = etabar_k / eta at t = k eta^2 (etabar: the averaged schedule).
         at: A point, shape `(dim,)`, whose gradient flow ends on Gamma; the rank M of the Hessian of L is determined at that end. By default
             several random points near 0 are tried.
-        rank: The rank M; by default it is determined from the eigenvalues of the Hessian.
+        rank: The rank M, the number of directions across Gamma (dim minus its dimension); by default it is determined from the eigenvalues of the
+            Hessian.
+
+    Attributes:
+        rank: The rank M, an int.
 
     Raises:
-        ValueError: If no manifold is found, if the rank is ambiguous, or if the gradient flow of a start does not converge.
+        ValueError: If no manifold is found, if the rank is ambiguous, or if the gradient flow of `at` does not converge; `start` likewise.
 
     Example:
-        >>> import sdetools as st
+        >>> import numpy as np, sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.exponential_valley(), st.noise.gaussian(dim=2))
-        >>> slow = SlowSDE(oracle, st.schedules.constant(eta=0.01))
+        >>> slow = st.SlowSDE(oracle, st.schedules.constant(eta=0.01))
         >>> slow.rank, bool(np.allclose(slow.drift(np.array([0.3, 0.0])), [-0.25, 0.0], rtol=1e-12))
         (1, True)
     """
@@ -121,7 +127,7 @@ class SlowSDE(OracleSDE):
         return self._starts[key]
 
     def start(self, x0: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the tuple `(Phi(x0),)`, in the shape of `x0`, `(dim,)` or `(dim, paths)`.
+        """Return the state at time 0, the tuple `(Phi(x0),)`, in the shape of `x0`, `(dim,)` or `(dim, paths)`.
 
         Raises:
             ValueError: If a gradient flow does not converge, or the rank of the Hessian at its end is not M.
@@ -142,7 +148,8 @@ class SlowSDE(OracleSDE):
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
         """Return lambda_t = etabar_k / eta, k = floor(t / eta^2), at the times t = start + fraction h of the slow clock, `(steps, 1)`.
 
-        The steps have size `h` and begin at the times `start`, `(steps,)`. After the end of the plan lambda_t is constant.
+        The steps have size `h` and begin at the times `start`, `(steps,)`; `fraction` is the place within a step, from 0 to 1. Beyond the plan
+        lambda_t is constant.
         """
         return np.asarray(self.plan.rate(inside_step(start, fraction, h), step_time=self.plan.eta**2))[:, None]
 
@@ -157,7 +164,7 @@ class SlowSDE(OracleSDE):
     def settle(self, new: Any, p: Any) -> np.ndarray:
         """Return the point of Gamma to which `new` is retracted, in the shape of `new`, by six Newton steps.
 
-        A step subtracts (Hess L + tr(Hess L) P)^{-1} grad L, with the projection P at the first point. Paths with an ambiguous rank give NaN.
+        A Newton step subtracts (Hess L + tr(Hess L) P)^{-1} grad L, with the projection P at the first point. Paths with an ambiguous rank give NaN.
 
         Args:
             new: The end of a step of an integrator, `(dim,)`, `(dim, paths)` or a traced value.
@@ -169,7 +176,7 @@ class SlowSDE(OracleSDE):
         return new
 
     def _make_blocks(self, oracle: NoisyOracle) -> None:
-        """Create the functions that are called as they are, without tracing: those of `manifold.kernels`, and some of loss and noise."""
+        """Create the functions (`Block`) that are called without tracing: those of `manifold.kernels`, and some of the loss and noise of `oracle`."""
         from sdetools.manifold import kernels
 
         dim, loss, noise = oracle.dim, oracle.loss, oracle.noise.as_gaussian()
@@ -192,7 +199,10 @@ class SlowSDE(OracleSDE):
             self._covariance_block = Block(partial(_packed_of, noise.covariance, 2), own)
 
     def _frame(self, y: Any, p: Any) -> np.ndarray:
-        """Return P, H^+, P Sigma P and Z = Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose, packed one after another, `(4 n, *paths)`."""
+        """Return P, H^+, P S P and Z at the state `y`, packed one after another, `(4 n, *paths)` with n = dim (dim + 1) / 2; `p` are the numbers.
+
+        Here S = sigma^2 Sigma, and Z = Lyap^{-1}(Q S Q) + H^+ Q S P + its transpose.
+        """
         if self._last is not None and self._last[0] is y:
             return self._last[1]
         if self._noise_whole:
@@ -204,7 +214,7 @@ class SlowSDE(OracleSDE):
         return found
 
     def _projection(self, y: Any, p: Any) -> np.ndarray:
-        """Return P at `y`, packed: the first dim (dim + 1) / 2 rows of `_frame`."""
+        """Return the projection P at the state `y`, packed: the first dim (dim + 1) / 2 rows of `_frame`."""
         return self._frame(y, p)[: self.dim * (self.dim + 1) // 2]
 
     def _slope(self, y: Any, p: Any) -> np.ndarray:
@@ -217,9 +227,9 @@ class SlowSDE(OracleSDE):
         return self._third_block(y) if self._whole else packed(self.loss.third(y, self.numbers(p)[0]), 3)
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
-        """Return sigma R(x) u, in the shape of the point `x`, for `u` with `noise_dim` entries, numbers or arrays `(paths,)`.
+        """Return sigma R(x) u, in the shape of the position `x`, for `u` with `noise_dim` entries, numbers or arrays `(paths,)`.
 
-        `p` are the numbers, in the order of `parameters`.
+        `p` are the numbers, in the order of `parameters`; p[0] is sigma.
         """
         return p[0] * self._noise_block(x, components(list(u), x)) if self._noise_whole else super().force(x, u, p)
 
@@ -228,18 +238,27 @@ class SlowSDE(OracleSDE):
 
 
 def _packed_of(function: Any, order: int, x: np.ndarray) -> np.ndarray:
-    """Return the packed value at `x` of a function whose values are symmetric matrices (`order` 2) or tensors (`order` 3)."""
+    """Return the packed value at `x`, `(n, *paths)`, of a function whose values are symmetric matrices (`order` 2) or tensors (`order` 3)."""
     return packed(np.asarray(function(x), dtype=float), order)
 
 
 def packed(tensor: Any, order: int) -> np.ndarray:
-    """Return the entries i <= j (<= l) of a symmetric matrix (`order` 2) or tensor (`order` 3) `(dim, ..., dim, *paths)`, as rows."""
+    """Return the entries i <= j (<= l) of a symmetric matrix (`order` 2) or tensor (`order` 3) `(dim, ..., dim, *paths)`, as rows `(n, *paths)`.
+
+    The rows are in lexicographic order of (i, j) or (i, j, l): 00, 01, 11 for a matrix of 2 rows.
+
+    Example:
+        >>> import numpy as np
+        >>> from sdetools.dynamics.sdes.slow import packed
+        >>> packed(np.array([[1.0, 2.0], [2.0, 3.0]]), order=2)
+        array([1., 2., 3.])
+    """
     return tensor[ascending(len(tensor), order)]
 
 
 @lru_cache(maxsize=64)
 def ascending(dim: int, order: int) -> tuple[np.ndarray, ...]:
-    """Return `order` index arrays, of i, of j (and of l), that list the entries i <= j (<= l) in lexicographic order."""
+    """Return a tuple of `order` integer arrays, of i, of j (and of l), that list the entries i <= j (<= l) < dim in lexicographic order."""
     return tuple(np.array(list(combinations_with_replacement(range(dim), order))).T)
 
 
@@ -251,7 +270,10 @@ def _matrix(rows: Any, dim: int) -> np.ndarray:
 
 
 def _plain_frame(dim: int, rank: int, H: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
-    """Return P, H^+, P Sigma P and Z, packed, from packed H and Sigma, `(n, *paths)`; NaN if the rank is ambiguous. See `manifold.kernels.frame`."""
+    """Return P, H^+, P Sigma P and Z, packed one after another as by `SlowSDE._frame`, from packed H and Sigma, each `(n, *paths)`.
+
+    `rank` is M. Paths on which it is ambiguous have NaN. The compiled form is `manifold.kernels.frame`.
+    """
     tail = H.shape[1:]
     H, Sigma = (np.moveaxis(_matrix(part.reshape(len(part), -1), dim), -1, 0) for part in (H, Sigma))
     good = np.isfinite(H).all(axis=(1, 2))
@@ -272,7 +294,10 @@ def _plain_frame(dim: int, rank: int, H: np.ndarray, Sigma: np.ndarray) -> np.nd
 
 
 def _plain_pull(dim: int, F: np.ndarray, T: np.ndarray) -> np.ndarray:
-    """Return d2Phi[Sigma], `(dim, *paths)`, from the result F of `_plain_frame` and the packed third derivative T. See `manifold.kernels.pull`."""
+    """Return d2Phi[Sigma], `(dim, *paths)`, from the result F of `_plain_frame` and the packed third derivative T of L.
+
+    With K = H^+, W = P Sigma P it is -(K T[W] + P T[Z]), T[A]_l = sum_ij T_ijl A_ij. The compiled form is `manifold.kernels.pull`.
+    """
     own = dim * (dim + 1) // 2
     P, K, W, Z = (_matrix(F[r * own : (r + 1) * own], dim) for r in range(4))
     place = np.empty((dim, dim, dim), dtype=int)
@@ -284,12 +309,12 @@ def _plain_pull(dim: int, F: np.ndarray, T: np.ndarray) -> np.ndarray:
 
 
 def _plain_tangent(dim: int, P: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return P v, `(dim, *paths)`, for the packed matrix P."""
+    """Return P v, `(dim, *paths)`, for the packed symmetric matrix P and vectors v `(dim, *paths)`."""
     return np.einsum("ij...,j...->i...", _matrix(P, dim), v)
 
 
 def _plain_newton(dim: int, H: np.ndarray, P: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """Return (H + tr(H) P)^{-1} g, `(dim, *paths)`, for packed H and P; NaN where H or P is not finite."""
+    """Return (H + tr(H) P)^{-1} g, `(dim, *paths)`, for packed H and P and vectors g `(dim, *paths)`; NaN where H or P is not finite."""
     H, P = (_matrix(part.reshape(len(part), -1), dim) for part in (H, P))
     A = np.moveaxis(H + np.trace(H) * P, -1, 0)
     good = np.isfinite(A).all(axis=(1, 2))
