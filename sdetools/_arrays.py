@@ -150,7 +150,7 @@ def with_outliers(points: np.ndarray) -> list[np.ndarray]:
 
 
 def _mixes(function: Callable[..., Any], rows: Sequence[np.ndarray]) -> bool:
-    """Whether a joint call on all paths gives other results than one call per path."""
+    """Whether a joint call of `function` on all paths gives other results than a call for each path; `rows` are its arguments, each `(n, paths)`."""
     with np.errstate(all="ignore"):
         try:
             alone = np.asarray(PathByPath(function)(*rows), float)
@@ -186,7 +186,7 @@ def select(condition: Any, yes: Any, no: Any) -> Any:
 
 @dataclass(eq=False)
 class Block:
-    """A part of a formula that is not traced: a function `plain(*inputs)` of arrays `(n, *paths)` whose result is `(outputs, *paths)`.
+    """A part of a formula that is called as it is and not traced: a function `plain(*inputs)` of arrays `(n, *paths)` with the result `(outputs, *paths)`.
 
     Called with arrays, a block evaluates `plain`. Called with traced values, it becomes an operation of the graph, which compiled backends
     evaluate by `function(*inputs, out, *data)`: `out` is `(outputs + scratch, paths)`, with the results in its first rows. Without

@@ -252,7 +252,7 @@ def path(name: str, value: Any) -> Path:
 
 
 def _power(n: int) -> str:
-    """Format a limit for a message: 4,096, but 2**42 and 2**64 - 1."""
+    """Return a positive integer as text for a message: "4,096", but "2**42" and "2**64 - 1" from 2**32 on."""
     bits = n.bit_length()
     if n < 1 << 32:
         return f"{n:,}"
@@ -299,14 +299,15 @@ def finite(name: str, value: Any, hint: str = "") -> np.ndarray:
 
 
 def coordinates(name: str, value: Any) -> np.ndarray:
-    """Return numbers that are no answers to a yes-or-no question as an array of finite doubles: as `finite`, but Booleans are refused, too.
+    """Return numbers as an array of finite doubles, of the shape of the value; unlike `finite`, it refuses True and False, also among other entries.
 
     Args:
         name: Name of the checked argument, for the message.
         value: A number, list, array, tensor or data frame of real numbers.
 
     Raises:
-        ValueError: As `finite`, or if an entry is True or False.
+        ValueError: If an entry is True or False, no real number (such as text), masked, NaN or infinite, or in a tensor with a gradient or on a
+            device.
 
     Example:
         >>> coordinates("x0", [True, 0.5])

@@ -24,10 +24,10 @@ ROW = "int64(int64, int64, int64, int64, int64, int64)"
 
 
 class _Resolved:
-    """Numba's typing context, which resolves the type of a call once for each function and types of arguments, not anew for every call.
+    """A wrapper of Numba's typing context that resolves the type of a call once for each function and types of arguments, not for every call.
 
     Args:
-        own: The typing context; all else is its own.
+        own: The typing context of Numba. All its attributes are those of the wrapper, too.
     """
 
     def __init__(self, own: Any) -> None:
@@ -99,7 +99,7 @@ class _Compiler(Compiler):
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Pause garbage collection: what a compilation makes lives until its end, and the collector would visit all other objects as well."""
+    """Return a context without garbage collection: what a compilation makes lives until its end, and the collector would visit all objects in vain."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -110,7 +110,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 class _Locator(_CacheLocator):
-    """The cache folder, as Numba's interface asks for it."""
+    """The cache folder of the compiled code of a `function` in a source `file`, in the form that Numba's caches ask for it."""
 
     def __init__(self, function: Any, file: str) -> None:
         self._py_file, self._line, self._place = file, function.__code__.co_firstlineno, place_of(Path(file))
@@ -162,7 +162,7 @@ def jit(cache: bool = True, **options: Any) -> Callable[[Callable[P, R]], Callab
     """Return a decorator that compiles a function by `numba.njit(**options)` and caches its machine code on disk.
 
     Args:
-        cache: Whether machine code is kept on disk, in the folder `_machine_code.place_of(file of the function)`; nowhere if that is None.
+        cache: Whether machine code is stored on disk, in the folder `_machine_code.place_of(file of the function)`; nowhere if that is None.
         **options: Options of `numba.njit`.
 
     Returns:
@@ -180,7 +180,7 @@ def jit(cache: bool = True, **options: Any) -> Callable[[Callable[P, R]], Callab
 
 
 def callback(function: Callable[..., Any], file: Path | None, key: str, signature: str = ROW, **options: Any) -> Any:
-    """Return a function compiled to a C callback by `numba.cfunc`, and save its machine code; the result's `address` is its address in memory.
+    """Return a function compiled to a C callback by Numba, a `CFunc` whose attribute `address` is its address in memory, and save its machine code.
 
     The option `forceinline` inlines the function into Numba's wrapper that catches its errors. If no error can be raised, that wrapper
     vanishes, and the code needs no symbol of Numba's.
@@ -201,7 +201,7 @@ def callback(function: Callable[..., Any], file: Path | None, key: str, signatur
 
 
 def by_address(module: str, name: str, dtype: str, function: Callable[..., Any], **options: Any) -> Any:
-    """Return a library function compiled to a C callback of signature `ROW`; kernels call it by the address that `_machine_code.address` finds.
+    """Return a library function compiled to a C callback, a `CFunc`, of signature `ROW`; kernels call it by its `_machine_code.address`.
 
     Args:
         module: The module below `sdetools` that owns the function, such as "graph.rows". The code is cached under its name, and its own

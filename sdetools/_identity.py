@@ -38,7 +38,7 @@ def of_package(value: Any) -> bool:
 
 
 def _name(function: Any) -> str:
-    """Return the import path of a callable, or that of its class if it has no name of its own."""
+    """Return the import path "module.name" of a callable, or that of its class if it has no name of its own."""
     own = getattr(function, "py_func", function)
     named = own if hasattr(own, "__name__") else type(own)
     return f"{getattr(own, '__module__', None) or type(own).__module__}.{getattr(named, '__qualname__', named.__name__)}"
@@ -86,7 +86,7 @@ def _content(value: Any, seen: dict[int, Any]) -> str:
 
 
 def _attributes(value: Any, seen: dict[int, Any]) -> str:
-    """Return the text of an object's attributes, without those that are computed once and kept."""
+    """Return a text that changes with the content of an object's attributes, without cached properties; `seen` is as in `_content`."""
     seen[id(value)] = value
     state = getattr(value, "__dict__", None) or {n: getattr(value, n, None) for n in getattr(type(value), "__slots__", ())}
     kept = {n: v for n, v in state.items() if not isinstance(getattr(type(value), n, None), functools.cached_property)}
@@ -94,12 +94,12 @@ def _attributes(value: Any, seen: dict[int, Any]) -> str:
 
 
 def _joined(kind: str, parts: Iterable[str]) -> str:
-    """Return the texts of a collection as one; not their repr, which would escape every quote again at each level."""
+    """Return the texts `parts` of a collection's entries as one text, "kind(part, part)"; a repr would escape every quote again at each level."""
     return f"{kind}({', '.join(parts)})"
 
 
 def _code_text(code: CodeType) -> tuple[Any, ...]:
-    """Return what a code object does: its instructions, constants and names."""
+    """Return a tuple that changes with what a code object does: its instructions, constants (as texts), and the names of globals and variables."""
     constants = [_code_text(c) if isinstance(c, CodeType) else _content(c, {}) for c in code.co_consts]
     return code.co_code.hex(), constants, code.co_names, code.co_varnames
 

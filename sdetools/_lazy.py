@@ -9,7 +9,10 @@ import lazy_loader
 
 
 def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Return `__getattr__`, `__dir__` and `__all__` of a package with the public names of the stub beside its `__init__.py`.
+    """Return the tuple (`__getattr__`, `__dir__`, `__all__`) of a package whose public names are those of the stub beside its `__init__.py`.
+
+    The stub `__init__.pyi` imports each public name from its file. `__getattr__` imports it when it is first used, and raises AttributeError with a
+    suggestion for any other name.
 
     Args:
         package: The package's `__name__`.
@@ -25,7 +28,7 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
     load, listed, names = lazy_loader.attach_stub(package, file)
 
     def find(name: str) -> Any:
-        """Return the public object of a name, which is imported if necessary."""
+        """Return the public object of a name, which is imported if necessary; AttributeError for another name."""
         if name not in names:
             raise unknown(package, name, names)
         return load(name)
@@ -43,19 +46,19 @@ def list_public_names(module: dict[str, Any]) -> None:
     """
 
     def public() -> list[str]:
-        """Return the public names of the module."""
+        """Return the public names of the module, sorted."""
         own = (name for name, thing in module.items() if getattr(thing, "__module__", "") == module["__name__"])
         return sorted(module.get("__all__") or (name for name in own if not name.startswith("_")))
 
     def find(name: str) -> Any:
-        """Refuse a name that the module does not define."""
+        """Raise AttributeError for a name that the module does not define."""
         raise unknown(module["__name__"], name, public())
 
     module.update(__getattr__=find, __dir__=public)
 
 
 def unknown(package: str, name: str, known: Iterable[str]) -> AttributeError:
-    """Return the error of a module that has no attribute of this name, which suggests the nearest known name.
+    """Return, without raising it, the error of a module that has no attribute of this name, with the nearest known name as a suggestion.
 
     Args:
         package: The name of the module.

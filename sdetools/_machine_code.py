@@ -1,8 +1,8 @@
 """The on-disk cache of machine code: where it lies, who owns it, by which key it is found, and how it runs without a compiler.
 
-Cached code is executed, so its folder must be writable by this user alone. `folder()` serves generated kernels, and the library where its
-own `__pycache__` cannot be written. The key is a digest of every file that others are inlined from, so an edit in one of them recompiles
-everything. Without a folder everything works, and is compiled once per process.
+Cached code is executed, so its folder must be writable by this user alone. `folder()` is for the kernels that the package generates for each
+simulation, and for its own compiled functions where the `__pycache__` beside their file cannot be written. The key is a digest of every file that
+others are inlined from, so an edit in one of them recompiles everything. Without a folder everything works, and is compiled once per process.
 
 Neither finding code nor running it imports Numba, which takes longer than a short run. So only code that needs no Numba symbol is kept.
 """
@@ -231,7 +231,7 @@ def address(module: str, name: str, dtype: str = "float64") -> int:
 
 
 def save(file: Path | None, key: str, made: Any) -> None:
-    """Save the machine code of a compiled C callback for `load`.
+    """Save the machine code of a compiled C callback to a file, for `load`.
 
     Nothing is saved, and no error is raised, if `file` is None, if the code needs symbols of Numba, or if the disk cannot be written.
 

@@ -13,7 +13,7 @@ from sdetools._lazy import unknown
 
 
 def forward(old: str, *homes: str, renamed: Mapping[str, str] | None = None, depth: int = 2) -> Callable[[str], Any]:
-    """Return a `__getattr__` for a deprecated module, which finds each name in the modules that replace it, and warns.
+    """Return a `__getattr__` for a deprecated module: it finds each name in the modules that replace it, and warns when it does.
 
     Args:
         old: The name of the deprecated module, for messages.
@@ -40,7 +40,7 @@ def forward(old: str, *homes: str, renamed: Mapping[str, str] | None = None, dep
 
 
 class _Forwarding(ModuleType):
-    """A deprecated module, of which other modules hold the content."""
+    """A deprecated module named `old`, whose content is in the modules `homes` below `sdetools`; see `forward` for the arguments."""
 
     def __init__(self, old: str, *homes: str, renamed: Mapping[str, str] | None = None) -> None:
         super().__init__(old, f"Deprecated: see `sdetools.{homes[0]}`.")

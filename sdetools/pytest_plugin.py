@@ -1,8 +1,9 @@
 """Plugin of pytest, active wherever sdetools is installed: `pytest paper_checks` collects claims, and each is a test.
 
-A claim that is contradicted or raises an error fails, one that is inconclusive is an expected failure with its reason, and one that cannot run
-is skipped. Verdicts and numbers are those of `sdetools verify`, so that `-k`, `--lf`, `-n` and `--junit-xml` of pytest apply to claims.
-This module imports the rest of sdetools only once a file has a claim.
+A claim is a function marked by `@st.claim`, whose measurements are judged against a statement. A claim that is contradicted or raises an error fails,
+one that is inconclusive is an expected failure with its reason, and one that cannot run is skipped. Verdicts and numbers are those of
+`sdetools verify`, so that `-k`, `--lf`, `-n` and `--junit-xml` of pytest apply to claims. This module imports the rest of sdetools only once a file
+has a claim.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Generator[
 
 @cache
 def _claims_in(folder: Path) -> tuple[Path, ...]:
-    """Return the files with claims in a folder; the first look is for the text alone, so that other folders import nothing."""
+    """Return the paths of the files with claims in a folder, sorted; where no file has the text "claim(", nothing of sdetools is imported."""
     named = []
     for file in sorted(folder.glob("*.py")):
         with contextlib.suppress(OSError):  # what cannot be read is not ours to report
@@ -66,7 +67,7 @@ def _claims_in(folder: Path) -> tuple[Path, ...]:
 
 
 class ClaimFile(pytest.File):
-    """A file with claims."""
+    """A file with claims, which pytest collects as one test for each of them."""
 
     def collect(self) -> Iterator[pytest.Item]:
         """Import the file and yield a test for each of its claims; a file that cannot be imported is an error of collection."""
@@ -80,11 +81,11 @@ class ClaimFile(pytest.File):
 
 
 class ClaimItem(pytest.Item):
-    """A claim as a test.
+    """A claim as a test: it passes if the claim is supported, fails, is skipped or is an expected failure otherwise.
 
     Args:
-        claim: The claim.
-        **more: Arguments of `pytest.Item`.
+        claim: The claim, as `sdetools.claims.collect` returns it.
+        **more: Arguments of `pytest.Item`, such as its name and parent.
     """
 
     def __init__(self, *, claim: Claim, **more: Any) -> None:
@@ -92,7 +93,7 @@ class ClaimItem(pytest.Item):
         self.claim = claim
 
     def runtest(self) -> None:
-        """Run and judge the claim, and end the test by its verdict."""
+        """Run and judge the claim, and end the test by its verdict: pass, skip ("not run"), expected failure ("inconclusive") or `ClaimFailed`."""
         from sdetools.claims.context import ClaimContext
         from sdetools.claims.verification import run_claim
 
@@ -130,7 +131,7 @@ class ClaimItem(pytest.Item):
 
 
 class ClaimFailed(Exception):
-    """The failure of a test whose claim is contradicted or raised an error; its text describes the claim's result."""
+    """The failure of a test whose claim is contradicted or raised an error; its text is the claim's verdict, statement and measurements."""
 
     def __init__(self, result: ClaimResult) -> None:
         lines = [f"{result.verdict}: {result.reason}", f"  {' '.join(result.statement.split())}"]
@@ -158,13 +159,13 @@ class ResultsWriter:
         self.entries: dict[str, Any] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the entry of a claim that has run."""
+        """Store the entry in `results.json` of a claim that has run, by the id of its test."""
         for name, text in report.user_properties:
             if name == PROPERTY:
                 self.entries[report.nodeid] = json.loads(str(text))
 
     def pytest_sessionfinish(self) -> None:
-        """Write the file, with the claims in the order of their ids."""
+        """Write the JSON file that `--claims-results` names, as `results.json` of `sdetools verify`, with the claims in the order of their ids."""
         from sdetools._version import __version__
         from sdetools.claims.folder import write_text
 

@@ -224,7 +224,7 @@ class BoundOracle:
 class Dynamics(Moving):
     """The base class of optimisers: a one-step rule on noisy gradients, with its oracle, its schedule and its clock.
 
-    A rule of your own is a subclass with `parts`, `coefficients` and the static method `rule(state, oracle, *coefficients) -> state`.
+    A rule of your own is a subclass with `parts`, `coefficients` and a static method `rule(state, oracle, *coefficients) -> state`; `oracle(x)` is g(x).
 
     Args:
         oracle: The noisy gradient oracle, a `NoisyOracle`.

@@ -14,7 +14,7 @@ from sdetools.dynamics.integrators.base import Equation, Integrator
 class Heun(Integrator):
     """Heun's scheme for a Stratonovich SDE dX = a dt + b dW: y becomes y + (a + a') h / 2 + (b + b') dW / 2.
 
-    a and b are taken at y and the begin of the step, a' and b' at the Euler predictor y + a h + b dW and the end of the step. Weak order 1, 2 for
+    a and b are taken at y and the start of the step, a' and b' at the Euler predictor y + a h + b dW and the end of the step. Weak order 1, 2 for
     additive noise; strong order 1 for additive, scalar, diagonal and commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal.
     19 (1982).
 

@@ -247,6 +247,10 @@ def _field(
     at: Any,
     vector: bool,
 ) -> _Field:
+    """Return the drift (`vector`) or the diffusion that the user has `given` as the argument `name` of `SDE`; ValueError in the words of that argument.
+
+    The other arguments are those of `SDE`.
+    """
     try:
         if callable(given):
             return _function_field(given, dim, at, vector)
@@ -276,6 +280,7 @@ def _field(
 
 
 def _expression_field(rows: list[list[str]], dim: int | None, variables: Any, parameters: Any, at: Any) -> _Field:
+    """Return the drift or diffusion whose rows are expressions; the other arguments are those of `SDE`."""
     texts = [entry for row in rows for entry in row]
     numbers = _check.named_numbers(parameters)
     if TIME in numbers:
@@ -288,6 +293,7 @@ def _expression_field(rows: list[list[str]], dim: int | None, variables: Any, pa
 
 
 def _function_field(function: Callable[..., Any], dim: int | None, at: Any, vector: bool) -> _Field:
+    """Return the drift (`vector`) or diffusion that is a function of x, or of x and t if it has two arguments without default values."""
     timed = len([p for p in inspect.signature(function).parameters.values() if p.default is p.empty]) > 1
     numbers = np.zeros(int(timed))
     own = _Function(function, vector, 0, 0, numbers)
