@@ -41,7 +41,8 @@ def components(values: Sequence[Any], like: Any) -> Any:
         ValueError: If a component of an array of doubles is not real.
 
     Example:
-        >>> components([1.0, np.array([2.0, 3.0])], np.zeros((2, 2)))
+        >>> import numpy as np, sdetools as st
+        >>> st.components([1.0, np.array([2.0, 3.0])], np.zeros((2, 2)))
         array([[1., 1.],
                [2., 3.]])
     """
@@ -65,6 +66,7 @@ def components(values: Sequence[Any], like: Any) -> Any:
 def numeric(x: Any) -> Any:
     """Return `x` as an array of doubles of the same shape; a traced value is returned unchanged.
 
+    >>> from sdetools._arrays import numeric
     >>> numeric([1, 2])
     array([1., 2.])
     """
@@ -76,6 +78,8 @@ def spread(a: Any, like: Any) -> Any:
 
     If either argument is a traced value, which has no axis of paths, `a` is returned unchanged.
 
+    >>> import numpy as np
+    >>> from sdetools._arrays import spread
     >>> spread(np.array([1.0, 2.0]), np.zeros((2, 5))).shape
     (2, 1)
     """
@@ -122,6 +126,8 @@ def on_rows(function: Callable[..., Any], *tried: Sequence[np.ndarray]) -> Calla
         single path is returned as it is, so that its own error is reported when it is used.
 
     Example:
+        >>> import numpy as np
+        >>> from sdetools._arrays import few_paths, on_rows
         >>> x = np.ones((2, few_paths(2)))
         >>> on_rows(lambda x: np.sum(x * x), [x])(np.ones((2, 5))), on_rows(np.sqrt, [x]) is np.sqrt
         (array([2., 2., 2., 2., 2.]), True)
@@ -169,7 +175,8 @@ def select(condition: Any, yes: Any, no: Any) -> Any:
 
     The arguments are numbers, arrays that broadcast, or traced values. The result is an array, or a traced value if the condition is traced.
 
-    >>> select(np.array([True, False]), 1.0, -1.0)
+    >>> import numpy as np, sdetools as st
+    >>> st.select(np.array([True, False]), 1.0, -1.0)
     array([ 1., -1.])
     """
     if hasattr(condition, "select"):
@@ -200,6 +207,8 @@ class Block:
         data: Constant arrays that `function` takes after `out`.
 
     Example:
+        >>> import numpy as np
+        >>> from sdetools._arrays import Block
         >>> Block(lambda u, v: u + v, outputs=1)(np.array([1.0]), np.array([2.0]))
         array([3.])
     """

@@ -33,6 +33,7 @@ def shown(value: Any) -> str:
         The text without memory addresses. An integer with too many digits for Python to write out is described by its number of bits.
 
     Example:
+        >>> from sdetools._check import shown
         >>> shown(10**100)[:12], len(shown(10**100)), shown(0.5)
         ('100000000000', 80, '0.5')
     """
@@ -52,6 +53,7 @@ def suggestion(given: Any, known: Iterable[Any], otherwise: str = "") -> str:
         otherwise: The text if no known name resembles it.
 
     Example:
+        >>> from sdetools._check import suggestion
         >>> suggestion("quik", ["quick", "standard"]), suggestion("x", ["quick"], "See the list.")
         ('Did you mean `quick`?', 'See the list.')
     """
@@ -75,6 +77,7 @@ def choice(name: str, value: Any, known: Iterable[str], hint: str = "") -> Any:
         ValueError: If the value is none of them.
 
     Example:
+        >>> from sdetools._check import choice
         >>> choice("budget", "quik", ["quick", "standard"])
         Traceback (most recent call last):
         ...
@@ -226,6 +229,7 @@ def function(name: str, value: Any, arguments: Sequence[str] = ("x",), hint: str
         ValueError: If the value cannot be called, or takes other arguments.
 
     Example:
+        >>> from sdetools._check import function
         >>> function("make", lambda dt: dt, ["dt"])(0.5)
         0.5
     """
@@ -310,6 +314,7 @@ def coordinates(name: str, value: Any) -> np.ndarray:
             device.
 
     Example:
+        >>> from sdetools._check import coordinates
         >>> coordinates("x0", [True, 0.5])
         Traceback (most recent call last):
         ...

@@ -24,6 +24,8 @@ def function_identity(function: Callable[..., Any]) -> str:
         objects by their attributes, and functions in turn. Of functions of installed packages, and of modules and classes, only the name counts.
 
     Example:
+        >>> import functools
+        >>> from sdetools._identity import function_identity
         >>> function_identity(function_identity).split("#")[0]
         'sdetools._identity.function_identity'
         >>> function_identity(functools.partial(max, 1)) == function_identity(functools.partial(max, 2))

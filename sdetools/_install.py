@@ -45,6 +45,7 @@ def install_command(extra: str) -> str:
         extra: The name of the extra.
 
     Example:
+        >>> from sdetools._install import install_command
         >>> install_command("torch").startswith("pip install "), "torch" in install_command("torch")
         (True, True)
     """
@@ -63,6 +64,7 @@ def install_line(error: ModuleNotFoundError) -> str:
         error: The error of the import, with the module's name in `error.name`.
 
     Example:
+        >>> from sdetools._install import install_line
         >>> install_line(ModuleNotFoundError("No module named 'foo'", name="foo"))
         'pip install foo'
         >>> install_line(ModuleNotFoundError("Install it: pip install --no-deps foo==1.2 (nothing else is needed)."))

@@ -203,7 +203,7 @@ def constant(eta: float, beta: float = 0.0) -> Plan:
 
 
 def warmup(eta: float, steps: int, start: float = 0.0, beta: float | Sequence[float] = 0.0) -> Plan:
-    """Return the plan of a linear warm-up: eta_k = start + (eta - start) k / steps for k < steps, then eta.
+    """Return the plan of a linear warm-up: eta_k = start + (eta - start) k / steps for k < steps, then eta; ValueError if invalid.
 
     Args:
         eta: The learning rate after the warm-up, positive. It is the base rate of the plan.
@@ -224,7 +224,7 @@ def warmup(eta: float, steps: int, start: float = 0.0, beta: float | Sequence[fl
 
 
 def step_decay(eta: float, at: Sequence[int], factor: float = 0.1, beta: float | Sequence[float] = 0.0) -> Plan:
-    """Return the plan of a step decay: eta_k = eta * factor^n, where n is the number of milestones in `at` that are <= k.
+    """Return the plan of a step decay: eta_k = eta * factor^n, where n is the number of milestones in `at` that are <= k; ValueError if invalid.
 
     Args:
         eta: The initial learning rate, positive. It is the base rate of the plan.
@@ -246,7 +246,7 @@ def step_decay(eta: float, at: Sequence[int], factor: float = 0.1, beta: float |
 
 
 def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[float] = 0.0) -> Plan:
-    """Return the plan of a cosine decay: eta_k = final + (eta - final) (1 + cos(pi k / steps)) / 2 for k < steps, then `final`.
+    """Return the plan of a cosine decay: eta_k = final + (eta - final) (1 + cos(pi k / steps)) / 2 for k < steps, then `final`; ValueError if invalid.
 
     Args:
         eta: The initial learning rate, positive. It is the base rate of the plan.

@@ -298,8 +298,8 @@ def from_function(
         covariance: The covariance of the law where known: a matrix `(dim, dim)`, a diagonal `(dim,)` or a number.
 
     Raises:
-        ValueError: If the number of components is wrong, or if `mean` or `covariance` differ from the sample moments of up to 200,000
-            fixed draws by more than 6 standard errors (a false alarm has probability 2e-9 per entry if fourth moments exist).
+        ValueError: If an argument is invalid, the number of components is wrong, a point is not finite, or `mean` or `covariance` differ from the
+            sample moments of up to 200,000 fixed draws by more than 6 standard errors (by chance with probability 2e-9 an entry, given fourth moments).
 
     Example:
         >>> import numpy as np, sdetools as st
