@@ -170,7 +170,7 @@ def jit(cache: bool = True, **options: Any) -> Callable[[Callable[P, R]], Callab
     """
 
     def compiled(function: Callable[P, R]) -> Callable[P, R]:
-        made: Any = numba.njit(**options)(function)
+        made: Any = numba.njit(**{"pipeline_class": _Compiler} | options)(function)
         if cache and hasattr(made, "py_func"):  # not with NUMBA_DISABLE_JIT
             kept = place_of(Path(function.__code__.co_filename)) is not None
             made._cache = _Cache(function) if kept else NullCache()

@@ -45,6 +45,7 @@ class AdaptiveSlowFlow(SlowSDE):
         ValueError: If the noise moves along the manifold, an argument lies outside its range, and as `SlowSDE`.
 
     Example:
+        >>> import numpy as np
         >>> import sdetools as st
         >>> loss = st.losses.from_expression("(x**2*y - 1)**2 / 2", variables="x y")
         >>> oracle = st.NoisyOracle(loss, st.noise.gaussian(root=[["2*x*y"], ["x**2"]], variables="x y"), sigma=0.5)

@@ -8,7 +8,8 @@
     general      any b
 
 Here x is the whole state, all parts together. Narrower classes lie within wider ones: none within all others, additive within all but none, scalar
-and diagonal within commutative, all within general.
+and diagonal within commutative, all within general. Additive noise counts as scalar and diagonal whatever its matrix, because integrators use these classes
+only for derivatives of b, and those of a constant b vanish.
 
 A diffusion that can be traced, an expression or a function, becomes a graph, from which the class is derived (`graph.identities`): by
 its structure, including kinks and jumps, and by identities of its derivatives. A diffusion that cannot be traced (a compiled or torch
