@@ -1,16 +1,18 @@
 r"""The second moments of linear rules whose gradients on streaming least squares form chains, as x' = x - eta g(x + rho g(x)) on the same rows.
 
-A batch gives g(u) = F u + f with F = (1 - sigma) K + sigma sum_l r_l H_l: H_l = (1/B) sum_b a_b a_b^T, f = sigma s sum_l r_l (1/B) sum_b a_b eps_b. With one
-gradient inside another, a step is a sum of words W in the letters K and H_l,
+A gradient is g(u) = F u + f with F = (1 - sigma) K + sigma sum_l r_l H_l and f = sigma s sum_l r_l f_l. Batch l of B rows a_b ~ N(0, K), K = diag(lam), gives
+H_l = (1/B) sum_b a_b a_b^T and f_l = (1/B) sum_b a_b eps_b with eps_b ~ N(0, 1); s is the label noise, and r_l are the weights of the batches, (1,) without
+`st.svag`. With one gradient inside another, a step is a sum of words W, products of the letters K and H_l,
 
-    s' = sum_W (W (x) A_W) s + sum_Wl (W f_l) (x) b_Wl,        one matrix A_W and one vector b_Wl over the parts of the state for each word.
+    s' = sum_W (W (x) A_W) s + sum_Wl (W f_l) (x) b_Wl,        a matrix A_W and vectors b_Wl, with all factors, over the parts of the state for each word.
 
-Rows change their law neither under signs of single coordinates nor does the state, so that second moments of different coordinates stay out of the
-risk, and those of coordinate i, S_i = E s_i s_i^T over the parts, obey
+Signs of single coordinates change neither the law of the rows nor that of the state, so that second moments of different coordinates stay out of the
+risk. Those of coordinate i, S_i = E s_i s_i^T over the n parts of the state, obey
 
     S_i' = sum_WV (d_WV(lam_i) A_W S_i A_V^T + sum_rs c_WV,rs lam_i^r A_W (sum_j lam_j^s S_j) A_V^T) + noise_i,
 
-with the polynomials of `exact.least_squares.row_products`. SAM has words of two letters, thus moments of the rows up to order 8.
+with E W_ij V_ij = sum_rs c_WV,rs lam_i^r lam_j^s + delta_ij d_WV(lam_i) from `exact.least_squares.row_products`; noise_i is what the f_l add.
+SAM has words of two letters, thus moments of the rows up to order 8.
 """
 
 from __future__ import annotations
@@ -31,23 +33,32 @@ from sdetools.exact.least_squares.row_products import (
 )
 
 MOST_KINDS = 64
-"""Largest number of different steps whose matrices are kept."""
+"""Largest number of kinds of steps (different coefficients) whose matrices are in memory at once."""
 
 
 @dataclass(frozen=True)
 class WordSum:
-    """A sum of words times vectors or matrices over the parts of the state, and of words times the noise of one batch.
+    """A sum of words that act on the state s of n parts and on the label noise f_l of batches.
+
+    It is either one vector over the coordinates, such as a gradient or the point of one (an entry of `state` is a vector `(n,)`, one of `noise` a
+    number), or the whole new state (a matrix `(n, n)` and a vector `(n,)`). A word is a tuple of letters from left to right: -1 is K, and l >= 0 is
+    H_l, with the batches of all copies of the noise in one count.
 
     Attributes:
-        state: What multiplies W s, by word.
-        noise: What multiplies W f_l, by word and batch l.
+        state: For each word W, what multiplies W s.
+        noise: For each pair (W, l), what multiplies W f_l; the factors r_l, sigma and s are included.
     """
 
     state: dict[Word, np.ndarray] = field(default_factory=dict)
     noise: dict[tuple[Word, int], np.ndarray] = field(default_factory=dict)
 
     def add(self, other: WordSum, by: np.ndarray | float) -> None:
-        """Add `by` times another sum, where `by` is a number, or a vector that takes vectors to matrices and numbers to vectors."""
+        """Add `by` times another sum in place.
+
+        Args:
+            other: The sum to add.
+            by: A number; or a vector `(n,)`, whose outer products with the entries of `other` make the entries of a new state.
+        """
         for word, c in other.state.items():
             self.state[word] = self.state.get(word, 0.0) + np.multiply.outer(by, c)
         for key, c in other.noise.items():
@@ -55,7 +66,16 @@ class WordSum:
 
 
 def word_step(problem: ModeProblem, made: ModeSteps, kind: int) -> WordSum:
-    """Return a step as words; ValueError if their chains are too long."""
+    """Return the new state after a step as a sum of words.
+
+    Args:
+        problem: The problem, with the weights r_l, sigma and the label noise.
+        made: The steps of the rule.
+        kind: Which of its different steps, an index of `made.A`.
+
+    Raises:
+        ValueError: If more than 3 gradients form a chain.
+    """
     many, root = len(problem.weights), problem.label_variance**0.5
     gradients: list[WordSum] = []
     for j, copy in enumerate(made.copies.tolist()):
@@ -85,7 +105,24 @@ def word_step(problem: ModeProblem, made: ModeSteps, kind: int) -> WordSum:
 
 
 class ChainedMoments:
-    """The recursion of the second moments; the arguments are those of `chained_risk`."""
+    """The recursion of the second moments z_i = lam_i S_i of a rule with chained gradients, by the formula of the module.
+
+    S_i = E s_i s_i^T is the matrix of the second moments of the n parts of the state in mode i. As an array, z has the shape `(n^2, modes)`, with
+    lam_i E s_a s_b in row n a + b. What steps and words need is computed at first use and remains in memory.
+
+    Args:
+        problem: The problem: eigenvalues, rows of a batch, label noise.
+        made: The steps of the rule in one coordinate.
+
+    Attributes:
+        problem: The problem.
+        made: The steps.
+        n: The number of parts of the state.
+        powers: lam_i^t in row t = 0, ..., 23, shape `(24, modes)`.
+        sums: tr K^t = sum_i lam_i^t, shape `(24,)`.
+        moments: The results of `values` by pairs of words.
+        kinds: The results of `step` by kinds of steps.
+    """
 
     def __init__(self, problem: ModeProblem, made: ModeSteps) -> None:
         self.problem, self.made, self.n = problem, made, made.A.shape[1]
@@ -95,7 +132,15 @@ class ChainedMoments:
         self.kinds: dict[int, tuple[np.ndarray, dict[tuple[int, int], np.ndarray], np.ndarray]] = {}
 
     def values(self, first: Word, second: Word) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
-        """Return the diagonal part of E W_ij V_ij for all modes, and the coefficients of its coupled part."""
+        """Return the two parts of E W_ij V_ij = sum_rs c_rs lam_i^r lam_j^s + delta_ij d(lam_i) for two words W and V.
+
+        Args:
+            first: The word W.
+            second: The word V.
+
+        Returns:
+            d at every eigenvalue, shape `(modes,)`, and c as a dict from (r, s) to a number.
+        """
         key = first, second
         if key not in self.moments:
             found = product_moment(first, second)
@@ -106,11 +151,18 @@ class ChainedMoments:
         return self.moments[key]
 
     def number(self, coefficient: Coefficient) -> float:
-        """Return the value of a coefficient on this problem."""
+        """Return the value of a polynomial in 1/B and the power sums tr K^q on this problem."""
         return evaluated_at(coefficient, self.problem.rows, self.sums)
 
     def step(self, kind: int) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray], np.ndarray]:
-        """Return the map of a mode `(n^2, n^2, modes)`, the maps of the sums over modes by (r, s), and the noise `(n^2, modes)`."""
+        """Return the step z_i <- own_i z_i + sum_rs lam_i^(r+1) shared_rs sum_j lam_j^(s-1) z_j + lam_i noise_i as its three parts.
+
+        Args:
+            kind: Which of the different steps, an index of `made.A`.
+
+        Returns:
+            own, shape `(n^2, n^2, modes)`; shared, a dict from (r, s) to a matrix `(n^2, n^2)`; and noise, shape `(n^2, modes)`.
+        """
         if kind not in self.kinds:
             if len(self.kinds) >= MOST_KINDS:
                 self.kinds.clear()
@@ -136,7 +188,7 @@ class ChainedMoments:
         return own, shared, noise
 
     def after(self, z: np.ndarray, kind: int) -> np.ndarray:
-        """Return lam_i S_i after a step, `(n^2, modes)`, from that before."""
+        """Return z after a step of a kind, a new array, from z before it, both `(n^2, modes)`."""
         own, shared, noise = self.step(kind)
         out = np.einsum("pqm,qm->pm", own, z) + self.problem.lam * noise
         for (r, s), matrix in shared.items():
@@ -147,14 +199,21 @@ class ChainedMoments:
 def chained_risk(
     problem: ModeProblem, made: ModeSteps, start: np.ndarray, total: int, kept: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the risk after 0, ..., `total` steps, and the second moments lam_i E s_a s_b at the steps `kept`, `(kept, n, n, modes)`, if any.
+    """Return the risk 1/2 sum_i lam_i E x_i^2 along the steps of a rule with chained gradients, and second moments if they are asked for.
 
     Args:
         problem: The problem.
-        made: The steps of the rule.
-        start: lam_i E s_a s_b at the start, `(n, n, modes)`.
+        made: The steps of the rule, at least `total` of them.
+        start: lam_i E s_a s_b at the start, for the n parts of the state, `(n, n, modes)`.
         total: The number of steps.
-        kept: The steps at which the moments are returned.
+        kept: The steps at which second moments are returned, increasing, within 0, ..., `total`; None for no moments.
+
+    Returns:
+        The risk after 0, ..., `total` steps, shape `(total + 1,)`, infinite from where it overflows; and lam_i E s_a s_b at the steps `kept`, shape
+        `(len(kept), n, n, modes)`, or None.
+
+    Raises:
+        ValueError: If more than 3 gradients form a chain.
     """
     n = len(start)
     recursion, z = ChainedMoments(problem, made), start.reshape(n * n, -1)

@@ -1,11 +1,11 @@
 """Rate and stationary risk of rules with chained gradients: the spectral radius and the fixed point of the map of their second moments.
 
-The moments z_i = lam_i S_i of `exact.least_squares.chained_rows` move in a step of constant coefficients by
+The moments z_i = lam_i S_i, with S_i the n x n matrix of the second moments of the n parts of the state in mode i, move in a step of constant coefficients by
 
     z_i <- E_i z_i + sum_rs lam_i^(r+1) M_rs T_s + lam_i noise_i,        T_s = sum_j lam_j^(s-1) z_j,
 
-a map of finite rank apart from its blocks E_i. It preserves the order of covariances, so that its spectral radius, the rate, is an eigenvalue. The fixed point
-solves linear equations for the few sums T_s.
+a map of finite rank apart from its blocks E_i. `ChainedMoments.step` of `exact.least_squares.chained_rows` returns E_i, M_rs and noise_i. The map preserves the
+order of covariances, so that its spectral radius, the rate, is an eigenvalue. The fixed point solves linear equations for the few sums T_s.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import numpy as np
 from sdetools.exact.least_squares.chained_rows import ChainedMoments
 
 DENSE = 1_200
-"""Up to so many moments all eigenvalues of the map are computed; of more, the largest one by Arnoldi's method."""
+"""Up to so many moments, n^2 a mode, all eigenvalues of the map are computed; of more, the largest one by Arnoldi's method."""
 
 
 def chained_rate(recursion: ChainedMoments) -> float:
-    """Return the spectral radius of the map of the moments in a step, infinity if it has an entry that is not finite.
+    """Return the rate of a rule with chained gradients: the factor per step by which its second moments approach their limit, or grow.
+
+    It is the spectral radius of the map z -> z' without noise of the module; infinity if the map has an entry that is not finite.
 
     Args:
-        recursion: The moments of a rule with steps of one kind, on positive eigenvalues.
+        recursion: The recursion of a rule whose steps all have the same coefficients, on positive eigenvalues.
     """
     own, shared, _ = recursion.step(0)
     size, _, modes = own.shape
@@ -44,7 +46,7 @@ def chained_stationary_risk(recursion: ChainedMoments) -> float:
     """Return the risk 1/2 sum_i lam_i E x_i^2 at the fixed point of the moments, infinity if the rate is 1 or more.
 
     Args:
-        recursion: The moments of a rule with steps of one kind, on positive eigenvalues.
+        recursion: The recursion of a rule whose steps all have the same coefficients, on positive eigenvalues.
     """
     if not chained_rate(recursion) < 1:
         return np.inf
@@ -70,5 +72,5 @@ def chained_stationary_risk(recursion: ChainedMoments) -> float:
 
 
 def _moved(recursion: ChainedMoments, z: np.ndarray) -> np.ndarray:
-    """Return the moments `(n^2, modes)` after a step without its noise."""
+    """Return the moments `(n^2, modes)` after a step without its noise, from those before it, `z` of the same shape."""
     return recursion.after(z, 0) - recursion.problem.lam * recursion.step(0)[2]

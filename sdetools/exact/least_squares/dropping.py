@@ -1,4 +1,7 @@
-"""May momentum be dropped on least squares? A bound on the logarithm of the ratio of the losses with and without it."""
+"""May momentum be dropped on least squares? A bound on the logarithm of the ratio of the risks with and without it.
+
+The risk is the excess loss 1/2 sum_i lam_i E x_i^2, with x_i the distance from the minimiser in the mode of eigenvalue lam_i.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,16 @@ _AT_ONCE = 1 << 20
 class Dropping:
     """The three terms of the rule for dropping momentum, each at least 0; `drop_momentum` returns them.
 
+    Each bounds a part of |log(risk of SGDM / risk of SGD)| at the learning rate h: index b stands for SGDM at momentum beta, 0 for plain SGD. If one of
+    the two is unstable, all three terms are infinite.
+
     Attributes:
-        noise: log[q_0 (1 - q_b) / (q_b (1 - q_0))], the ratio of the stationary risks. Exact; infinite if plain SGD is unstable.
-        transient: max_t 2 beta/(1-beta) |<x (1 - x t)>_w|, x = h lam, the lag while the risk falls. Asymptotic: to first order in x/(1-beta).
-        rate: T |log z_b - log z_0| with the exact rates z. The rates are exact; to add this term up to the step T is heuristic.
-        floor_step: T: the steps until the risk of plain SGD has nearly reached its floor, at most `steps`; a model of the risk, heuristic.
+        noise: log[q_0 (1 - q_b) / (q_b (1 - q_0))], q the noise budgets of `exact.momentum_budget`: the ratio of the stationary risks. Exact.
+        transient: max_t 2 beta/(1-beta) |<x_i (1 - x_i t)>_w|, x_i = h lam_i: the lag while the risk falls, over t in 0, ..., `steps`. <f>_w is
+            sum_i w_i f_i / (sum_i w_i + 2 floor) with w_i = lam_i rho_i^2 e^(-2 x_i t), rho_i the distance of the start, floor the stationary risk
+            of SGD. Asymptotic: to first order in x/(1-beta).
+        rate: T |log z_b - log z_0| with the exact rates z, the factors per step of the risk. To add this term up to the step T is heuristic.
+        floor_step: T: the first step at which 1/2 sum_i w_i is below 5 % of the floor, at most `steps`; a model of the risk, heuristic.
     """
 
     noise: float
@@ -40,7 +48,7 @@ class Dropping:
         return self.noise + self.transient + self.rate
 
     def drop(self, delta: float) -> bool:
-        """Return whether the rule says that momentum may be dropped at a tolerance `delta` of the logarithm of the risk."""
+        """Return whether `bound` is at most `delta`, a positive tolerance of |log(risk with momentum / risk without)|."""
         return bool(self.bound <= _check.positive("delta", delta))
 
 
@@ -52,13 +60,13 @@ def drop_momentum(spectrum: Spectrum, batch: int, h: float, beta: float, steps: 
 
     Args:
         spectrum: The problem, such as `exact.power_law(...)`, with its start and label noise.
-        batch: The batch B.
-        h: The learning rate of the EMA form; torch's lr over 1 - beta.
+        batch: The number B of rows of a batch.
+        h: The learning rate of the EMA form, positive; torch's lr over 1 - beta.
         beta: The momentum coefficient in [0, 1).
-        steps: The steps of the run.
+        steps: The number of steps of the run, at least 1.
 
     Raises:
-        ValueError: If an argument lies outside its range.
+        ValueError: If `spectrum` is no `Spectrum`, or an argument lies outside its range.
 
     Example:
         >>> from sdetools.exact.least_squares.spectra import power_law
@@ -90,7 +98,13 @@ def drop_momentum(spectrum: Spectrum, batch: int, h: float, beta: float, steps: 
 
 
 def _signal_and_lag(weights: np.ndarray, x: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return 1/2 sum_i w_i and sum_i w_i x_i (1 - x_i t), w_i = weights_i e^{-2 x_i t}, at each time; in blocks of times, for large spectra."""
+    """Return 1/2 sum_i w_i and sum_i w_i x_i (1 - x_i t), w_i = weights_i e^{-2 x_i t}, at each time t; in blocks of times, for large spectra.
+
+    Args:
+        weights: The weights at time 0, lam_i rho_i^2, `(modes,)`.
+        x: The rates h lam_i, `(modes,)`.
+        times: The times t in steps, `(times,)`; both results have this shape.
+    """
     blocks = np.array_split(times, -(-len(times) * len(x) // _AT_ONCE))
     signal, lag = [], []
     for t in blocks:
@@ -101,19 +115,28 @@ def _signal_and_lag(weights: np.ndarray, x: np.ndarray, times: np.ndarray) -> tu
 
 
 def dropping_diagram(spectrum: Spectrum, batches: Any, rates: Any, beta: float, steps: int) -> np.ndarray:
-    """Return the bound of the rule over a grid of batches and learning rates, `(batches, rates)`; `plots.phase_diagram` draws it.
+    """Return the bound of the rule for dropping momentum over a grid of batches and learning rates; `plots.phase_diagram` draws it.
+
+    Momentum may be dropped at a tolerance delta where the bound, `drop_momentum(...).bound`, is at most delta.
 
     Args:
-        spectrum: The problem.
-        batches: The batch sizes.
-        rates: The learning rates h of the EMA form.
+        spectrum: The problem, such as `exact.power_law(...)`, with its start and label noise.
+        batches: The batch sizes, a number or a list.
+        rates: The learning rates h of the EMA form, a number or a list.
         beta: The momentum coefficient in [0, 1).
-        steps: The steps of the run.
+        steps: The number of steps of the run.
+
+    Returns:
+        The bounds, shape `(batches, rates)` in the order of the arguments; infinite where SGD or SGDM is unstable.
+
+    Raises:
+        ValueError: If a list is empty, `spectrum` is no `Spectrum`, or an argument lies outside its range.
 
     Example:
         >>> from sdetools.exact.least_squares.spectra import power_law
-        >>> dropping_diagram(power_law(9, 1.0, 0.5, 0.1), [1, 8], [0.01, 0.1, 9.0], 0.9, 100).shape
-        (2, 3)
+        >>> dropping_diagram(power_law(9, 1.0, 0.5, 2.0), [1, 8], [0.001, 0.01, 9.0], beta=0.9, steps=1000).round(3)
+        array([[0.016, 0.156,   inf],
+               [0.016, 0.159,   inf]])
     """
     rates = np.atleast_1d(_check.finite("rates", rates)).tolist()
     batches = [_check.count("batches", B) for B in np.atleast_1d(_check.finite("batches", batches)).tolist()]

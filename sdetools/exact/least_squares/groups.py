@@ -1,13 +1,15 @@
 """Very many modes in few groups: interpolation in the eigenvalue, with a proved bound on its error.
 
-For given levels of the noise, what a mode contributes to the risk and to the levels is a polynomial in its eigenvalue lam, of a degree
-that grows with the steps: F(lam) = r . E(lam)^k v. In a group, F is replaced by the polynomial that has its values at q Chebyshev nodes of
-the group. So a group of any number of modes is q modes, whose initial moments and noise are sums over the group with Lagrange weights,
-and the loop over steps is unchanged.
+A mode is a coordinate of the eigenbasis, with its eigenvalue lam. All modes are coupled through one number a step, the level of the noise: s^2 +
+sum_i lam_i E u_i^2, with s the label noise and u the point of the gradient. For given levels, what a mode contributes to the risk and to the levels is a
+polynomial in lam, of a degree that grows with the steps: F(lam) = r . E(lam)^k v, with v the packed moments of its start or its noise, E(lam) the map of
+`exact.least_squares.moment_maps`, and r the row that reads the risk or the level off the moments. In a group, F is replaced by the polynomial that has its
+values at q Chebyshev nodes of the group. So a group of any number of modes is q modes, whose initial moments and noise are sums over the group with
+Lagrange weights, and the loop over steps is unchanged.
 
 The bound, for one gradient a step and constant coefficients. Let W be a matrix, |x|_W = |W x|, and r > w such that |E(lam)|_W <= theta < 1 on
 the disc |lam - c| <= r about the centre c of a group of half-width w. Then |F| <= |row W^-1| |W v| theta^k on the disc, and Hermite's
-formula for the remainder of interpolation gives
+formula for the remainder of interpolation at the nodes x_j gives
 
     |F - interpolated F| <= gamma |row W^-1| |W v| theta^k,      gamma = 2 (w/2)^q / prod_j (r - |x_j - c|)  r / (r - w).
 
@@ -29,21 +31,22 @@ import numpy as np
 from sdetools.exact.least_squares.moment_maps import MomentMap, pack
 
 NODES = 4
-"""The nodes of a group."""
+"""The number q of nodes of a group by default."""
 WIDTH = 1 / 4
 """The half-width of a group over its centre, and over the radius of the disc of the bound."""
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Modes in groups.
+    """Modes in groups: q nodes stand for a group of more than q modes, and each other mode is its own node. `group` makes them.
 
     Attributes:
-        lam: The eigenvalues of single modes and of nodes, shape `(nodes,)`.
-        weights: The Lagrange weight of each mode at each of the q nodes of its group, shape `(modes, q)`; 1 and 0 for a single mode.
-        place: The first node of the group of each mode, shape `(modes,)`.
-        discs: (centre, half-width, radius of the disc, first mode, end) of each group of several modes, by the order `modes`.
-        order: The modes in the order of decreasing eigenvalues, shape `(modes,)`.
+        lam: The eigenvalues of the nodes, group after group from the largest eigenvalue down, shape `(nodes,)`.
+        weights: The Lagrange weight of each mode at each of the q nodes of its group, rows by `order`, shape `(modes, q)`; (1, 0, ...) for a single mode.
+        place: The index in `lam` of the first node of each mode's group, by `order`, shape `(modes,)`.
+        discs: For each group of several modes: centre and half-width of its interval of eigenvalues, the radius of the disc of the bound, and the slice
+            (first, end) of its modes within `order`.
+        order: The indices of the modes by decreasing eigenvalue, shape `(modes,)`.
     """
 
     lam: np.ndarray
@@ -53,7 +56,7 @@ class Groups:
     order: np.ndarray
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """Return numbers of the modes, `(..., modes)`, as weighted sums at the nodes, `(..., nodes)`."""
+        """Return sum_i weights_ij values_i at each node j, `(..., nodes)`, from values of the modes in their original order, `(..., modes)`."""
         flat, q = values.reshape(-1, values.shape[-1])[:, self.order], self.weights.shape[1]
         out = np.zeros((len(flat), len(self.lam) + q))
         for row, own in zip(out, flat, strict=True):
@@ -63,12 +66,13 @@ class Groups:
 
 
 def group(spectrum: np.ndarray, nodes: int, radius: Callable[[float], float] | None) -> Groups:
-    """Return modes of positive eigenvalues in groups; fewer modes than `nodes` in a group stay single.
+    """Return modes of positive eigenvalues in groups; where an interval has at most `nodes` modes, they remain single.
 
     Args:
-        spectrum: The eigenvalues, positive, shape `(modes,)`.
+        spectrum: The eigenvalues, positive, in any order, shape `(modes,)`.
         nodes: The number q of nodes of a group.
-        radius: The radius of a disc about a centre on which the moment map contracts, for the bound; None for groups of a fixed ratio.
+        radius: A function from a centre to the radius of the disc about it on which the moment map contracts; the half-width of a group is then at
+            most `WIDTH` of it, as the bound needs. With None it is `WIDTH` of the centre.
     """
     order = np.argsort(-spectrum, kind="stable")
     lam = spectrum[order]
@@ -99,7 +103,7 @@ def group(spectrum: np.ndarray, nodes: int, radius: Callable[[float], float] | N
 
 
 def _lagrange(x: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return the Lagrange polynomials of the nodes `x`, `(q,)`, at points `(points,)`: `(points, q)`."""
+    """Return the values at points `at`, `(points,)`, of the q Lagrange polynomials of the nodes `x`, `(q,)`: `(points, q)`."""
     out = np.ones((len(at), len(x)))
     for j in range(len(x)):
         for i in range(len(x)):
@@ -109,9 +113,14 @@ def _lagrange(x: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def contraction(maps: MomentMap, centre: float) -> tuple[float, float, np.ndarray]:
-    """Return (radius, theta, W): on the disc of this radius about `centre`, |W E(lam) W^-1| <= theta; the radius is 0 for an unstable mode.
+    """Return (radius, theta, W): on the disc of complex lam of this radius about `centre`, |W E(lam) W^-1| <= theta < 1 in the spectral norm.
 
-    W is taken from the eigenvectors of E(centre) or from its Lyapunov equation, whichever has the larger disc.
+    theta is half-way between the spectral radius of E(centre) and 1. W, `(p, p)`, is taken from the eigenvectors of E(centre) or from its Lyapunov
+    equation, whichever has the larger disc. For an unstable mode the result is (0.0, 1.0, the identity).
+
+    Args:
+        maps: The map E of the packed moments of a mode in a step, p = n (n + 1) / 2 of them.
+        centre: The eigenvalue at the centre of the disc.
     """
     E = maps.at(centre)
     slope = maps.E1 + 2 * centre * maps.E2
@@ -131,7 +140,7 @@ def contraction(maps: MomentMap, centre: float) -> tuple[float, float, np.ndarra
 
 
 def _lyapunov(E: np.ndarray, scale: float) -> np.ndarray:
-    """Return W with P = W^T W, P - (E / scale)^T P (E / scale) = 1, so that |W E W^-1| < scale."""
+    """Return W with P = W^T W and P - (E / scale)^T P (E / scale) = I, so that |W E W^-1| < scale; `scale` exceeds the spectral radius of E."""
     F, n = E.T / scale, len(E)
     P = np.linalg.solve(np.eye(n * n) - np.kron(F, F), np.eye(n).ravel()).reshape(n, n)
     return np.linalg.cholesky((P + P.T) / 2).T
@@ -142,10 +151,10 @@ def grouping_bound(groups: Groups, maps: MomentMap, start: np.ndarray, drive: np
 
     Args:
         groups: The groups, made with the radii of `contraction`.
-        maps: The map of the moments in a step, of one gradient.
-        start: The initial moments lam_i E s_a s_b, `(n, n, modes)`.
-        drive: The weights lam_i^2 of the noise, `(modes,)`.
-        largest_level: The largest level of the computed run.
+        maps: The map of the packed moments in a step of constant coefficients with one gradient.
+        start: The initial moments lam_i E s_a s_b of the n parts of the state, modes in their original order, `(n, n, modes)`.
+        drive: lam_i^2, by which the level of the noise enters the moments of a mode, `(modes,)`.
+        largest_level: The largest level of the noise in the computed run.
     """
     z, q = pack(start)[:, groups.order], groups.weights.shape[1]
     added, rows = maps.N[0, 0], {"level": maps.points[0, 0], "risk": maps.position / 2}

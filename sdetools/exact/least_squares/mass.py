@@ -17,9 +17,9 @@ class MassParameters:
 
     Attributes:
         eta: The learning rate, the authors' eta_1.
-        gamma: The extrapolation.
+        gamma: The extrapolation, the momentum coefficient in [0, 1).
         c: The compensation eta_2 / eta_1.
-        rate: The bound 1 - 1/S on its rate.
+        rate: 1 - 1/S: the authors' bound on the factor by which the risk falls per step; S as in `mass_parameters`.
     """
 
     eta: float
@@ -29,14 +29,14 @@ class MassParameters:
 
 
 def mass_parameters(spectrum: Any, batch: int) -> MassParameters:
-    """Return the parameters of `st.MaSS` for Gaussian rows and a batch m, after Liu and Belkin (2020).
+    """Return the parameters of `st.MaSS` for Gaussian rows of covariance K and a batch of m, after Liu and Belkin (2020).
 
     L_m = L_1/m + (m-1) lam_max/m with L_1 = tr K + 2 lam_max, kappa_m = L_m/lam_min, kt_m = (d + 2)/m + (m-1)/m, S = sqrt(kappa_m kt_m):
     eta = 1/L_m, gamma = (S-1)/(S+1), c = S/(S+1) (1 - 1/kt_m). The parameters are recalled from the paper; their rate was measured.
 
     Args:
-        spectrum: The eigenvalues lam_i, positive.
-        batch: The batch m.
+        spectrum: The eigenvalues lam_i of K, d positive numbers in any order.
+        batch: The number m of rows of a batch.
 
     Raises:
         ValueError: If an argument lies outside its range.

@@ -1,4 +1,7 @@
-"""The compiled loop over steps and modes of the second moments on streaming least squares."""
+"""The compiled loop over steps and modes of the second moments on streaming least squares.
+
+A mode is a coordinate i of the eigenbasis of the rows' covariance, with the eigenvalue lam_i; the state has n parts s_a, such as x and m, in each mode.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ def march(
 ) -> None:
     """Advance the second moments by `count` steps in place, and record the risk after each.
 
-    Rows a <= b of `S` hold lam_i E s_a s_b. One step, with M_i = A + lam_i sum_j G_j U_j^T, Q_jl = U_j S U_l^T and
-    level_jl = label_variance + sum_i Q_jl,i, is
+    `S[a, b, i]` for a <= b is lam_i E s_a s_b; entries with a > b are neither read nor written. One step, with M_i = A + lam_i sum_j G_j U_j^T,
+    Q_jl,i = U_j S_i U_l^T and level_jl = label_variance + sum_i Q_jl,i, is
 
         S_i <- M_i S_i M_i^T + factor sum_jl G_j G_l^T (lam_i^2 Q_jl,i + drive_i level_jl),
 
@@ -37,19 +40,19 @@ def march(
 
     Args:
         S: The moments, `(n, n, modes)`; changed in place.
-        lam: The eigenvalues, `(modes,)`.
-        drive: The weights of the noise, `(modes,)`: lam_i^2 for single modes.
-        A: As in `ModeSteps`.
-        G: As in `ModeSteps`.
-        U: As in `ModeSteps`.
-        copies: As in `ModeSteps`.
-        index: As in `ModeSteps`.
-        label_variance: The variance of the labels.
+        lam: The eigenvalues, `(modes,)`; of nodes, where modes are in groups.
+        drive: The factors of the level, `(modes,)`: lam_i^2 for single modes, and the weighted sums of lam_i^2 at nodes of groups.
+        A: The matrices of the state for each kind of step, `(kinds, n, n)`; this and the next four as in `ModeSteps`.
+        G: The weights of the J gradients in the new state, `(kinds, J, n)`.
+        U: The weights of the state in the points of the gradients, `(kinds, J, n)`.
+        copies: The index of the batch of rows that each gradient uses, `(J,)`.
+        index: The kind of each step of the run, `(steps,)`.
+        label_variance: The variance s^2 of the labels' noise.
         factor: sigma^2 / B.
-        first: The number of steps made before.
+        first: The number of steps made before, so that this call makes steps first, ..., first + count - 1 of `index`.
         count: The number of steps to make.
         risk: Receives half the sum of lam_i E x_i^2 after step k in entry k + 1, `(steps + 1,)`.
-        levels: Receives the level of the last gradient of step k in entry k, `(steps,)`; not written without a gradient.
+        levels: Receives level_jj of the last gradient j of step k in entry k, `(steps,)`; not written without a gradient.
     """
     n, modes, calls = S.shape[0], S.shape[2], G.shape[1]
     P, Q, M = np.empty((n, n, modes)), np.empty((calls, calls, modes)), np.empty((n, n, modes))

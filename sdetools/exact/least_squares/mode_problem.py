@@ -1,4 +1,7 @@
-"""What the exact functions for least squares need of a dynamics: its spectrum, its noise, and the moments of its start."""
+"""What the exact functions for least squares need of a dynamics: its spectrum, its noise, and the moments of its start.
+
+A mode is a coordinate in the eigenbasis of the rows' covariance K = diag(lam), where the minimiser is the origin.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,17 @@ _MOST_DRAWS = 4096
 
 @dataclass(frozen=True, eq=False)
 class ModeProblem:
-    """Streaming least squares as its modes see it.
+    """The numbers of streaming least squares on which second moments depend.
+
+    A gradient is K x + spread * (sum_l weights_l g_l - K x) with the gradients g_l of independent batches of fresh rows.
 
     Attributes:
-        lam: The eigenvalues, shape `(dim,)`.
-        label_variance: The variance of the labels.
-        factor: sigma^2 / B: the covariance of a gradient is `factor` times that of one row.
+        lam: The eigenvalues in the order of the coordinates, shape `(dim,)`.
+        label_variance: The variance s^2 of the labels' noise.
+        factor: The covariance of a gradient over that of one row: sigma^2 / B, with sigma the noise scale of the oracle.
         rows: The number B of rows of one batch.
-        weights: The weights of independent batches in a gradient, whose sum is 1: (1,), or for `st.svag` two numbers or more.
-        spread: The factor of the deviation of their mean from the full gradient, sigma; for `st.svag` that of the oracle within.
+        weights: The weights of the batches, whose sum is 1: (1,), or for `st.svag` two numbers or more.
+        spread: sigma; for `st.svag` the sigma of the oracle that it was given.
     """
 
     lam: np.ndarray
@@ -41,7 +46,7 @@ def mode_problem(oracle: NoisyOracle) -> ModeProblem:
     """Return the problem of an oracle of `st.streaming_least_squares`, also with another sigma or under `st.svag`.
 
     Raises:
-        ValueError: If the oracle is another one.
+        ValueError: If `oracle` is no such oracle.
     """
     noise, weights = getattr(oracle, "noise", None), np.ones(1)
     while isinstance(noise, SVAGNoise):
@@ -66,14 +71,16 @@ def mode_problem(oracle: NoisyOracle) -> ModeProblem:
 
 
 def start_moments(dynamics: Any, x0: Any) -> np.ndarray:
-    """Return E s_a s_b of the initial state in every coordinate, shape `(n, n, dim)` for n parts of the state.
+    """Return E s_a s_b of the initial state in every coordinate, a and b in the order of `dynamics.parts`, shape `(n, n, dim)` for n parts.
+
+    Covariances between coordinates do not enter the risk and are left out.
 
     Args:
-        dynamics: The dynamics, whose `start` gives the parts.
-        x0: A point `(dim,)`, a law of `st.starts`, or a pair (mean, variance) of two vectors `(dim,)`.
+        dynamics: The dynamics, whose `start` makes the parts from x_0 and, for a random momentum, from draws.
+        x0: A point `(dim,)`, a law of `st.starts`, or a pair (mean, variance) of two vectors `(dim,)`, in the eigenbasis and from the minimiser.
 
     Raises:
-        ValueError: If `x0` has another form, or a part of the state has another length than x.
+        ValueError: If `x0` has another form or a negative variance, a part of the state has another length than x, or a momentum has more than 4,096 draws.
     """
     dim = dynamics.dim
     if isinstance(x0, tuple) and len(x0) == 2 and np.ndim(x0[0]) == 1:

@@ -1,8 +1,8 @@
 """The steps of a linear rule in one coordinate: the matrices of every step, from calls of the rule itself.
 
 A rule that treats all coordinates alike is, in one coordinate, s' = A s + sum_j G_j g_j with the gradients g_j at the points
-u_j = U_j . s + sum_{i<j} K_ji g_i, where s has one number for each part of the state. Most rules have K = 0. On a quadratic loss of curvature
-lam in this coordinate E g_j = lam u_j then, so that the mean of s moves by M(lam) = A + lam sum_j G_j U_j^T.
+u_j = U_j . s + sum_{i<j} K_ji g_i, where s has one number for each part of the state, such as x and m. Most rules have K = 0. On a quadratic loss of
+curvature lam in this coordinate with minimiser 0, E g_j = lam u_j then, so that the mean of s moves by M(lam) = A + lam sum_j G_j U_j^T where K = 0.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ _TOLERANCE = 1e-9
 class ModeSteps:
     """The matrices of a run of a linear rule in one coordinate, with n parts of the state and J gradients a step.
 
+    Steps with the same coefficients, such as eta_k and beta_k, are of one kind and have one set of matrices. In a step of kind c,
+    s' = A[c] s + sum_j G[c, j] g_j, and g_j is the gradient at U[c, j] . s + sum_i K[c, j, i] g_i.
+
     Attributes:
-        A: The matrices of the state, one for each different step, shape `(kinds, n, n)`.
+        A: The matrices of the state, shape `(kinds, n, n)`.
         G: The weights of the gradients in the new state, shape `(kinds, J, n)`.
         U: The weights of the state in the points of the gradients, shape `(kinds, J, n)`.
-        K: The weights of earlier gradients in the points of later ones, shape `(kinds, J, J)`, 0 for j <= i.
-        index: The kind of each step, shape `(steps,)`.
-        copies: For each gradient, the index of the independent batch of rows that it uses, shape `(J,)`.
+        K: The weights of earlier gradients i in the points of later ones j, shape `(kinds, J, J)`, 0 for j <= i.
+        index: The kind of each step of the run, integers of shape `(steps,)`.
+        copies: For each gradient, the index of the independent batch of rows that it uses, shape `(J,)`; equal numbers stand for the same rows.
     """
 
     A: np.ndarray
@@ -45,7 +48,7 @@ class ModeSteps:
 
     @property
     def together(self) -> np.ndarray:
-        """1 for each pair of gradients on the same rows, else 0, shape `(J, J)`."""
+        """1.0 for each pair of gradients on the same rows, else 0.0, shape `(J, J)`."""
         return (self.copies[:, None] == self.copies).astype(float)
 
     @property
@@ -54,7 +57,15 @@ class ModeSteps:
         return len(self.A) == 1
 
     def mean_map(self, lam: Any, kind: int = 0) -> np.ndarray:
-        """Return M(lam) = A + lam sum_j G_j U_j^T of a step, shape `(..., n, n)` for curvatures `lam` of shape `(...)`, real or complex."""
+        """Return M(lam) = A + lam sum_j G_j U_j^T, by which the mean of the state moves in a step without chained gradients.
+
+        Args:
+            lam: The curvature, a number or an array `(...)`, real or complex.
+            kind: Which of the different steps, an index of `A`.
+
+        Returns:
+            The matrices, shape `(..., n, n)`.
+        """
         slope = np.einsum("ja,jb->ab", self.G[kind], self.U[kind])
         return self.A[kind] + np.asarray(lam)[..., None, None] * slope
 
@@ -70,7 +81,7 @@ def mode_steps(dynamics: Any, steps: int) -> ModeSteps:
         steps: The number of steps, at least 1.
 
     Raises:
-        ValueError: If the rule is not linear, mixes coordinates or treats them differently, or has constants or extra draws.
+        ValueError: If the rule is not linear, mixes coordinates or treats them differently, or has constants or draws besides those of the oracle.
     """
     check_linear(dynamics, "the exact risk", one_draw=False)
     rows = np.asarray(dynamics.coefficient_values(steps), dtype=float).reshape(steps, -1)
@@ -102,13 +113,17 @@ def mode_steps(dynamics: Any, steps: int) -> ModeSteps:
 
 
 def _made(parts: list[np.ndarray], index: np.ndarray, copies: tuple[int, ...]) -> ModeSteps:
-    """Return the steps, with arrays in the layout that the compiled loop takes."""
+    """Return the steps from [A, G, U, K], with contiguous arrays of floats and of 64-bit integers, as the compiled loop takes them."""
     A, G, U, K = (np.ascontiguousarray(part, dtype=float) for part in parts)
     return ModeSteps(A, G, U, K, np.ascontiguousarray(index, dtype=np.int64), np.array(copies, dtype=np.int64))
 
 
 def _single(rule: Any, n: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return A, G, U and K of one step."""
+    """Return A, G, U and K of one step, shapes `(n, n)`, `(J, n)`, `(J, n)` and `(J, J)`, from its coefficients `row`.
+
+    Raises:
+        ValueError: If the rule is not linear or moves the point 0 without a gradient.
+    """
     step = open_step(rule, [1] * n, 1, row)
     if step.constant.any() or any(d.any() for d, _, _ in step.points):
         raise ValueError(
@@ -128,7 +143,10 @@ def _single(rule: Any, n: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 class _Given:
-    """An oracle whose answers are rows of a table, in the order of its calls, on whatever copy of the noise; it keeps the points."""
+    """An oracle whose answers are `table[0]`, `table[1]`, ... in the order of its calls, on whatever copy of the noise.
+
+    The points at which it was called are in `points`, in the same order, each with the shape of `table[0]`, `(1, columns)`.
+    """
 
     def __init__(self, table: np.ndarray) -> None:
         self.table, self.points = table, []  # type: tuple[np.ndarray, list[np.ndarray]]
@@ -142,7 +160,17 @@ class _Given:
 
 
 def _together(rule: Any, n: int, calls: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return A, G, U and K of many steps, `(steps, ...)`, from one call of the rule; ValueError if it is not linear in state and gradients."""
+    """Return A, G, U and K of many steps, each with a leading axis `(steps, ...)`, from one call of the rule.
+
+    Args:
+        rule: The function `rule(state, oracle, *coefficients)` of a dynamics.
+        n: The number of parts of the state.
+        calls: The number J of gradients a step.
+        rows: The coefficients of each step, `(steps, coefficients)`.
+
+    Raises:
+        ValueError: If random inputs show that the rule is not linear in the state and the gradients.
+    """
     steps, inputs = len(rows), n + calls
     probes = np.random.default_rng(20240604).standard_normal((inputs, 2))
     columns = np.concatenate([np.eye(inputs), probes], axis=1)
@@ -160,7 +188,7 @@ def _together(rule: Any, n: int, calls: int, rows: np.ndarray) -> tuple[np.ndarr
 
 
 def _check_coordinatewise(dynamics: Any, n: int, row: np.ndarray) -> None:
-    """Refuse a rule whose step in two coordinates is not the same step in each of them."""
+    """Raise ValueError if the step of a rule of n parts with the coefficients `row` in two coordinates is not the same step in each of them."""
     step = None
     try:
         step = open_step(dynamics.rule, [2] * n, 2, row)
@@ -178,7 +206,7 @@ def _check_coordinatewise(dynamics: Any, n: int, row: np.ndarray) -> None:
 
 
 def _alike(matrix: np.ndarray) -> bool:
-    """Return whether a matrix of 2 x 2 blocks has multiples of the identity as blocks."""
+    """Return whether the 2 x 2 blocks of a matrix, `(2 a, 2 b)`, are multiples of the identity, up to rounding."""
     blocks = matrix.reshape(matrix.shape[0] // 2, 2, matrix.shape[1] // 2, 2)
     size = _TOLERANCE * np.abs(blocks).max(initial=0.0)
     off = max(np.abs(blocks[:, 0, :, 1]).max(initial=0.0), np.abs(blocks[:, 1, :, 0]).max(initial=0.0))

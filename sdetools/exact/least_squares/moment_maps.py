@@ -1,11 +1,13 @@
 """The linear map of the second moments of one mode in one step, as a polynomial in its eigenvalue.
 
-For z = lam E s s^T of a mode, packed as the entries a <= b (those off the diagonal times sqrt 2, so that the map's norms are those of
-matrices), one step on streaming least squares is z <- E(lam) z + lam^2 sum_jl level_jl N_jl, where
+A mode is a coordinate of the eigenbasis with its eigenvalue lam; s are the n parts of the state in it, such as x and m. z = lam E s s^T is packed as its
+p = n (n + 1) / 2 entries (a, b) with a <= b, in the order (0, 0), (0, 1), ..., (0, n-1), (1, 1), ...; those off the diagonal carry the factor sqrt 2, so that
+the Euclidean norm of z is that of the matrix. With A, G_j and U_j of `exact.least_squares.mode_steps`, one step on streaming least squares is
 
-    E(lam) = E0 + lam E1 + lam^2 E2,      E z = M z M^T + factor lam^2 sum_jl (U_j z U_l^T) N_jl,      N_jl = factor sym(G_j G_l^T),
+    z <- E(lam) z + lam^2 sum_jl level_jl N_jl,      level_jl = s^2 + sum over modes of U_j z U_l^T,      s the label noise,
+    E(lam) = E0 + lam E1 + lam^2 E2,      E z = M z M^T + lam^2 sum_jl (U_j z U_l^T) N_jl,      M = A + lam sum_j G_j U_j^T,
 
-and N_jl = 0 for gradients on independent rows.
+with N_jl = factor sym(G_j G_l^T), factor = sigma^2 / B, and N_jl = 0 for gradients on independent rows.
 """
 
 from __future__ import annotations
@@ -20,15 +22,17 @@ from sdetools.exact.least_squares.mode_steps import ModeSteps
 
 @dataclass(frozen=True, eq=False)
 class MomentMap:
-    """The map of the packed second moments of a mode in one step; p = n (n + 1) / 2 for n parts of the state, and J gradients.
+    """The map of the packed second moments z of a mode in one step; p = n (n + 1) / 2 for n parts of the state, and J gradients.
+
+    The module has the order of the packed entries and the formula of the step.
 
     Attributes:
-        E0: The part without the eigenvalue, shape `(p, p)`.
-        E1: The part linear in the eigenvalue, shape `(p, p)`.
-        E2: The part quadratic in the eigenvalue, shape `(p, p)`.
-        N: What noise of level 1 adds in the pair of gradients j and l, over lam^2, shape `(J, J, p)`.
-        points: The readouts U_j z U_l^T, shape `(J, J, p)`.
-        position: The readout of the first entry, the position, shape `(p,)`.
+        E0: The part of E(lam) without the eigenvalue, shape `(p, p)`.
+        E1: The factor of lam in E(lam), shape `(p, p)`.
+        E2: The factor of lam^2 in E(lam), shape `(p, p)`.
+        N: The packed matrices N_jl, with the factor sigma^2 / B, shape `(J, J, p)`.
+        points: The rows with points[j, l] . z = U_j z U_l^T, shape `(J, J, p)`.
+        position: The row with position . z = lam E x^2, the entry (0, 0), shape `(p,)`.
     """
 
     E0: np.ndarray
@@ -39,18 +43,18 @@ class MomentMap:
     position: np.ndarray
 
     def at(self, lam: Any) -> np.ndarray:
-        """Return E(lam), `(..., p, p)` for eigenvalues of shape `(...)`, real or complex."""
+        """Return E(lam), `(..., p, p)` for a number or an array of eigenvalues `(...)`, real or complex."""
         lam = np.asarray(lam)[..., None, None]
         return self.E0 + lam * (self.E1 + lam * self.E2)
 
 
 def moment_map(steps: ModeSteps, factor: float, kind: int = 0) -> MomentMap:
-    """Return the map of the second moments of one step.
+    """Return the map of the packed second moments of one step, for gradients whose points contain no other gradients.
 
     Args:
         steps: The matrices of the rule.
         factor: sigma^2 / B of the noise.
-        kind: Which of the steps.
+        kind: Which of the different steps, an index of `steps.A`.
     """
     A, G, U = steps.A[kind], steps.G[kind], steps.U[kind]
     n = len(A)
@@ -58,7 +62,7 @@ def moment_map(steps: ModeSteps, factor: float, kind: int = 0) -> MomentMap:
     basis = _basis(n)
 
     def packed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return the matrix of z -> sym(first z second^T)."""
+        """Return the matrix `(p, p)` of z -> sym(first z second^T) on packed z; sym is the symmetric part."""
         return np.einsum("pcd,qcd->pq", first.T @ basis @ second, basis)
 
     pairs = np.einsum("ja,lb->jlab", G, G), np.einsum("ja,lb->jlab", U, U)
@@ -70,17 +74,17 @@ def moment_map(steps: ModeSteps, factor: float, kind: int = 0) -> MomentMap:
 
 
 def pack(z: np.ndarray) -> np.ndarray:
-    """Return symmetric matrices `(n, n, ...)` packed, `(p, ...)`."""
+    """Return symmetric matrices `(n, n, ...)` packed, `(p, ...)`, in the order of the module; entries off the diagonal carry the factor sqrt 2."""
     return np.tensordot(_basis(len(z)), z, axes=2)
 
 
 def unpack(v: np.ndarray, n: int) -> np.ndarray:
-    """Return packed matrices `(p, ...)` as `(n, n, ...)`."""
+    """Return packed matrices `(p, ...)` as full symmetric ones, `(n, n, ...)`: the inverse of `pack`."""
     return np.tensordot(np.moveaxis(_basis(n), 0, 2), v, axes=1)
 
 
 def _basis(n: int) -> np.ndarray:
-    """Return an orthonormal basis of the symmetric matrices, `(p, n, n)`."""
+    """Return an orthonormal basis of the symmetric matrices, `(p, n, n)`: one for each pair a <= b, in the order of the module."""
     out = []
     for a in range(n):
         for b in range(a, n):

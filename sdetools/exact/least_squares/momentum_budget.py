@@ -1,6 +1,8 @@
 """Closed forms of momentum on streaming least squares: noise budget, stationary risk, edge, batch threshold, and the best rates.
 
-h = eta is the learning rate of the EMA form (in the heavy-ball form gamma / (1 - beta)), B the batch, s the label noise.
+h = eta is the learning rate of the EMA form (in the heavy-ball form gamma / (1 - beta)), beta the momentum coefficient, B the rows of a batch, s the standard
+deviation of the labels, lam_i the eigenvalues of the rows' covariance K. The level of the noise is s^2 + sum_i lam_i E x_i^2, the mean square of a row's
+residual; in the stationary law it solves level = s^2 + q level, and the factor q is the noise budget.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from sdetools.losses.diagonal import DiagonalQuadratic
 def momentum_budget(spectrum: Any, batch: int, h: float, beta: float = 0.0) -> float:
     """Return the noise budget of SGD with momentum, q_b = sum_i h lam_i / (2 B - (1 + k B) h lam_i), k = (1 - beta)/(1 + beta).
 
-    The stationary level of the noise is s^2 / (1 - q). The rule is stable in mean square if and only if every denominator is positive and
-    q_b < 1; the result is infinite if a denominator is not. Derived; it agrees with the recursion to rounding.
+    The stationary level of the noise, s^2 + sum_i lam_i E x_i^2, is s^2 / (1 - q_b). The rule is stable in mean square if and only if every denominator is
+    positive and q_b < 1; the result is infinite if a denominator is not. Derived; it agrees with the recursion of `exact.risk` to rounding.
 
     Args:
         spectrum: The eigenvalues lam_i, positive.
-        batch: The batch B.
-        h: The learning rate, positive.
+        batch: The number B of rows of a batch.
+        h: The learning rate of the EMA form, positive.
         beta: The momentum coefficient in [0, 1); 0 for SGD.
 
     Raises:
@@ -46,9 +48,9 @@ def momentum_stationary_risk(spectrum: Any, batch: int, label_noise: float, h: f
 
     Args:
         spectrum: The eigenvalues lam_i, positive.
-        batch: The batch B.
-        label_noise: The standard deviation s of the labels.
-        h: The learning rate, positive.
+        batch: The number B of rows of a batch.
+        label_noise: The standard deviation s of the labels, 0 or above.
+        h: The learning rate of the EMA form, positive.
         beta: The momentum coefficient in [0, 1); 0 for SGD.
 
     Raises:
@@ -65,15 +67,15 @@ def momentum_stationary_risk(spectrum: Any, batch: int, label_noise: float, h: f
 def mode_edge(batch: float, beta: float = 0.0) -> float:
     """Return 2 B / (2 + k B), k = (1 - beta)/(1 + beta): the edge of x = h lam in mean square for a single eigenvalue lam.
 
-    It is the root of `momentum_budget` = 1 for one eigenvalue: for plain SGD 2 B / (B + 2), from E rho'^2 = ((1 - x)^2 + 2 x^2 / B) E rho^2, and
-    without noise (an infinite batch) 2 (1 + beta)/(1 - beta). Source: derived.
+    It is the root of `momentum_budget` = 1 for one eigenvalue: for plain SGD 2 B / (B + 2), from E rho'^2 = ((1 - x)^2 + 2 x^2 / B) E rho^2 for the
+    distance rho from the minimiser, and without noise (an infinite batch) 2 (1 + beta)/(1 - beta). Source: derived.
 
     Args:
-        batch: The batch B, positive; infinity for no noise.
-        beta: The momentum coefficient in [0, 1).
+        batch: The number B of rows of a batch, positive; infinity for no noise.
+        beta: The momentum coefficient in [0, 1); 0 for SGD.
 
     Raises:
-        ValueError: If `beta` lies outside its range.
+        ValueError: If an argument lies outside its range.
 
     Example:
         >>> mode_edge(2), round(mode_edge(float("inf"), beta=0.9), 12)
@@ -85,13 +87,14 @@ def mode_edge(batch: float, beta: float = 0.0) -> float:
 
 
 def momentum_edge(spectrum: Any, batch: int, beta: float = 0.0) -> float:
-    """Return the learning rate h at which SGD with momentum loses stability in mean square: the root of q_b(h) = 1.
+    """Return the learning rate h at which SGD with momentum loses stability in mean square: the root of q_b(h) = 1 of `momentum_budget`.
 
-    For one eigenvalue it is `mode_edge` / lam; in the heavy-ball form 2 (1 + beta) for large batches, 2 B (1 - beta)/tr K for small ones.
+    For one eigenvalue it is `mode_edge` / lam. In the heavy-ball form, gamma = (1 - beta) h, it is 2 (1 + beta)/lam_max for large batches and
+    2 B (1 - beta)/tr K for small ones.
 
     Args:
         spectrum: The eigenvalues lam_i, positive.
-        batch: The batch B.
+        batch: The number B of rows of a batch.
         beta: The momentum coefficient in [0, 1); 0 for SGD.
 
     Raises:
@@ -117,9 +120,9 @@ def momentum_edge(spectrum: Any, batch: int, beta: float = 0.0) -> float:
 
 
 def general_budget(spectrum: Any, batch: int, D: float, g2: float, g3: float) -> float:
-    """Return the noise budget q = sum_i r_i/(1 - r_i) of frozen general momentum, y' = (1 - D) y + g, x' = x - g2 g - g3 y'.
+    """Return the noise budget q = sum_i r_i/(1 - r_i) of general momentum of constant coefficients, y' = (1 - D) y + g, x' = x - g2 g - g3 y'.
 
-    r = lam^2 R / B is the share of its own noise that a mode keeps, with
+    g is the gradient and y the momentum buffer. r = lam^2 R / B is the share of its own noise that a mode of eigenvalue lam keeps, with
 
         R = [(2-D) g3 + D (2-D) g2 + (1-D) g2 lam ((2-D) g2 + g3)] / [lam (D + (1-D) g2 lam) (4 - 2 D - (2-D) g2 lam - g3 lam)].
 
@@ -128,10 +131,10 @@ def general_budget(spectrum: Any, batch: int, D: float, g2: float, g3: float) ->
 
     Args:
         spectrum: The eigenvalues lam_i, positive.
-        batch: The batch B.
+        batch: The number B of rows of a batch.
         D: The decay of the buffer y, in (0, 1].
         g2: The weight of the gradient, 0 or above.
-        g3: The weight of the buffer, 0 or above.
+        g3: The weight of the buffer, 0 or above; not both weights are 0.
 
     Raises:
         ValueError: If an argument lies outside its range.
@@ -157,7 +160,10 @@ def effective_dimension(spectrum: Any, mu: float) -> float:
 
     Args:
         spectrum: The eigenvalues lam_i, positive.
-        mu: A positive number.
+        mu: A positive number, to which eigenvalues are compared.
+
+    Raises:
+        ValueError: If `spectrum` is not a vector of positive numbers or `mu` is not positive.
 
     Example:
         >>> effective_dimension([1.0, 1.0], mu=1.0)
@@ -168,12 +174,14 @@ def effective_dimension(spectrum: Any, mu: float) -> float:
 
 @dataclass(frozen=True)
 class BatchThreshold:
-    """The batch sizes between which momentum gains; `batch_threshold` returns it.
+    """The batch sizes between which momentum gains speed; `batch_threshold` returns it.
+
+    The gain is the number of steps of SGD over that of SGD with momentum to the same risk, each at its best learning rate (and momentum).
 
     Attributes:
-        effective_rank: r_eff = tr K / lam_max: below this batch there is no gain (asymptotic).
+        effective_rank: r_eff = tr K / lam_max, K = diag(lam): for a batch below this there is no gain (asymptotic).
         kappa: The condition number lam_max / lam_min.
-        threshold: B* = r_eff sqrt(kappa) / 2. Beyond r_eff sqrt(kappa) the gain is the full sqrt(kappa), between about B / r_eff.
+        threshold: B* = r_eff sqrt(kappa) / 2, half the batch from which the gain is the full sqrt(kappa); between r_eff and 2 B* it is about B / r_eff.
     """
 
     effective_rank: float
@@ -181,15 +189,15 @@ class BatchThreshold:
     threshold: float
 
     def gain(self, batch: float) -> float:
-        """Return the gain min(max(1, B/r_eff), sqrt(kappa)) of momentum in the three ranges, an asymptotic estimate and no exact value."""
+        """Return the gain min(max(1, B/r_eff), sqrt(kappa)) of momentum for `batch` = B rows, an asymptotic estimate and no exact value."""
         return float(min(max(1.0, batch / self.effective_rank), np.sqrt(self.kappa)))
 
 
 def batch_threshold(spectrum: Any) -> BatchThreshold:
     """Return the batch sizes between which momentum gains on streaming least squares without label noise.
 
-    An asymptotic rule that was measured on three spectra, not a theorem: the best rate of heavy ball over that of large batches, 4 / sqrt(kappa), is
-    nearly one function of B / B*. `exact.best` gives the exact best rates.
+    An asymptotic rule that was measured on three spectra, not a theorem: the best rate -log(z) of heavy ball over that of large batches, 4 / sqrt(kappa),
+    is nearly one function of B / B*; z is the factor per step of the risk. `exact.best` gives the exact best rates.
 
     Args:
         spectrum: The eigenvalues lam_i, positive.
@@ -213,7 +221,7 @@ class Best:
     Attributes:
         h: The learning rate of the EMA form.
         beta: The momentum coefficient, 0 for SGD.
-        rate: The factor per step by which the risk finally falls, the least over h and beta.
+        rate: The factor per step, below 1, by which the risk is finally multiplied, the least over h and beta.
     """
 
     h: float
@@ -224,11 +232,12 @@ class Best:
 def best(spectrum: Any, batch: int, momentum: bool = True) -> Best:
     """Return the learning rate and momentum of the fastest exact rate on streaming least squares without label noise.
 
-    The rate at given (h, beta) is exact; the least one is found by nested golden-section searches in log h and log(1 - beta), a local search.
+    The rate at given (h, beta) is exact; the least one is found by nested golden-section searches in log h and log(1 - beta), a local search to about
+    four digits of h. Where momentum does not improve the rate, the result has beta = 0.
 
     Args:
         spectrum: The eigenvalues lam_i, positive.
-        batch: The batch B.
+        batch: The number B of rows of a batch.
         momentum: Whether beta is free; otherwise it is 0.
 
     Raises:
@@ -264,7 +273,7 @@ def best(spectrum: Any, batch: int, momentum: bool = True) -> Best:
 
 
 def _checked(spectrum: Any, batch: int, h: float, beta: float) -> tuple[np.ndarray, float, float, float]:
-    """Return (lam, B, h, k) after validation."""
+    """Return (lam, B, h, k) after validation, with k = (1 - beta)/(1 + beta); ValueError if an argument lies outside its range."""
     lam, B = checked_spectrum(spectrum), float(_check.count("batch", batch))
     beta = _check.momentum("beta", beta)
     return lam, B, _check.positive("h", h), (1 - beta) / (1 + beta)

@@ -18,18 +18,24 @@ if TYPE_CHECKING:
 class Risk(Result):
     """The excess risk of a rule at recorded steps, without Monte Carlo; `exact.risk` makes it.
 
+    A mode is a coordinate of the eigenbasis of the rows' covariance, in the order of `spectrum`. For large spectra, modes of similar eigenvalues form
+    groups: a few nodes, eigenvalues at which the recursion is made, stand for a group, and the rest follows by interpolation. All attributes but
+    `moments`, which are not made then, are of the whole spectrum.
+
     Attributes:
-        steps: The recorded steps, shape `(times,)`.
+        steps: The recorded steps, integers of shape `(times,)`.
         times: Their times, steps * step_time, shape `(times,)`.
-        risk: The excess risk 1/2 sum_i lam_i E x_i^2, shape `(times,)`; infinite beyond the range of numbers.
+        risk: The excess risk 1/2 sum_i lam_i E x_i^2, x the distance from the minimiser, shape `(times,)`; infinite beyond the range of numbers.
         spectrum: The eigenvalues lam_i, shape `(modes,)`.
         name: The name of the rule.
-        parts: The names of the parts of the state.
-        moments: E s_a s_b of the parts a and b in each mode, shape `(times, n, n, modes)`; None if they were not asked for.
-        nodes: The number of modes that were followed: that of the spectrum, or fewer nodes of groups.
+        parts: The names of the n parts of the state, such as ("x", "m").
+        moments: E s_a s_b of the parts a and b of the state in each mode, shape `(times, n, n, modes)`: a and b in the order of `parts`, the last axis in
+            that of `spectrum`. NaN in modes of eigenvalue 0. None if they were not asked for.
+        nodes: The number of eigenvalues at which the recursion was made: all `modes`, or fewer nodes of groups.
         bound: A proved bound on the error of `risk` by grouping, at every step; 0 without groups, NaN where none is known.
-        estimate: Where no bound is known: the largest difference from a run with two nodes less a group, an estimate and no bound.
-        origin: The call and the version.
+        estimate: Where `bound` is NaN: the largest difference, over the recorded steps, from a run with two nodes less a group, an estimate and no bound.
+            Otherwise 0.
+        origin: The text of the call and the version of the package.
     """
 
     steps: np.ndarray
@@ -46,12 +52,16 @@ class Risk(Result):
 
     @property
     def diverged(self) -> int:
-        """1 if the last recorded risk is infinite, beyond the range of numbers, else 0."""
+        """1 if the last recorded risk is infinite, as that of an unstable rule finally is, else 0."""
         return int(not np.isfinite(self.risk[-1]))
 
     @property
     def data(self) -> xarray.Dataset:
-        """The numbers as a dataset: `risk` over `step`, with `time` as a coordinate, and `second_moment` over (step, part, part2, mode)."""
+        """The numbers as a dataset: `risk` over `step`, with `time` as a coordinate along `step`.
+
+        If moments were asked for, there is also `second_moment` over (step, part, part2, mode), with the coordinate `spectrum` along `mode`. The attributes
+        of the dataset have the name of the rule, `modes`, `nodes`, `grouping_bound`, `grouping_estimate`, `diverged` and the origin.
+        """
         import xarray
 
         variables: dict[str, Any] = {"risk": ("step", self.risk)}
@@ -71,13 +81,16 @@ class Risk(Result):
         return float(self.risk[found[0]])
 
     def local_exponents(self) -> np.ndarray:
-        """Return the slopes of log risk against log step between consecutive recorded steps above 0, shape `(times - 1,)` or less."""
+        """Return the slopes of log risk against log step between consecutive recorded steps above 0, one less than there are such steps.
+
+        A risk ~ step^-p has the slope -p. A slope is infinite or NaN next to a risk of 0 or infinity.
+        """
         use = self.steps > 0
         with np.errstate(all="ignore"):
             return np.diff(np.log(self.risk[use])) / np.diff(np.log(self.steps[use]))
 
     def table(self) -> str:
-        """Return a text table of at most twenty recorded steps."""
+        """Return a text table of step, time and risk, one line for each of at most twenty recorded steps, evenly chosen."""
         shown = np.unique(np.linspace(0, len(self.steps) - 1, min(20, len(self.steps))).astype(int))
         lines = [f"{'step':>12} {'time':>12} {'risk':>16}"]
         lines += [f"{self.steps[k]:>12} {self.times[k]:>12.6g} {self.risk[k]:>16.8g}" for k in shown]

@@ -1,7 +1,7 @@
 """The exact risk of linear rules on streaming least squares, step by step.
 
-In the eigenbasis of the rows, E g_i = lam_i u_i and Cov(g_i(u), g_i(w)) = (lam_i^2 u_i w_i + lam_i (s^2 + sum_j lam_j u_j w_j)) / B on the same
-rows. So the second moments of the parts of the state in one coordinate move by themselves, but for the one number (one for each pair of
+In the eigenbasis of the rows' covariance diag(lam), with s the label noise and B the rows of a batch, the gradient g at points u and w has E g_i = lam_i u_i and
+Cov(g_i(u), g_i(w)) = (lam_i^2 u_i w_i + lam_i (s^2 + sum_j lam_j u_j w_j)) / B on the same rows. A coordinate of this basis is called a mode. So the second moments of the parts of the state in one coordinate move by themselves, but for the one number (one for each pair of
 gradients) by which all coordinates are coupled. Off-diagonal moments never enter. See `exact.least_squares.mode_loop` for the recursion.
 Gradients on independent rows, as those of the workers of `st.LocalSGD`, are uncorrelated. A gradient at a point that contains another gradient on
 the same rows, as in `st.SAM`, brings products of the rows; `exact.least_squares.chained_rows` has their recursion.
@@ -39,19 +39,20 @@ def risk(
 ) -> Risk:
     """Return the exact excess risk 1/2 sum_i lam_i E x_i^2 of a linear rule on streaming least squares, at recorded steps.
 
-    Any rule goes that is linear in its state and its gradients and treats all coordinates alike, with moving coefficients, as many parts as
-    it has, and several gradients a step, on the same rows or on independent ones. The point of a gradient may contain other gradients of the
-    step, up to three in a chain. The risk of an unstable rule overflows to infinity, without an error.
+    x is the distance from the minimiser in the eigenbasis of the rows' covariance, lam_i its eigenvalues. Any rule goes that is linear in its state and its
+    gradients and treats all coordinates alike, with moving coefficients, any number of parts of the state, and several gradients a step, on the same rows
+    or on independent ones. The point of a gradient may contain other gradients of the step, up to three in a chain. The risk of an unstable rule
+    overflows to infinity, without an error.
 
     Args:
         dynamics: The rule, such as `st.SGDM(oracle, plan)`, on an oracle of `st.streaming_least_squares`.
-        x0: A point `(dim,)`, a law of `st.starts`, or a pair (mean, variance) of vectors `(dim,)`.
-        steps: The number of steps.
+        x0: The initial point from the minimiser: a point `(dim,)`, a law of `st.starts`, or a pair (mean, variance) of vectors `(dim,)`.
+        steps: The number of steps, 0 or more.
         record: The steps at which the risk is returned, increasing; by default 0, ..., `steps`.
         moments: Whether the second moments of the state in each mode are returned as well; modes are then not grouped.
-        nodes: 0 follows every mode. Otherwise modes with similar eigenvalues are followed in groups of so many nodes (see
-            `exact.least_squares.groups`), and the result has a proved bound on the error where one is known, else an estimate. By default 4 for 2,000 modes
-            or more, else 0; always 0 for a rule whose gradients form chains.
+        nodes: 0 makes the recursion for every eigenvalue. Otherwise groups of similar eigenvalues are represented by so many nodes each (see
+            `exact.least_squares.groups`), and the result has a proved bound on the error where one is known (constant coefficients, one gradient a step),
+            else an estimate. By default 4 for 2,000 modes or more, else 0; always 0 with `moments` and for a rule whose gradients form chains.
 
     Returns:
         The risk, with `.data`, `.table()` and `.plot()`.
@@ -103,7 +104,17 @@ def risk(
 
 
 def _nodes(given: int | None, modes: int, moments: bool, chained: bool) -> int:
-    """Return the nodes of a group, 0 for no groups."""
+    """Return the number of nodes of a group, 0 for no groups, as the argument `nodes` of `risk`, whose default depends on the problem.
+
+    Args:
+        given: The argument, or None.
+        modes: The number of modes.
+        moments: Whether the moments of each mode are asked for.
+        chained: Whether gradients of the rule form chains.
+
+    Raises:
+        ValueError: If groups are asked for with `moments` or `chained`.
+    """
     large = modes >= GROUPED_FROM and not moments and not chained
     nodes = (NODES if large else 0) if given is None else _check.count("nodes", given, least=0)
     if nodes and chained:
@@ -119,7 +130,17 @@ def _nodes(given: int | None, modes: int, moments: bool, chained: bool) -> int:
 def _advance(
     problem: ModeProblem, made: ModeSteps, S: np.ndarray, lam: np.ndarray, drive: np.ndarray, cuts: Sequence[int], seen: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the risk after 0, 1, ... steps and the levels, and call `seen(k, S)` at the steps `cuts`, increasing."""
+    """Return the risk after 0, 1, ..., cuts[-1] steps, and for each step the level of the noise of its last gradient, s^2 + sum_i lam_i E u_i^2.
+
+    Args:
+        problem: The problem, of which the label noise and sigma^2 / B are used.
+        made: The steps of the rule.
+        S: lam_i E s_a s_b at the start in entries a <= b, `(n, n, modes)`; changed in place.
+        lam: The eigenvalues of modes or nodes, `(modes,)`.
+        drive: lam_i^2, or its weighted sums at nodes, `(modes,)`.
+        cuts: Increasing steps.
+        seen: A function that is called as `seen(k, S)` after each number k of steps in `cuts`.
+    """
     from sdetools.exact.least_squares.mode_loop import march
 
     total = int(cuts[-1])
@@ -153,7 +174,10 @@ def _advance(
 def _followed(
     problem: ModeProblem, made: ModeSteps, start: np.ndarray, total: int, kept: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the risk of all steps with every mode followed, and the moments at the steps `kept`, if any."""
+    """Return the risk after 0, ..., `total` steps from the recursion of every mode, and the moments at the steps `kept`, or None without `kept`.
+
+    `start` is lam_i E s_a s_b, `(n, n, modes)`; the moments are E s_a s_b, `(len(kept), n, n, modes)`, NaN in modes of eigenvalue 0.
+    """
     found: list[np.ndarray] = []
 
     def seen(k: int, S: np.ndarray) -> None:
@@ -169,7 +193,10 @@ def _followed(
 
 
 def _grouped(problem: ModeProblem, made: ModeSteps, start: np.ndarray, total: int, nodes: int) -> tuple[np.ndarray, int, float]:
-    """Return the risk of all steps with modes in groups, the number of nodes, and the bound, NaN if none is known."""
+    """Return the risk after 0, ..., `total` steps with modes in groups of `nodes` nodes, the number of all nodes, and the bound, NaN if none is known.
+
+    `start` is lam_i E s_a s_b, `(n, n, modes)`; modes of eigenvalue 0 are left out.
+    """
     use = problem.lam > 0
     lam, start = problem.lam[use], start[..., use]
     proved = made.constant and made.G.shape[1] == 1

@@ -4,7 +4,7 @@ A word is a product of letters: K itself, or H_l of the l-th of several independ
 
     E W_ij V_ij = sum_rs c_rs lam_i^r lam_j^s + delta_ij sum_t d_t lam_i^t,        E W_ij V_ik = 0 for j != k,
 
-with c and d polynomials in 1/B and in the power sums tr K^q. By Isserlis' theorem each of the (2m-1)!! matchings of the 2m factors a of m letters
+for each entry (i, j), with c and d polynomials in 1/B and in the power sums tr K^q. By Isserlis' theorem each of the (2m-1)!! matchings of the 2m factors a of m letters
 H contributes once: a matched pair is an entry of K, rows that matchings connect are one row, so that n of them in m letters weigh B^(n-m); a path
 of r pairs between two open indices is lam^r, and a closed path is tr K^r. With two letters it is Wishart's covariance.
 """
@@ -21,7 +21,7 @@ import numpy as np
 Word = tuple[int, ...]
 """The letters of a product from left to right: `SPECTRUM` for K, and l >= 0 for H_l."""
 Coefficient = Mapping[tuple[int, tuple[int, ...]], int]
-"""A polynomial: the number of terms for each pair (k, lengths), which stands for B^-k times the product of tr K^q over `lengths`."""
+"""A polynomial as a dict from terms to whole numbers: the key (k, lengths) stands for B^-k times the product of tr K^q over q in `lengths`."""
 SPECTRUM = -1
 MOST_FACTORS = 6
 """Largest number of letters H in two words: 10,395 matchings."""
@@ -29,11 +29,11 @@ MOST_FACTORS = 6
 
 @dataclass(frozen=True)
 class ProductMoment:
-    """E W_ij V_ij of two words.
+    """E W_ij V_ij of two words W and V, for each entry (i, j): sum_rs coupled[r, s] lam_i^r lam_j^s + delta_ij sum_t diagonal[t] lam_i^t.
 
     Attributes:
-        coupled: For each pair (r, s) the coefficient of lam_i^r lam_j^s.
-        diagonal: For each t the coefficient of delta_ij lam_i^t.
+        coupled: For each pair (r, s) the coefficient of lam_i^r lam_j^s, a polynomial in 1/B and the tr K^q (see `Coefficient`).
+        diagonal: For each t the coefficient of delta_ij lam_i^t, a polynomial of the same form.
     """
 
     coupled: Mapping[tuple[int, int], Coefficient]
@@ -42,7 +42,11 @@ class ProductMoment:
 
 @lru_cache(maxsize=4096)
 def product_moment(first: Word, second: Word) -> ProductMoment:
-    """Return E W_ij V_ij of two words, with at most `MOST_FACTORS` letters H.
+    """Return E W_ij V_ij of two words, which together have at most `MOST_FACTORS` letters H (unchecked: the time grows like (2m-1)!!).
+
+    Args:
+        first: The word W, its letters from left to right: `SPECTRUM` (-1) for K, and l >= 0 for H_l.
+        second: The word V.
 
     Example:
         >>> product_moment((0,), (0,))  # Cov H_ij = (K_ij^2 + K_ii K_jj) / B
@@ -103,7 +107,15 @@ def product_moment(first: Word, second: Word) -> ProductMoment:
 
 
 def _join(links: dict[int, tuple[int, int]], ends: list[tuple[int, int]], left: int, right: int, carried: int) -> None:
-    """Add an edge with `carried` letters K between two points, of which negative ones are open ends."""
+    """Add an edge with `carried` letters K between two points of a word.
+
+    Args:
+        links: For each point of a letter H, the point at the other end of its edge and the number of letters K on it; changed in place.
+        ends: The same for the open ends -1, -2, -3, -4: i and j of the first word, then of the second; changed in place.
+        left: A point, or a negative number for an open end. Points 2 k and 2 k + 1 are the left and right index of the k-th letter H.
+        right: The other point.
+        carried: The number of letters K between the two.
+    """
     for one, other in ((left, right), (right, left)):
         if one < 0:
             ends[-1 - one] = other, carried
@@ -112,7 +124,12 @@ def _join(links: dict[int, tuple[int, int]], ends: list[tuple[int, int]], left: 
 
 
 def _matchings(points: list[int], copies: list[int]) -> Iterator[dict[int, int]]:
-    """Yield the matchings of points, of which 2k and 2k + 1 belong to letter k, within the letters of equal copies, as symmetric dicts."""
+    """Yield the matchings of points into pairs, as dicts that map each point to its partner.
+
+    Args:
+        points: The points; 2 k and 2 k + 1 belong to the k-th letter H.
+        copies: The batch of rows of each letter; only points of the same batch are matched.
+    """
     if not points:
         yield {}
         return
@@ -124,7 +141,7 @@ def _matchings(points: list[int], copies: list[int]) -> Iterator[dict[int, int]]
 
 
 def _components(pairs: Mapping[int, int], letters: int) -> int:
-    """Return the number of groups of letters that a matching connects."""
+    """Return the number of groups of letters that a matching connects; `pairs` maps each point to its partner, `letters` counts the letters H."""
     group = list(range(letters))
     for one, other in pairs.items():
         a, b = group[one // 2], group[other // 2]
@@ -137,8 +154,8 @@ def evaluated_at(coefficient: Coefficient, rows: int, sums: np.ndarray) -> float
     """Return the value of a coefficient.
 
     Args:
-        coefficient: The coefficient.
-        rows: The number B of rows.
-        sums: The power sums tr K^q, q = 0, 1, ..., `(powers,)`.
+        coefficient: The polynomial in 1/B and the power sums.
+        rows: The number B of rows of a batch.
+        sums: The power sums tr K^q = sum_i lam_i^q, q = 0, 1, ..., `(powers,)`.
     """
     return float(sum(count * rows**-k * np.prod(sums[list(lengths)]) for (k, lengths), count in coefficient.items()))

@@ -16,12 +16,14 @@ _GROUPS = "Millions of modes are followed in groups."
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """A least squares problem in its eigenbasis; use it as `st.streaming_least_squares(s.values, s.label_noise, batch)` and `x0=s.distance`.
+    """A least squares problem in the eigenbasis of its rows' covariance, whose coordinates are called modes.
+
+    Use a spectrum s as `st.streaming_least_squares(s.values, s.label_noise, batch)` and `x0=s.distance`; x is then the distance from the minimiser.
 
     Attributes:
-        values: The eigenvalues lam_i of the rows' covariance, decreasing, shape `(modes,)`.
-        distance: The distance rho_i of the start 0 from the minimiser in each mode, shape `(modes,)`.
-        label_noise: The standard deviation of the labels.
+        values: The eigenvalues lam_i of the rows' covariance, shape `(modes,)`; the functions of this module return them in decreasing order.
+        distance: The initial point minus the minimiser in each mode, rho_i, up to sign, shape `(modes,)`.
+        label_noise: The standard deviation of the labels' errors.
     """
 
     values: np.ndarray
@@ -35,7 +37,7 @@ class Spectrum:
 
 
 def checked_spectrum(spectrum: Any) -> np.ndarray:
-    """Return eigenvalues as an array `(modes,)`; ValueError unless they are a vector of positive numbers.
+    """Return eigenvalues, a number or a vector, as an array `(modes,)` of floats; ValueError unless they are finite and positive.
 
     Example:
         >>> checked_spectrum([1.0, 0.5])
@@ -48,13 +50,13 @@ def checked_spectrum(spectrum: Any) -> np.ndarray:
 
 
 def power_law(modes: int, a: float, b: float, label_noise: float = 0.0) -> Spectrum:
-    """Return the spectrum lam_j = j^(-2a) with the distance rho_j = j^(-b), j = 1, ..., `modes`.
+    """Return the spectrum lam_j = j^(-2a) with the distance rho_j = j^(-b) from the minimiser, j = 1, ..., `modes`.
 
     Args:
-        modes: The number of modes.
+        modes: The number of modes, at most 2^30.
         a: Half the exponent of the eigenvalues, positive.
-        b: The exponent of the target.
-        label_noise: The standard deviation of the labels.
+        b: The exponent of the distance, any number.
+        label_noise: The standard deviation of the labels, 0 or above.
 
     Raises:
         ValueError: If an argument lies outside its range.
@@ -68,17 +70,18 @@ def power_law(modes: int, a: float, b: float, label_noise: float = 0.0) -> Spect
 
 
 def random_features(features: int, inputs: int, a: float, b: float, label_noise: float = 0.0, seed: int = 0) -> Spectrum:
-    """Return the spectrum of random features W^T x of rows x ~ N(0, D), D_j = j^(-2a), with the target sum_j j^(-b) x_j.
+    """Return the spectrum of least squares on random features W^T x of inputs x ~ N(0, D), D = diag(j^(-2a)), with the target sum_j b_j x_j, b_j = j^(-b).
 
-    W has independent entries N(0, 1/features). With K = W^T D W and theta* its minimiser, the part of the target outside the features is
-    independent of them and acts as label noise of variance sum_j D_j (b_j - (W theta*)_j)^2, which is added to that of the labels.
+    W, `(inputs, features)`, has independent entries N(0, 1/features), and theta = 0 is the start. With the features' covariance K = W^T D W and the
+    minimiser theta*, the part of the target outside the features is independent of them and acts as label noise of variance
+    sum_j D_j (b_j - (W theta*)_j)^2, which is added to that of the labels.
 
     Args:
         features: The number of features.
         inputs: The number of inputs, at least that of features.
         a: Half the exponent of the inputs' variances, positive.
-        b: The exponent of the target.
-        label_noise: The standard deviation of the labels themselves.
+        b: The exponent of the target's weights, any number.
+        label_noise: The standard deviation of the labels themselves, 0 or above.
         seed: The seed of W.
 
     Raises:
@@ -104,13 +107,13 @@ def random_features(features: int, inputs: int, a: float, b: float, label_noise:
 def two_bulks(
     modes: tuple[int, int], ratio: float, distance: tuple[float, float] = (1.0, 1.0), label_noise: float = 0.0
 ) -> Spectrum:
-    """Return two groups of equal eigenvalues, 1 and 1/`ratio`.
+    """Return the spectrum of two groups of equal eigenvalues, 1 and 1/`ratio`.
 
     Args:
         modes: The number of modes of eigenvalue 1, and of eigenvalue 1/ratio.
         ratio: The condition number, at least 1.
-        distance: The distance of the start in a mode of each group.
-        label_noise: The standard deviation of the labels.
+        distance: The distance of the start from the minimiser in each mode of the first group, and of the second.
+        label_noise: The standard deviation of the labels, 0 or above.
 
     Raises:
         ValueError: If an argument lies outside its range.
@@ -131,7 +134,9 @@ def two_bulks(
 def from_data(features: Any, targets: Any, start: Any = None) -> Spectrum:
     """Return the spectrum of a data set: its covariance's eigenvalues, the distance of the start, and the residual as label noise.
 
-    The rows of streaming least squares are Gaussian with this covariance, and the residuals independent of them: a model of the data.
+    The covariance is (1/samples) sum_i a_i a_i^T, not centred, and modes of eigenvalues below 1e-12 of the largest are left out. The label noise is the root
+    mean square of the residuals of the least squares fit. The rows of streaming least squares are Gaussian with this covariance, and the residuals
+    independent of them: a model of the data.
 
     Args:
         features: The rows a_i, `(samples, dim)`.
@@ -142,6 +147,7 @@ def from_data(features: Any, targets: Any, start: Any = None) -> Spectrum:
         ValueError: If a shape is wrong or a number is not finite.
 
     Example:
+        >>> import numpy as np
         >>> found = from_data([[2.0, 0.0], [0.0, 1.0]], [2.0, 3.0])
         >>> found.values, np.abs(found.distance), round(found.label_noise, 12)
         (array([2. , 0.5]), array([1., 3.]), 0.0)

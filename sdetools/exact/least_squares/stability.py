@@ -1,11 +1,14 @@
 """Stationary law, stability edge and exact rate of linear rules on streaming least squares.
 
-At constant coefficients the second moments move by z_i <- E(lam_i) z_i + lam_i^2 sum_jl level_jl N_jl (see `exact.least_squares.moment_maps`). In terms of
+A mode i is a coordinate of the eigenbasis of the rows' covariance, with the eigenvalue lam_i; z_i are its packed second moments lam_i E s s^T over the n parts of
+the state, p = n (n + 1) / 2 numbers. At constant coefficients z_i <- E(lam_i) z_i + lam_i^2 sum_jl level_jl N_jl (see `exact.least_squares.moment_maps`). The
+J^2 levels of the noise level_jl = s^2 + sum_i lam_i E u_j,i u_l,i, with the label noise s and the points u_j of the J gradients of a step, couple the modes.
+In terms of
 
-    K(z) = sum_i lam_i^2 (readout of level) (z 1 - E(lam_i))^-1 N,
+    K(z) = sum_i lam_i^2 points (z I - E(lam_i))^-1 N,        points z_i the part of mode i in the levels,
 
 which maps levels to levels, the run is stable in mean square if and only if all E(lam_i) and K(1) have a spectral radius below 1. The
-stationary levels solve level = s^2 + K(1) level. The rate is the largest z at which K(z) has the spectral radius 1 (the secular
+stationary levels solve level = s^2 + K(1) level. The rate is the largest number z at which K(z) has the spectral radius 1 (the secular
 equation), or the largest eigenvalue of an E(lam_i) if that is larger. All maps preserve the order of covariances, so both are positive. For rules whose
 gradients form chains see `exact.least_squares.chained_stability`.
 """
@@ -36,12 +39,12 @@ _LATE = 4_000
 
 
 def level_gain(maps: MomentMap, lam: np.ndarray, z: float = 1.0) -> np.ndarray:
-    """Return K(z), by which the levels of the noise reproduce themselves, shape `(J^2, J^2)` for J gradients a step.
+    """Return K(z) of the module, by which the levels of the noise reproduce themselves, shape `(J^2, J^2)`; level_jl has the index J j + l.
 
     Args:
-        maps: The map of the moments in a step.
+        maps: The map of the packed moments in a step of J gradients.
         lam: The eigenvalues, positive, shape `(modes,)`.
-        z: A number larger than every eigenvalue of the maps of the modes; at one of them K is infinite.
+        z: A number larger than every eigenvalue of the maps E(lam_i) of the modes; at one of them K is infinite.
     """
     p, J = len(maps.position), len(maps.N)
     try:
@@ -52,7 +55,7 @@ def level_gain(maps: MomentMap, lam: np.ndarray, z: float = 1.0) -> np.ndarray:
 
 
 def largest_eigenvalue(matrices: np.ndarray) -> float:
-    """Return the largest modulus of an eigenvalue of matrices `(..., n, n)`, 0 if n = 0; infinity if an entry is not finite."""
+    """Return the largest modulus of an eigenvalue over all matrices of an array `(..., n, n)`, 0 if n = 0; infinity if an entry is not finite."""
     if not np.isfinite(matrices).all():
         return np.inf
     values = matrices if matrices.shape[-1] == 1 else np.linalg.eigvals(matrices)  # a search of a rate asks often
@@ -60,16 +63,21 @@ def largest_eigenvalue(matrices: np.ndarray) -> float:
 
 
 def is_stable(maps: MomentMap, lam: np.ndarray) -> bool:
-    """Return whether the second moments of modes of eigenvalues `lam`, `(modes,)`, positive, remain bounded and forget their start."""
+    """Return whether the second moments remain bounded and converge to a limit that does not depend on their start.
+
+    Args:
+        maps: The map of the packed moments in a step.
+        lam: The eigenvalues, positive, shape `(modes,)`.
+    """
     with np.errstate(all="ignore"):
         return largest_eigenvalue(maps.at(lam)) < 1 and largest_eigenvalue(level_gain(maps, lam)) < 1
 
 
 def exact_rate(maps: MomentMap, lam: np.ndarray) -> float:
-    """Return the factor by which the second moments' distance from their limit finally changes in a step, by the secular equation.
+    """Return the factor by which the second moments' distance from their limit is finally multiplied in a step, by the secular equation.
 
     Args:
-        maps: The map of the moments in a step.
+        maps: The map of the packed moments in a step.
         lam: The eigenvalues, positive, shape `(modes,)`.
     """
     from scipy.optimize import brentq
@@ -93,13 +101,14 @@ def exact_rate(maps: MomentMap, lam: np.ndarray) -> float:
 def stationary_risk(dynamics: Any) -> float:
     """Return the excess risk 1/2 sum_i lam_i E x_i^2 in the stationary law of a linear rule on streaming least squares; infinity without one.
 
-    For SGD and SGDM it is (s^2/2) q/(1-q) with the budget q of `exact.momentum_budget`.
+    For SGD and SGDM it is (s^2/2) q/(1-q) with the noise budget q of `exact.momentum_budget` and the label noise s.
 
     Args:
-        dynamics: The rule, with coefficients that are constant in the end.
+        dynamics: The rule, such as `st.SGDM(oracle, plan)`, whose coefficients are constant from some step on.
 
     Raises:
-        ValueError: If the coefficients keep moving, and as in `exact.risk`.
+        ValueError: If the coefficients still change late in the run, the oracle is not one of streaming least squares, or the rule is not linear or does
+            not treat all coordinates alike.
 
     Example:
         >>> import sdetools as st
@@ -111,15 +120,16 @@ def stationary_risk(dynamics: Any) -> float:
 
 
 def rate(dynamics: Any) -> float:
-    """Return the exact rate of a linear rule on streaming least squares: the factor per step by which risk minus its limit finally changes.
+    """Return the exact rate of a linear rule on streaming least squares: the factor by which risk minus its limit is finally multiplied in a step.
 
     A rate of 1 or above means divergence.
 
     Args:
-        dynamics: The rule, with coefficients that are constant in the end.
+        dynamics: The rule, such as `st.SGDM(oracle, plan)`, whose coefficients are constant from some step on.
 
     Raises:
-        ValueError: If the coefficients keep moving, and as in `exact.risk`.
+        ValueError: If the coefficients still change late in the run, the oracle is not one of streaming least squares, or the rule is not linear or does
+            not treat all coordinates alike.
 
     Example:
         >>> import sdetools as st
@@ -136,10 +146,11 @@ def stability_edge(dynamics: Any) -> float:
     A stable and an unstable c are sought from c = 1 by factors of 1.25, and bisected to rounding; between 0 and the edge all c are taken for stable.
 
     Args:
-        dynamics: The rule, whose learning rate is the coefficient `eta` or `gamma`; or a function that returns the rule for a given c.
+        dynamics: The rule, whose learning rate is the coefficient `eta` or `gamma`, which c multiplies; or a function that returns the rule for a given c.
 
     Raises:
-        ValueError: If the rule has no such coefficient, no c in 1e-12 ... 1e12 is the edge, and as in `exact.risk`.
+        ValueError: If the rule has no such coefficient, no c in 1e-12 ... 1e12 is the edge, its coefficients still change late in the run, the oracle is
+            not one of streaming least squares, or the rule is not linear or does not treat all coordinates alike.
 
     Example:
         >>> import sdetools as st
@@ -171,7 +182,7 @@ def stability_edge(dynamics: Any) -> float:
 
 
 def _scaled(dynamics: Any) -> Callable[[float], bool]:
-    """Return whether a rule at c times its learning rate is stable, as a function of c."""
+    """Return the function from c to whether a rule at c times its learning rate is stable; ValueError if it has no coefficient eta or gamma."""
     check_dynamics(dynamics)
     names = tuple(dynamics.coefficients)
     found = [name for name in _LEARNING_RATES if name in names]
@@ -188,7 +199,7 @@ def _scaled(dynamics: Any) -> Callable[[float], bool]:
 
 
 def _with_rate(dynamics: Any, column: int, by: float) -> Any:
-    """Return a copy of a rule one of whose coefficients is multiplied by a number."""
+    """Return a copy of a rule whose coefficient in `column` of `coefficient_values` is multiplied by the number `by`."""
 
     def coefficient_values(steps: int) -> np.ndarray:
         out = np.array(dynamics.coefficient_values(steps), dtype=float)
@@ -202,11 +213,11 @@ def _with_rate(dynamics: Any, column: int, by: float) -> Any:
 
 @dataclass(frozen=True)
 class LateStep:
-    """A late step of a rule, and its moments.
+    """A late step of a rule, where its coefficients are constant, and the limit of the second moments if it is repeated.
 
     Attributes:
         problem: The problem with its positive eigenvalues alone.
-        made: The matrices of the step, of one kind.
+        made: The matrices of this step, as a run of one step.
     """
 
     problem: ModeProblem
@@ -214,12 +225,12 @@ class LateStep:
 
     @cached_property
     def maps(self) -> MomentMap | ChainedMoments:
-        """The map of the moments in the step."""
+        """The map of the second moments in the step: a `ChainedMoments` if its gradients form chains, else a `MomentMap`."""
         return ChainedMoments(self.problem, self.made) if self.made.chained else moment_map(self.made, self.problem.factor)
 
     @property
     def stable(self) -> bool:
-        """Whether the second moments remain bounded and forget their start."""
+        """Whether the second moments remain bounded and converge to a limit that does not depend on their start."""
         if isinstance(self.maps, ChainedMoments):
             with np.errstate(all="ignore"):
                 return chained_rate(self.maps) < 1
@@ -227,12 +238,12 @@ class LateStep:
 
     @property
     def rate(self) -> float:
-        """The factor per step by which their distance from their limit finally changes."""
+        """The factor by which the second moments' distance from their limit is finally multiplied in a step; 1 or above means divergence."""
         return chained_rate(self.maps) if isinstance(self.maps, ChainedMoments) else exact_rate(self.maps, self.problem.lam)
 
     @property
     def risk(self) -> float:
-        """The excess risk in their limit, infinity without one."""
+        """The excess risk 1/2 sum_i lam_i E x_i^2 in the limit of the second moments, infinity without one."""
         maps, lam = self.maps, self.problem.lam
         if isinstance(maps, ChainedMoments):
             return chained_stationary_risk(maps)
@@ -245,7 +256,7 @@ class LateStep:
 
 
 def _final(dynamics: Any) -> LateStep:
-    """Return a late step of a rule; ValueError if its coefficients keep moving."""
+    """Return the last of twice the plan's steps plus 4,000; ValueError if the coefficients move in the second half of these."""
     problem = mode_problem(getattr(dynamics, "oracle", None))  # type: ignore[arg-type]
     length = 2 * len(dynamics.plan.eta_values) + _LATE
     rows = np.asarray(dynamics.coefficient_values(length), dtype=float)
@@ -258,18 +269,20 @@ def _final(dynamics: Any) -> LateStep:
 
 
 def _last(made: ModeSteps) -> ModeSteps:
-    """Return the last step alone."""
+    """Return the last step of a run as a run of one step."""
     kind = int(made.index[-1])
     return replace(made, **{name: getattr(made, name)[kind : kind + 1] for name in "AGUK"}, index=np.zeros(1, dtype=np.int64))
 
 
 def heavy_ball_map(eta: float, beta: float, factor: float) -> MomentMap:
-    """Return the map of the moments of `st.SGDM` at learning rate `eta` and momentum `beta`, written out, for searches over both.
+    """Return the map of the packed moments of `st.SGDM` at learning rate `eta` and momentum `beta`, without calls of the rule, for searches over both.
+
+    The state in a mode is (x, m), or x alone for beta = 0.
 
     Args:
         eta: The learning rate of the EMA form, h of the closed forms.
-        beta: The momentum coefficient in [0, 1).
-        factor: sigma^2 / B of the noise.
+        beta: The momentum coefficient in [0, 1); 0 for SGD.
+        factor: sigma^2 / B of the noise, B the rows of a batch.
     """
     eta = _check.number("eta", eta)
     if beta == 0:
