@@ -22,21 +22,27 @@ LONGEST_TEXT = 9_000
 class DerivedSDE(SDE):
     """The modified equation of a rule, an SDE of expressions in the coordinates and the step's time; `exact.modified_equation` makes it.
 
+    Its state has the parts of the rule one after another, such as x and m, of `dim` coordinates each: n = dim * len(parts) numbers. For an
+    equation in terms of sqrt(gamma) m or v / sigma^2 (see `exact.modified_equation`) the part has the name of m or v.
+
     Args:
         rule: The name of the rule.
         parts: The names of the parts of the state, which are those of the rule.
-        names: The names of the coordinates of all parts.
-        drift: The drift, a SymPy expression for each coordinate.
-        diffusion: The diffusion, rows of SymPy expressions.
-        step: The name of the step's time in the expressions, and its value.
+        names: The names of the n coordinates of all parts, one part after another.
+        drift: The drift a of dX = a dt + b dW (Ito), a SymPy expression for each of the n coordinates.
+        diffusion: The diffusion b, n rows with a SymPy expression for each Brownian motion; empty rows without noise.
+        step: The name of the step's time in the expressions, "eta" or "tau", and its value.
         weak_order: The weak order with which it approximates the rule.
-        starts: The starts of the other parts, arrays `(dim,)`, or None for a part that starts at x0.
+        starts: The starts of the parts after x, arrays `(dim,)`, or None for a part that starts at x0.
+
+    Raises:
+        NotExpandable: If an entry of drift or diffusion has more than 9,000 characters.
 
     Attributes:
-        drift_expressions: The drift, as given.
-        diffusion_expressions: The diffusion, as given.
+        drift_expressions: The drift, as given, a tuple.
+        diffusion_expressions: The diffusion, as given, a tuple of rows.
         weak_order: The weak order, as given.
-        starts: The starts of the other parts, as given.
+        starts: The starts of the parts after x, as given.
     """
 
     def __init__(
@@ -101,12 +107,12 @@ def derived_sde(
     Args:
         step: The rule and its numbers.
         rule: The rule at the step size of the equation.
-        terms: For each power of tau the coefficients of d^a by multi-index, SymPy expressions, with |a| at most 2.
+        terms: For each power of the step's time tau the coefficients of d^a by multi-index a, SymPy expressions, of total orders 1 and 2.
         weak_order: The weak order of the equation.
         home: A ring with the coordinates and draws of the rule.
 
     Raises:
-        NotExpandable: If the covariance has no symbolic root.
+        NotExpandable: If the covariance has no symbolic root, an entry is too long, or drift or covariance contain means over directions.
     """
     import sympy
 
@@ -143,7 +149,20 @@ def derived_sde(
 
 
 def _root(step: OneStep, home: DifferentialRing, covariance: Any, tau: Any, weak_order: int) -> Any:
-    """Return a matrix R with R R^T = covariance + O(tau^weak_order): the linear response of a step to its draws, corrected to first order."""
+    """Return a SymPy matrix R with R R^T = covariance + O(tau^weak_order), one column for each Brownian motion.
+
+    Candidates are the linear response of a step to its draws, this one corrected to first order, and a Cholesky factor in up to three coordinates.
+
+    Args:
+        step: The rule.
+        home: A ring with its coordinates and draws.
+        covariance: The covariance b b^T of the noise, a SymPy matrix `(n, n)`.
+        tau: The symbol of the step's time.
+        weak_order: The power of tau from which terms are dropped.
+
+    Raises:
+        NotExpandable: If none of them is a root.
+    """
     import sympy
 
     largest = 2 * weak_order + 1
@@ -194,7 +213,7 @@ def _without_magnitude(expression: Any) -> Any:
 
 
 def _powers(expression: Any, tau: Any) -> dict[Any, Any]:
-    """Return an expression as a sum of powers of tau, a dict from exponents to coefficients."""
+    """Return a SymPy expression as a sum of powers of tau: a dict from exponents, SymPy numbers, to coefficients without tau."""
     import sympy
 
     out: dict[Any, Any] = {}

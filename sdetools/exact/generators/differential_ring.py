@@ -1,9 +1,10 @@
 """The ring in which one-step expansions are computed: polynomials over the rationals with derivatives along the coordinates.
 
 Its generators are the coordinates of the state, the draws of one step, and atoms: values of functions at a formula c of the coordinates,
-such as exp(c) or 1 / c, and irrational numbers. The derivative of an atom is again a polynomial, d exp(c) = exp(c) dc, so that products and
+such as exp(c) or 1 / c, and irrational numbers. A polynomial is an element of SymPy's `PolyRing`, a dict from monomials to rational coefficients, whose
+monomials are tuples with the power of each generator in this order. The derivative of an atom is again a polynomial, d exp(c) = exp(c) dc, so that products and
 derivatives need no simplification. Relations such as c (1 / c) = 1 are not applied; whether a polynomial with atoms vanishes is decided at
-random points in 40 digits.
+fixed irregular points in 40 digits.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ CLOSE = 1e-14
 LARGEST_OF_PI = 1000
 """Numbers are taken for a power of pi times the root of a fraction, such as 1 / sqrt(2 pi), if the fraction has a denominator up to this size."""
 POWERS_OF_PI = tuple(Fraction(k, 2) for k in (-1, 2, 1, -2, 3, -3, 4, -4))
+"""The powers of pi that are tried, in this order."""
 ROUNDING = 1e-11
 """Rounding error of a coefficient, relative to those that cancel, if the numbers are floats."""
 DIGITS = 40
+"""Decimal digits in which it is decided whether a polynomial with atoms vanishes."""
 VANISHING = 1e-25
 """Size, relative to the sum of the terms' absolute values, below which a value of 40 digits counts as 0."""
 
@@ -48,15 +51,19 @@ class DifferentialRing:
         largest: The largest power of the expansion variable r that `power_series.Series` keep.
 
     Attributes:
+        coordinates: The symbols of the coordinates, as given.
+        ring: The `PolyRing` of SymPy, whose generators are the coordinates, the draws and the atoms.
         zero: The polynomial 0.
         one: The polynomial 1.
-        x: The polynomials of the coordinates.
-        z: The polynomials of the draws.
+        x: The generators of the coordinates.
+        z: The generators of the draws.
         largest: The largest power of r, which may change.
         unit: The power of r that is the time of a step, 2 unless it is set.
         exact: Whether all numbers so far were fractions or roots of fractions; other numbers have the rounding errors of floats.
-        own_moments: The moments of the last draws, which depend on the coordinates: functions of the order that return polynomials.
-        joint: Pairs of the numbers of draws that are not independent, and a function of their powers that returns the moment, a polynomial.
+        own_moments: The moments of the draws for signs and clippings, which come last: for each a function of the order k that returns a polynomial in the
+            coordinates. Set by `OneStep.moved`, as `joint`.
+        joint: Draws that are not independent: pairs of a tuple of their numbers, and the function from a tuple of their powers to the mean of the product of
+            these powers, a polynomial. `mean` uses these instead of single moments.
     """
 
     def __init__(self, coordinates: Sequence[Any], draws: int, atoms: int = 12, largest: int = 12) -> None:
@@ -82,7 +89,10 @@ class DifferentialRing:
     # ---- numbers and functions
 
     def number(self, value: Any) -> Any:
-        """Return a number as a polynomial: a fraction, the root of one as an atom, also times a power of pi, or else the binary fraction of the float itself."""
+        """Return a finite number as a polynomial: a fraction, the root of one as an atom, also times a power of pi, or else the exact value of the float.
+
+        A float within 1e-14 (relative) of one of these with a small denominator stands for it; otherwise `exact` becomes False.
+        """
         if isinstance(value, (int, Fraction)):
             return self._fraction(Fraction(value))
         value = float(value)
@@ -103,7 +113,7 @@ class DifferentialRing:
         return self._fraction(Fraction(value))
 
     def power_of_pi(self, exponent: Fraction) -> Any:
-        """Return the atom pi^exponent."""
+        """Return the atom pi^exponent for a fraction."""
         import sympy
 
         key = "pi", self.one, exponent
@@ -111,7 +121,12 @@ class DifferentialRing:
         return self._atoms[key] if key in self._atoms else self._atom(key, power)
 
     def _atom(self, key: tuple[str, Any, Any], symbol: Any) -> Any:
-        """Return a new atom of a value, which is known by (function, argument, exponent) from now on."""
+        """Return a new atom; TooFewAtoms if none is free.
+
+        Args:
+            key: (function, argument, exponent), by which the atom is found again: its name, a polynomial, and a fraction, None, or the numbers of "radial".
+            symbol: Its value as a SymPy expression in the coordinates.
+        """
         if not self._free:
             raise TooFewAtoms
         found = self._free.pop(0)
@@ -132,7 +147,8 @@ class DifferentialRing:
             exponent: The exponent of a power, a fraction; -1 for the reciprocal.
 
         Raises:
-            NotExpandable: If `c` contains a draw, or the function has no finite value there.
+            NotExpandable: If `c` contains a draw, or the function has no finite real value there.
+            TooFewAtoms: If the ring has no free atom.
         """
         import sympy
 
@@ -168,14 +184,14 @@ class DifferentialRing:
         return found
 
     def radial(self, k: int, n: int, c: Any, rho: Any) -> Any:
-        """Return the atom R_kn(c, rho) of `radial_means` at the polynomial `rho` of the coordinates, for a number c of SymPy."""
+        """Return the atom R_kn(c, rho) of `radial_means` for integers k and n, a SymPy number c and a polynomial `rho` in the coordinates."""
         from sdetools.exact.generators.radial_means import radial_mean
 
         key = "radial", rho, (k, n, c)
         return self._atoms[key] if key in self._atoms else self._atom(key, radial_mean()(k, n, c, self.expression(rho)))
 
     def reduced(self, p: Any) -> Any:
-        """Return a polynomial with the squares of roots replaced by their arguments."""
+        """Return a polynomial with each square of an atom c^(1/2) replaced by c."""
         for k, square in reversed(self._roots.items()):  # the argument of a root may contain earlier ones
             place = self._first_atom + k
             if any(m[place] > 1 for m in p):
@@ -187,7 +203,10 @@ class DifferentialRing:
         return p
 
     def taylor(self, kind: str, c: Any, order: int, exponent: Any = None) -> list[Any]:
-        """Return f(c), f'(c), f''(c) / 2!, ... up to `order` as polynomials; arguments as in `function`, or "radial" with (k, n, limit)."""
+        """Return the Taylor coefficients f(c), f'(c), f''(c) / 2!, ... of a function, `order` + 1 polynomials.
+
+        The arguments `kind`, `c` and `exponent` are those of `function`; or `kind` is "radial", `c` is rho and `exponent` is (k, n, c) of `radial`.
+        """
         if kind == "radial":  # d R_kn / d rho = R_k,n+2 - R_kn
             power, n, limit = exponent
             row = [self.radial(power, n + 2 * i, limit, c) for i in range(order + 1)]
@@ -246,7 +265,7 @@ class DifferentialRing:
         return any(any(m[self._first_draw : self._first_atom]) for m in p)
 
     def degree_in_draws(self, p: Any) -> int:
-        """Return the largest total degree of a polynomial in the draws."""
+        """Return the largest total degree in the draws of the terms of a polynomial, 0 without draws."""
         return max((sum(m[self._first_draw : self._first_atom]) for m in p), default=0)
 
     def linear_part(self, p: Any, k: int) -> Any:
@@ -274,7 +293,10 @@ class DifferentialRing:
         return sorted({k for m in p for k, power in enumerate(m[self._first_atom :]) if power})
 
     def by_powers(self, p: Any, first: int, last: int) -> dict[tuple[int, ...], Any]:
-        """Return the coefficients of a polynomial by its powers of the generators `first` ... `last` - 1; these count the coordinates, then the draws."""
+        """Return the coefficients of a polynomial by its powers of the generators `first` ... `last` - 1: a dict from tuples of powers to polynomials.
+
+        Generators are counted from 0: the coordinates, the draws, the atoms.
+        """
         blank = (0,) * (last - first)
         groups: dict[tuple[int, ...], dict[Any, Any]] = {}
         for monomial, coefficient in p.items():
@@ -282,11 +304,11 @@ class DifferentialRing:
         return {powers: self.ring.from_dict(terms) for powers, terms in groups.items()}
 
     def mean(self, p: Any, moments: Sequence[Callable[[int], Any]]) -> Any:
-        """Return the expectation of a polynomial over independent draws.
+        """Return the expectation of a polynomial over the draws, which are independent but for those in `joint`: a polynomial without draws.
 
         Args:
             p: The polynomial.
-            moments: For each draw a function that returns its moment of order k as a polynomial without draws; it may depend on the coordinates.
+            moments: For each draw the function from an order k >= 1 to its k-th moment, a polynomial without draws that may depend on the coordinates.
         """
         out = self.zero
         for powers, coefficient in self.by_powers(p, self._first_draw, self._first_atom).items():
@@ -303,13 +325,13 @@ class DifferentialRing:
         return out
 
     def without_rounding(self, p: Any, size: float) -> Any:
-        """Return a polynomial without the coefficients below `ROUNDING` times `size`, if some number of the ring is not exact."""
+        """Return a polynomial without the terms whose coefficients are at most `ROUNDING` times `size`; unchanged if the ring is `exact` or `size` is 0."""
         if self.exact or not size:
             return p
         return self.ring.from_dict({m: c for m, c in p.items() if abs(float(c)) > ROUNDING * size})
 
     def vanishes(self, p: Any) -> bool:
-        """Return whether a polynomial without draws is 0 for all coordinates; one with atoms is evaluated at three random points."""
+        """Return whether a polynomial without draws is 0 for all coordinates; one with atoms is evaluated in 40 digits at three fixed irregular points."""
         if not p or not self._atoms_in(p):
             return not p
         import sympy
@@ -342,7 +364,7 @@ class DifferentialRing:
 
 
 def _FUNCTIONS(kind: str) -> Any:
-    """Return the SymPy function of a name of NumPy."""
+    """Return the SymPy function that NumPy calls `kind`, such as sympy.atan for "arctan"."""
     import sympy
 
     return {"arctan": sympy.atan}.get(kind) or getattr(sympy, kind)

@@ -1,4 +1,7 @@
-"""The laws of the draws of a step: noises as polynomials in independent draws, and the moments of these."""
+"""The laws of the draws of a step: noises as polynomials in independent draws, and the moments of these.
+
+The law of a draw is a pair of a name and a tuple of its numbers, as `law_moment` takes them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from sdetools.noise.oracle import NoisyOracle, SVAGNoise
 
 
 def polynomial_oracle(oracle: NoisyOracle) -> tuple[NoisyOracle, list[tuple[str, Any]], bool]:
-    """Return an oracle whose noise is a polynomial in its draws, and the rest of `polynomial_noise`; its `parameters` are those of the new noise."""
+    """Return a copy of an oracle with the noise of `polynomial_noise`, the laws of its draws in their order, and whether the law of the noise is the same.
+
+    The `parameters` of the copy are sigma, then those of loss and new noise.
+    """
     noise, laws, exact = polynomial_noise(oracle.noise)
     out = copy.copy(oracle)
     out.noise = noise
@@ -28,7 +34,11 @@ def polynomial_oracle(oracle: NoisyOracle) -> tuple[NoisyOracle, list[tuple[str,
 def polynomial_noise(noise: Noise) -> tuple[Noise, list[tuple[str, Any]], bool]:
     """Return a noise whose value is a polynomial in its draws, the laws of these draws, and whether the law of the noise is the same.
 
-    The draws of noises R(x) u become the entries of u themselves. Noise that samples data becomes Gaussian noise of the same covariance.
+    The draws of noises R(x) u become the entries of u themselves. Noise that samples data becomes Gaussian noise of the same covariance, and the last
+    result is then False.
+
+    Returns:
+        A tuple: the noise; for each of its draws the law, a pair of a name and its numbers; and whether the law of the noise is that of `noise`.
     """
     if isinstance(noise, RootedNoise):
         return RootedNoise(NORMAL, noise.root), [(noise.law.name, noise.law.numbers)] * noise.root.rank, True
@@ -47,12 +57,13 @@ def polynomial_noise(noise: Noise) -> tuple[Noise, list[tuple[str, Any]], bool]:
 
 
 def law_moment(name: str, numbers: Sequence[float], k: int) -> Fraction | float:
-    """Return E u^k of a law of one entry, a fraction if it is known as one.
+    """Return E u^k for a random number u of a given law, a fraction if it is known as one.
 
     Args:
-        name: "gaussian", "rademacher", "uniform" (on (-sqrt 3, sqrt 3)), "unit" (uniform on (0, 1)), "three_point", "centred_exponential",
-            "two_point" or "student_t", the names of `noise.laws`.
-        numbers: The parameters of the law, those of its `EntryLaw`.
+        name: "gaussian", "rademacher" (-1 or 1), "uniform" (on (-sqrt 3, sqrt 3)), "unit" (uniform on (0, 1)), "three_point" (-sqrt 3, 0, sqrt 3),
+            "centred_exponential", "two_point" or "student_t" (of variance 1), most of them names of `noise.laws`.
+        numbers: The numbers of the law: (p, a, b) for a with probability p, else b, of "two_point"; nu - 2 first for nu degrees of freedom of
+            "student_t"; else none.
         k: The order, at least 1.
 
     Raises:

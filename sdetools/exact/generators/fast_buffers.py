@@ -1,15 +1,15 @@
 """Linear filters whose buffers are forgotten in a few steps, or in a time that tends to 0: the position follows an SDE of its own.
 
-Without gradients a combination y = w . s of the parts s of the state is constant, and with them it moves slowly; the rest, F, is forgotten at
-a constant rate. One step acts on functions of y and F by f -> T f = E f(y', F'). The functions Lambda h = h + r Lambda_1 h + ... that T maps
-among themselves, T Lambda = Lambda exp(tau A), are found power by power of r: at every power
+Without gradients a combination y = w . s of the parts s of the state is constant, and with them it moves slowly; the rest, F, one number for each buffer and
+coordinate, is forgotten at a constant rate. One step acts on functions of y and F by f -> T f = E f(y', F'). tau = r^unit is the time of a step. For functions h
+of y, the functions Lambda h = h + r Lambda_1 h + ... that T maps among themselves, T Lambda = Lambda exp(tau A), are found power by power of r: at every power
 
     (1 - T_0) Lambda_k h + E_k h = (what the lower powers give),        exp(tau A) - 1 = sum_k r^k E_k,
 
 where T_0 moves F alone. It maps polynomials in F to such polynomials, raises no degree and is a contraction on each degree, so that the
 part without F determines E_k, the motion of y, and the rest Lambda_k, which is 0 at F = 0. If 1 - beta tends to 0 like r^m, more slowly
 than the time of a step, T - 1 begins with r^m G, and -G takes the place of 1 - T_0, which is m = 0. The same recursion gives the projection Pi onto
-the slow functions, Pi T = exp(tau A) Pi. With h(x) = B h, x = y + (small),
+the slow functions, Pi T = exp(tau A) Pi. With B, the operator that takes h to the function h(x) of y and F, where x = y + (small),
 
     E h(x_k) = exp(k tau A) (Pi B) h (x_0) + (what is forgotten),        if the buffers start at 0.
 """
@@ -31,7 +31,10 @@ from sdetools.exact.generators.operators import Index, Operator
 from sdetools.exact.generators.power_series import Series
 
 Terms = dict[Index, Any]
-"""An operator at one power of r: polynomials in y and F by multi-index of derivatives along y."""
+"""An operator h -> sum_a c_a(y, F) d^a h at one power of r: the polynomials c_a by multi-index a, which counts derivatives along y alone.
+
+Multi-indices have an entry for each coordinate of y, then zeros for those of F.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class SlowMotion:
         motion: exp(tau A) - 1 for the motion of y, up to r^(2 unit - memory), where r^unit is the time of a step.
         terminal: Pi B - 1, by which E h of the position differs from that of y, up to r^(unit - memory).
         memory: The power of r to which the rate of forgetting is proportional.
-        rate: The factor c in y' = y - c g, divided by the time of a step, for small steps.
+        rate: The factor c in y' = y - c g, g the gradient, divided by the time of a step, for small steps.
     """
 
     motion: Operator
@@ -52,7 +55,7 @@ class SlowMotion:
 
 
 class _UnitGradients:
-    """An oracle whose answer is the first of a row of unit inputs."""
+    """An oracle with one answer, `answer`, at every point: the input that stands for the gradient when the matrices of a filter are read off."""
 
     extra = ()
 
@@ -68,17 +71,34 @@ def slow_motion(step: OneStep, home: DifferentialRing) -> SlowMotion:
 
     Args:
         step: The rule, whose buffers start at 0 (or at x0).
-        home: A ring with the coordinates of the position, then one for each buffer and coordinate.
+        home: A ring with the coordinates of the position, then one for each buffer and coordinate, as `generator_gaps.filter_ring` makes it.
 
     Raises:
-        NotExpandable: If the filter has no slow combination, or its buffers are not forgotten; NeedsFinerRoot if a buffer is of the size of a
-            power that is none of r.
+        NotExpandable: If the filter has no slow combination, or its buffers are not forgotten.
+        NeedsFinerRoot: If a buffer is of the size of a power of the step's time that is no whole power of r.
     """
     return _Elimination(step, home).result()
 
 
 class _Elimination:
-    """The recursion over powers of r; the arguments are those of `slow_motion`."""
+    """The recursion over powers of r, with the notation of the module; `result` runs it.
+
+    Args:
+        step: The rule.
+        home: The ring, whose first `dim` coordinates are y, and the others F.
+
+    Attributes:
+        dim: The number of coordinates of the position.
+        memory: The power m of r to which the rate of forgetting is proportional.
+        largest: The largest power of r that is computed, 2 unit - m.
+        rate: As in `SlowMotion`.
+        apart: x - y, a series for each coordinate.
+        change: The change y' - y, a series for each coordinate.
+        after: F' after a step, a series for each coordinate of F.
+        motion: exp(tau A) - 1 as far as it is known.
+        lifts: Lambda_k by powers k of r, as far as they are known.
+        none: The multi-index of zeros.
+    """
 
     def __init__(self, step: OneStep, home: DifferentialRing) -> None:
         self.home, self.dim = home, step.rule.dim
@@ -119,7 +139,7 @@ class _Elimination:
         self.lifts: dict[int, Terms] = {0: {self.none: home.one}}
 
     def _matrices(self, step: OneStep, n: int) -> tuple[list[list[Any]], list[Any]]:
-        """Return A and b of s' = A s + b g for one coordinate, as series."""
+        """Return A, n rows, and b of s' = A s + b g for one coordinate of the n parts of the state and the gradient g; entries are series."""
         home = self.home
         inputs = np.empty((n + 1, n + 1), dtype=object)
         for i, j in product(range(n + 1), repeat=2):
@@ -129,9 +149,9 @@ class _Elimination:
         return [[row[j + 1] for j in range(n)] for row in table], [row[0] for row in table]
 
     def _sizes(self, step: OneStep, B: list[list[Any]], b: list[Any]) -> list[int]:
-        """Return the power of r to which each buffer is proportional, from its inputs, gradients or other buffers, over its memory.
+        """Return the power of r to which each buffer is proportional, from its inputs over its memory of 1 / r^memory steps.
 
-        Over 1 / r^memory steps gradients add up, and noise adds up like a root of the number of steps.
+        Gradients add up over the steps, and noise like a root of their number. B and b are the matrix and vector of F' = B F + b g.
         """
         sigma = min(step.numbers.oracle[0])
         if self.memory % 2:
@@ -165,12 +185,12 @@ class _Elimination:
         return self.home.mean(p, self.moments)
 
     def _indices(self, most: int) -> list[Index]:
-        """Return the multi-indices along y up to a total order, padded with zeros for F."""
+        """Return the multi-indices along y of a total order up to `most`, padded with zeros for F."""
         rest = (0,) * (len(self.home.x) - self.dim)
         return [(*g, *rest) for g in product(range(most + 1), repeat=self.dim) if sum(g) <= most]
 
     def _slopes(self, c: Any) -> list[tuple[Index, Any]]:
-        """Return the derivatives of a polynomial along y that are not 0, with their multi-indices."""
+        """Return pairs (multi-index, derivative) of the derivatives of a polynomial in y and F along y that are not 0, the polynomial itself included."""
         found = {self.none: c}
         for d in sorted(self._indices(self.largest), key=sum)[1:]:
             i = next(k for k, order in enumerate(d) if order)
@@ -180,11 +200,11 @@ class _Elimination:
         return list(found.items())
 
     def _power(self, index: Index) -> Series:
-        """Return D^index, where D is the change of y."""
+        """Return D^index, the product of the powers of the change D of y in a step, a series."""
         return _product(self.home, self.powers, index, self.change)
 
     def _substituted(self, p: Any) -> Series:
-        """Return a polynomial in y and F at F'."""
+        """Return a polynomial in y and F with F' in the place of F, a series in r."""
         out = Series(self.home, {})
         for powers, c in self.home.by_powers(p, self.dim, len(self.home.x)).items():
             out = out + Series(self.home, {0: c}) * _product(self.home, self.after_powers, powers, self.after)
@@ -234,7 +254,7 @@ class _Elimination:
         return math.prod((f**k for f, k in zip(self.home.x[self.dim :], powers)), start=self.home.one)
 
     def _inverse(self, degree: int) -> tuple[list[Index], Any]:
-        """Return the monomials in F of a degree, and the inverse of -G on them, a SymPy matrix of fractions."""
+        """Return the exponents of the monomials in F of a degree, and the inverse of -G on these monomials, a SymPy matrix in their order."""
         import sympy
 
         if degree not in self.inverses:
@@ -254,7 +274,7 @@ class _Elimination:
     # ---- the recursion
 
     def result(self) -> SlowMotion:
-        """Return the motion and the terminal operator."""
+        """Run the recursion over all powers of r and return the motion and the terminal operator."""
         pushed, lift = self.push(self.lifts[0]), Operator(self.home, {self.none: Series(self.home, {0: self.home.one})})
         for k in range(1 if not self.memory else 0, self.largest - self.memory + 1):
             right = pushed - lift - lift @ self.motion
@@ -286,7 +306,7 @@ class _Elimination:
         return out
 
     def _projected(self, terms: Terms, k: int) -> Operator:
-        """Return Pi_k of a function of y and F, an operator on functions of y without a power of r."""
+        """Return Pi_k, the coefficient of r^k of the projection Pi, of the function sum_a c_a(y, F) d^a h: an operator on h without powers of r."""
         chi, own = self.solve(terms)
         if k == 0 or not terms:
             return _at_power(self.home, own, 0)
@@ -304,7 +324,7 @@ class _Elimination:
 
 
 def _coefficient(operator: Operator, power: int) -> Terms:
-    """Return the coefficients of r^power by multi-index."""
+    """Return the coefficients of r^power of an operator, polynomials by multi-index."""
     return {a: c.terms[power] for a, c in operator.terms.items() if power in c.terms}
 
 
@@ -313,7 +333,7 @@ def _at_power(home: DifferentialRing, terms: Terms, power: int) -> Operator:
 
 
 def _product(home: DifferentialRing, known: dict[Index, Series], powers: Sequence[int], factors: Sequence[Series]) -> Series:
-    """Return the product of powers of `factors`; the exponents beyond their number are not used. Results are kept in `known`."""
+    """Return prod_i factors[i]^powers[i]; the exponents beyond the number of factors are not used. Results are stored in `known` by their exponents."""
     index = tuple(powers[: len(factors)])
     if index not in known:
         i = next((k for k, n in enumerate(index) if n), None)
@@ -325,10 +345,14 @@ def _product(home: DifferentialRing, known: dict[Index, Series], powers: Sequenc
 
 
 def _memory(home: DifferentialRing, still: list[list[Any]]) -> int:
-    """Return m if 1 - B = r^m (M + ...) with an invertible matrix M and B the motion of the buffers, whose coefficients of r^0 are numbers.
+    """Return the memory m, if 1 - B = r^m (M + ...) with an invertible matrix M of numbers, where F' = B F + ... is the motion of the buffers.
+
+    Args:
+        home: The ring.
+        still: The rows of the matrix 1 - B, or of its transpose, series.
 
     Raises:
-        NotExpandable: If there is none below the time of a step, or the buffers grow.
+        NotExpandable: If there is no such m below the power of r that is the time of a step, or the buffers grow.
     """
 
     def numbers(power: int) -> np.ndarray:
@@ -346,7 +370,7 @@ def _memory(home: DifferentialRing, still: list[list[Any]]) -> int:
 
 
 def _solve(matrix: list[list[Any]], right: Sequence[Any]) -> list[Any]:
-    """Return the solution of a small linear system of series, by elimination with the largest pivot as r tends to 0."""
+    """Return the solution of a linear system of n rows of series, a list of n series, by elimination with the largest pivot as r tends to 0."""
     rows = [[*row, value] for row, value in zip(matrix, right, strict=True)]
     n = len(rows)
     for i in range(n):

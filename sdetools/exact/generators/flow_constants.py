@@ -4,7 +4,8 @@ With limit X' = a(X) and u(s, x) = h(X_T | X_s = x) the derivatives w_b(s) = (d^
 
     w_b' = - sum_{0 < c <= b} binom(b, c) sum_i (d^c a_i)(X_s) w_{b - c + e_i},        w_b(T) = (d^b h)(X_T),
 
-and the constant is int_0^T sum_b Psi_b(X_s) w_b(s) ds + (O h)(X_T), with the terminal operator O of a linear filter.
+with multi-indices b and c and the unit vector e_i. The constant is int_0^T sum_b Psi_b(X_s) w_b(s) ds + (O h)(X_T), with the leading error operator
+Psi = sum_b Psi_b d^b and the terminal operator O of a linear filter (see `GeneratorGap`).
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ def flow_constant(
     x0: np.ndarray,
     horizon: float,
 ) -> float:
-    """Return the constant of a weak error for a limit without noise.
+    """Return the constant C of a weak error C tau^p + o(tau^p) for a limit without noise.
 
     Args:
-        limit: The generator of the limit, the coefficients of d^b by multi-index, with derivatives of first order only.
+        limit: The generator of the limit, SymPy expressions, the coefficients of d^b, by multi-index b; derivatives of first order only.
         leading: The leading error operator Psi in the same form.
-        terminal: The terminal operator O in the same form.
+        terminal: The terminal operator O in the same form; empty for none.
         h: The observable, a SymPy expression.
         symbols: The symbols of the n coordinates.
         x0: The start, `(n,)`.
@@ -79,7 +80,7 @@ def flow_constant(
 
 
 def _terms(b: Index, n: int) -> list[tuple[Index, int, int]]:
-    """Return (b - c + e_i, binom(b, c), i) for all c with 0 < c <= b and all coordinates i."""
+    """Return (b - c + e_i, binom(b, c), i) for all multi-indices c with 0 < c <= b and all n coordinates i."""
     out = []
     for c in product(*(range(k + 1) for k in b)):
         if sum(c):
@@ -90,12 +91,12 @@ def _terms(b: Index, n: int) -> list[tuple[Index, int, int]]:
 
 
 def _minus(b: Index, e: Index, i: int) -> Index:
-    """Return c = b - e + e_i."""
+    """Return the multi-index c = b - e + e_i, from an entry e = b - c + e_i of `_terms`."""
     return tuple(k - j + (l == i) for l, (k, j) in enumerate(zip(b, e)))
 
 
 def _along(expression: Any, symbols: Sequence[Any], index: Index) -> Any:
-    """Return d^index of a SymPy expression."""
+    """Return d^index of a SymPy expression, with `index` the orders of the derivatives along `symbols`."""
     import sympy
 
     for s, k in zip(symbols, index):

@@ -42,7 +42,7 @@ def formula_text(expression: Any) -> str:
 
 
 def formula(text: Any, names: Sequence[str]) -> Any:
-    """Return the SymPy expression of a text in the coordinates `names`; an expression is returned as it is.
+    """Return the SymPy expression of a text of `formula_text` in the coordinates `names`; anything but a text is returned as it is.
 
     Raises:
         ValueError: If the text is no expression of these names, or has more than 10,000 characters.
@@ -64,18 +64,18 @@ def formula(text: Any, names: Sequence[str]) -> Any:
 
 
 def formula_texts(terms: Mapping[Any, Any]) -> dict[Any, str]:
-    """Return the formulas of a mapping as texts."""
+    """Return the SymPy expressions of a mapping as texts by the same keys, a new dict."""
     return {key: formula_text(c) for key, c in terms.items()}
 
 
 def formulas(terms: Mapping[Any, Any], names: Sequence[str]) -> dict[Any, Any]:
-    """Return the texts of a mapping as formulas in the coordinates `names`."""
+    """Return the texts of a mapping as SymPy expressions in the coordinates `names` by the same keys, a new dict."""
     return {key: formula(c, names) for key, c in terms.items()}
 
 
 @lru_cache(maxsize=4096)
 def readable(expression: Any) -> Any:
-    """Return an equal SymPy expression in the shorter of two forms, expanded or simplified.
+    """Return an equal SymPy expression in the form of fewer operations: expanded, or simplified if it is short enough (`LONGEST_SIMPLIFIED`).
 
     SymPy takes up to seconds for it. The expansions of a rule for several equations, or of several atoms, have most of their terms in common, so
     the last ones are kept.
@@ -92,12 +92,12 @@ def readable(expression: Any) -> Any:
 
 
 def shown(expression: Any) -> str:
-    """Return a SymPy expression as text, with decimal numbers instead of long fractions."""
+    """Return a SymPy expression as text for a reader, with decimal numbers of six digits instead of long fractions."""
     return str(decimal(expression))
 
 
 def decimal(expression: Any, largest: int = LARGEST_SHOWN, digits: int = 6) -> Any:
-    """Return a SymPy expression in which fractions of numbers above `largest`, and floats, are decimal numbers of so many digits."""
+    """Return a SymPy expression in which floats, and fractions whose numerator or denominator exceeds `largest`, are decimals of `digits` digits."""
     import sympy
 
     long = [q for q in expression.atoms(sympy.Rational) if max(abs(q.p), q.q) > largest] + list(expression.atoms(sympy.Float))

@@ -5,6 +5,9 @@ by (exp(tau A) - 1) f = tau A f + tau^2 A^2 f / 2 + ... in the same time tau. Th
 first difference, tau^(p+1) times the leading error operator Psi, gives the error itself:
 
     E f(x_k) - E f(X_t) = tau^p int_0^t E [(Psi u_(t-s))(X_s)] ds + o(tau^p),        u_s(x) = E[f(X_s) | X_0 = x],        t = k tau.
+
+Expansions are in powers of r, tau = r^unit, with coefficients in a ring (`differential_ring`): polynomials in the coordinates of the state, the draws of a step, and
+atoms, values of functions such as exp(x).
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ def generator_gap(
         rule: An optimiser with constant coefficients, an integrator, or a function of eta that returns an optimiser.
         sde: The equation, or a function of eta that returns it. In an expression the parameter `eta` is proportional to tau.
         weak_order: The largest order that is examined, 1 to 4: the generators are compared up to tau^(weak_order + 1).
-        sigma_power: The power of tau to which sigma is proportional: 0 for constant sigma, -1/2 for sigma = eta^(-1/2).
+        sigma_power: The power of tau to which sigma is proportional: 0 for constant sigma, -1/2 for sigma = eta^(-1/2). Not used for functions of eta.
 
     Raises:
         ValueError: If rule and equation do not fit, or have no expansion of this kind; the message gives the reason in one sentence.
@@ -97,7 +100,7 @@ def generator_gap(
 
 
 def with_enough_atoms(compute: Callable[[int], Any]) -> Any:
-    """Return `compute(atoms)` for the first of 12, 24, ..., 384 atoms that are enough; NotExpandable if none is."""
+    """Return `compute(atoms)` for the first of 12, 24, ..., 384 atoms of a ring with which it does not raise TooFewAtoms; NotExpandable if none is enough."""
     atoms = 12
     while atoms <= 384:
         try:
@@ -114,14 +117,14 @@ class ExpandedPair:
     """A rule and an SDE, with their numbers as functions of r.
 
     Attributes:
-        step: The rule.
+        step: The rule and its numbers.
         sde: The SDE.
-        equation: Its numbers.
+        equation: The numbers of the SDE.
         filter: Whether the SDE has the position alone and the rule buffers besides.
-        finer: For functions of eta, the numbers in another root r of the step's time tau = r^unit, as a function of `unit`.
+        finer: For functions of eta, the function from `unit` to the numbers in that root r of the step's time tau = r^unit; else None.
         unit: The power of r that is the time of a step.
-        rounds: The number of steps of the rule that `step` is.
-        title: The name of the rule, where it is not that of `step`.
+        rounds: The number H of local steps if `step` is a round of local SGD, else 1; the SDE runs for the time rounds * tau in it.
+        title: The name of the rule, where it is not that of `step`; else empty.
     """
 
     step: OneStep
@@ -135,7 +138,7 @@ class ExpandedPair:
 
 
 def _pair(rule: Any, sde: Any, sigma_power: float) -> ExpandedPair:
-    """Return the pair after validation; ValueError if rule and SDE do not fit."""
+    """Return the pair after validation, from the arguments of `generator_gap`; ValueError if rule and SDE do not fit."""
     functions = [callable(one) and not isinstance(one, (Dynamics, Integrator, SDE)) for one in (rule, sde)]
     if any(functions) and not all(functions):
         raise ValueError(
@@ -209,7 +212,7 @@ def _check_pair(one: Any, equation: SDE) -> None:
 
 
 def _coarsest(numbers: Callable[[int], ScaledNumbers], units: Sequence[int]) -> tuple[int, ScaledNumbers]:
-    """Return the first of `units` for which all numbers are powers of r, r^unit = tau, and these numbers."""
+    """Return the first of `units` for which all numbers are whole powers of r, r^unit = tau, and `numbers(unit)`; NeedsFinerRoot if there is none."""
     for unit in units:
         try:
             return unit, numbers(unit)
@@ -225,13 +228,24 @@ def grows(rule: Any, numbers: ScaledNumbers) -> bool:
 
 
 def second_moment_units(numbers: ScaledNumbers, parts: int) -> list[Number]:
-    """Return the factors of the parts of a state whose last is the second moment v of the gradients, in terms of u = v / sigma^2."""
+    """Return the factors by which the parts of a rule's state are multiplied to have u = v / sigma^2 in the place of the last, the second moment v.
+
+    Args:
+        numbers: The numbers of the rule, of which sigma is used.
+        parts: The number of parts of the state.
+
+    Returns:
+        A factor for each part, a dict from powers of r to coefficients; 1 for all but the last.
+    """
     ((power, sigma),) = numbers.oracle[0].items()
     return [{0: 1.0}] * (parts - 1) + [{-2 * power: sigma**-2}]
 
 
 def state_names(moving: Any, idle: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return names for all coordinates of the state of a rule or of an SDE, without the parts `idle`: x and m, or x, y, m_x and m_y."""
+    """Return names for all coordinates of the state of a rule or of an SDE, one part after another without those in `idle`.
+
+    They are, for example, x and m in one dimension, and x, y, m_x and m_y in two.
+    """
     names, parts = tuple(moving.names), [part for part in moving.parts if part not in idle]
     if len(parts) == 1:
         return names
@@ -240,7 +254,7 @@ def state_names(moving: Any, idle: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def check_filter(rule: Dynamics) -> None:
-    """Raise ValueError unless a rule is a linear filter of the gradients whose buffers start at 0 (or at x0)."""
+    """Raise NotExpandable (a ValueError) unless a rule is a linear filter of the gradients with constant coefficients whose buffers start at 0 (or at x0)."""
     if rule.extra_draws or rule.copies > 1:
         raise NotExpandable(f"a rule must have no draws besides those of one gradient; {rule.name} has.")
     try:
@@ -255,7 +269,7 @@ def check_filter(rule: Dynamics) -> None:
 
 
 def equivalent_sgd(rule: Dynamics) -> SGD:
-    """Return the plain SGD that is equivalent to a linear filter with constant coefficients; ValueError if the rule has none."""
+    """Return the plain SGD with the learning rate of the slow motion of a linear filter with constant coefficients; ValueError if the rule is none."""
     check_filter(rule)
     step = OneStep(rule, by_class(rule, None, rule.step_time, False, 0.0), tuple(rule.names), False)
     rate = with_enough_atoms(lambda atoms: slow_motion(step, filter_ring(step, atoms)).rate) * rule.step_time
@@ -263,7 +277,7 @@ def equivalent_sgd(rule: Dynamics) -> SGD:
 
 
 def _compared(pair: ExpandedPair, weak_order: int, atoms: int) -> GeneratorGap:
-    """Return the comparison in a ring with a number of atoms."""
+    """Return the comparison up to tau^(weak_order + 1), in a ring with `atoms` atoms; TooFewAtoms if it needs more."""
     if pair.filter:
         return _compared_filter(pair, atoms)
     home, power, note = ring_of(pair.step, atoms), pair.unit * (weak_order + 1), ""
@@ -285,7 +299,7 @@ def _compared(pair: ExpandedPair, weak_order: int, atoms: int) -> GeneratorGap:
 
 
 def _compared_filter(pair: ExpandedPair, atoms: int) -> GeneratorGap:
-    """Return the comparison of the position of a linear filter, in the first root of the step's time that is fine enough."""
+    """Return the comparison of the position of a linear filter, in the first root of the step's time that is fine enough, with `atoms` atoms."""
     for unit in (2, 4, 8):
         try:
             numbers = pair.step.numbers if pair.finer is None else pair.finer(unit)
@@ -311,7 +325,7 @@ def _compared_filter(pair: ExpandedPair, atoms: int) -> GeneratorGap:
 def _result(
     pair: ExpandedPair, home: DifferentialRing, power: int, found: Any, terminal: Any, gain: float | None, note: str
 ) -> GeneratorGap:
-    """Return the result, from the polynomials of the leading error at r^power and of the terminal operator."""
+    """Return the result from the leading error at r^power, `found`, and the terminal operator, `terminal`, polynomials of the ring by multi-index."""
     step, size = pair.step, len(pair.step.names)
     home.largest = home.unit
     limit = generator(pair.sde, pair.equation, home, step.timed, home.unit).at(home.unit)
@@ -325,14 +339,14 @@ def _result(
 
 
 def _semigroup(pair: ExpandedPair, home: DifferentialRing, largest: int) -> Operator:
-    """Return exp(tau A) - 1 of the SDE up to r^largest."""
+    """Return exp(t A) - 1 of the SDE up to r^largest, with t the time of the pair's step: tau, or `rounds` tau for a round."""
     return (
         generator(pair.sde, pair.equation, home, pair.step.timed, largest).scaled(Fraction(pair.rounds)).exponential_minus_one()
     )
 
 
 def filter_ring(step: OneStep, atoms: int) -> DifferentialRing:
-    """Return a ring with the coordinates of the position of a rule, those of its buffers, and its draws."""
+    """Return a ring with the coordinates of the position of a rule, one for each buffer and coordinate, and the draws of a step."""
     from sdetools.losses.parser import symbol
 
     buffers = [f"buffer{i}_{k}" for i in range(1, len(step.rule.parts)) for k in range(step.rule.dim)]
@@ -342,7 +356,11 @@ def filter_ring(step: OneStep, atoms: int) -> DifferentialRing:
 def _differences(
     pair: ExpandedPair, home: DifferentialRing, weak_order: int
 ) -> Iterator[tuple[int, Operator | None, Operator | NotExpandable]]:
-    """Yield the largest power of r above the time, the rule's expansion up to it, and its difference from the SDE's, or why there is none."""
+    """Yield (power, expansion, difference) for the powers of r above the time of a step up to tau^(weak_order + 1).
+
+    The expansion of the rule, and its difference from that of the SDE, are operators up to this power. Where the rule has no expansion beyond the first
+    of these powers, the last tuple is (power, None, the error that says why).
+    """
     for largest in range(home.unit + 1, home.unit * (weak_order + 1) + 1):
         try:
             moved = expansion(pair.step, home, largest)
@@ -355,7 +373,7 @@ def _differences(
 
 
 def ring_of(step: OneStep, atoms: int) -> DifferentialRing:
-    """Return a ring with the coordinates and draws of a rule."""
+    """Return a ring with the coordinates of a rule, the draws of its step, further ones for signs and clippings, and `atoms` atoms."""
     from sdetools.losses.parser import symbol
 
     return DifferentialRing([symbol(name) for name in step.names], len(step.noise[1]) + step.kinked, atoms)

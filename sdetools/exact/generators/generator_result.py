@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import xarray
 
 Index = tuple[int, ...]
+"""A multi-index a: the order of the derivative d^a in each coordinate."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,13 +32,14 @@ class GeneratorGap(Saved):
         rule: The name of the rule.
         sde: The SDE as text.
         names: The names of the coordinates of the state; "t" is the time, if an equation depends on it.
-        weak_order: The derived weak order in tau, a multiple of 1/2 or of a smaller fraction. Negative if the SDE has another limit or none.
-        leading: Psi: a SymPy expression for each multi-index a, the coefficient of d^a. Empty if it is not known; `note` says why.
-        limit: The generator of the SDE as tau tends to 0, in the same form.
-        step_time: The time of a step of the rule as given.
-        gain: The gain of a linear filter with constant beta whose position was compared, or None.
-        terminal: For such a filter a second operator O in the same form: E h of the position at a time is E (h + tau^weak_order O h) of the slow
-            variable, whose steps have the leading error Psi.
+        weak_order: The derived weak order in tau, a multiple of 1/2 or of a smaller fraction. 0 or negative if the SDE has another limit or none.
+        leading: Psi: a dict from multi-indices a, the orders of the derivatives along each of `names`, to the coefficient of d^a, a SymPy expression in
+            the coordinates. Empty if it is not known; `note` says why.
+        limit: The generator of the SDE as tau tends to 0, a dict of the same form.
+        step_time: The time of a step of the rule as given, a number.
+        gain: The gain of a linear filter with constant beta whose position was compared: it moves like SGD with gain times its learning rate. Else None.
+        terminal: For such a filter a second operator O, a dict of the same form: E h of the position at a time is E (h + tau^weak_order O h) of the slow
+            variable, whose steps have the leading error Psi. Else empty.
         note: A sentence on what is not derived; empty if there is nothing.
     """
 
@@ -57,12 +59,12 @@ class GeneratorGap(Saved):
             object.__setattr__(self, name, formulas(getattr(self, name), self.names))
 
     def stored(self) -> dict[str, Any]:
-        """Return the fields by name, with formulas as texts."""
+        """Return the fields by name, with formulas as texts, as `save` writes them."""
         return super().stored() | {name: formula_texts(getattr(self, name)) for name in ("leading", "limit", "terminal")}
 
     @property
     def power(self) -> float:
-        """The power of tau of the leading error in one step, weak_order + 1."""
+        """The power of tau of the leading error in one step: weak_order + 1."""
         return self.weak_order + 1
 
     @property
@@ -95,9 +97,10 @@ class GeneratorGap(Saved):
 
     @property
     def data(self) -> xarray.Dataset:
-        """The terms of Psi and of the terminal operator: `index` (term, coordinate), the orders of the derivatives, `coefficient` (term) as text.
+        """The terms of Psi, then those of the terminal operator, as a dataset over (term, coordinate).
 
-        The coordinate `operator` (term) is "step" or "terminal".
+        `index` (term, coordinate) has the orders of the derivatives and `coefficient` (term) the coefficients as texts. The coordinate `operator` (term) is
+        "step" for Psi and "terminal" for O, and `coordinate` has `names`.
         """
         import xarray
 
@@ -114,7 +117,7 @@ class GeneratorGap(Saved):
     def local(self, observable: str, at: Sequence[float]) -> float:
         """Return (Psi h)(x): one step from x changes E h by tau^(weak_order + 1) times this more than the SDE does.
 
-        For a linear filter x is the slow variable y = w . s, after the first few steps.
+        For a linear filter x is the slow variable, the combination of position and buffers that gradients alone move, after the first few steps.
 
         Args:
             observable: The function h, an expression in `names`, such as "x**2".
@@ -142,9 +145,9 @@ class GeneratorGap(Saved):
     def constant(self, observable: str, x0: Sequence[float], horizon: float) -> float:
         """Return C in E h(x_k) - E h(X_T) = C tau^weak_order + o(tau^weak_order), T = k tau.
 
-        It is int_0^T exp(s A) Psi exp((T-s) A) h ds at x0, where A is the limit's generator. A limit without noise (sigma constant) may have any
-        drift, and h be any smooth function. With noise the limit must be linear and h a polynomial: A is a matrix on polynomials. For a
-        linear filter exp(T A) O h is added, and T must be long compared with its memory.
+        x_k is the rule and X_T the SDE, both from x0. It is int_0^T exp(s A) Psi exp((T-s) A) h ds at x0, where A is the limit's generator. A limit without
+        noise (sigma constant) may have any drift, and h be any smooth function. With noise the limit must be linear and h a polynomial: A is a matrix on
+        polynomials. For a linear filter exp(T A) O h with the operator O of `terminal` is added, and T must be long compared with its memory.
 
         Args:
             observable: The function h, an expression in `names`, such as "x**2".
@@ -220,14 +223,14 @@ def cut(text: str, longest: int = 160) -> str:
 
 
 def _derivative(h: Any, symbols: Sequence[Any], index: Index) -> Any:
-    """Return d^a h for a SymPy expression h."""
+    """Return d^a h for a SymPy expression h, with `index` the orders a of the derivatives along `symbols`."""
     for s, k in zip(symbols, index):
         h = h.diff(s, k) if k else h
     return h
 
 
 def derivative_text(index: Index, names: Sequence[str]) -> str:
-    """Return d^a as a text, such as "d_x^2 d_y".
+    """Return d^a as a text, from the orders a of the derivatives and the names of the coordinates.
 
     Example:
         >>> derivative_text((2, 1), ("x", "y"))
@@ -237,7 +240,7 @@ def derivative_text(index: Index, names: Sequence[str]) -> str:
 
 
 def operator_latex(terms: Mapping[Index, Any], names: Sequence[str]) -> str:
-    """Return a differential operator in LaTeX: the sum of its coefficients times partial derivatives."""
+    """Return a differential operator in LaTeX: the sum of its coefficients, SymPy expressions by multi-index, times partial derivatives along `names`."""
     import sympy
 
     out = []

@@ -1,6 +1,6 @@
 """The modified equation of a rule: the SDE of a given weak order, derived from the formal logarithm of the rule's one-step generator.
 
-If one step changes E f by M f, with M = sum_a E[D^a] / a! d^a expanded in the time tau of a step, then
+If one step x -> x + D changes E f by M f, with M = sum_a E[D^a] / a! d^a over all multi-indices a, expanded in the time tau of a step, then
 
     tau A = log(1 + M) = M - M^2 / 2 + M^3 / 3 - ...
 
@@ -53,7 +53,8 @@ class StepGenerator(Saved):
         rule: The name of the rule.
         names: The names of the coordinates of the state.
         weak_order: The order p up to which it is known: powers of tau below p.
-        terms: For each power of tau (a multiple of 1/2) a SymPy expression for each multi-index a, the coefficient of d^a.
+        terms: For each power of tau with terms (a multiple of 1/2, a float) a dict from multi-indices a, the orders of the derivatives along each of
+            `names`, to the coefficient of d^a, a SymPy expression in the coordinates.
     """
 
     rule: str
@@ -65,12 +66,15 @@ class StepGenerator(Saved):
         object.__setattr__(self, "terms", {float(power): formulas(own, self.names) for power, own in self.terms.items()})
 
     def stored(self) -> dict[str, Any]:
-        """Return the fields by name, with formulas as texts."""
+        """Return the fields by name, with formulas as texts, as `save` writes them."""
         return super().stored() | {"terms": {power: formula_texts(own) for power, own in self.terms.items()}}
 
     @property
     def data(self) -> xarray.Dataset:
-        """The terms: `power` of tau (term), `index` (term, coordinate), the orders of the derivatives, and `coefficient` (term) as text."""
+        """The terms as a dataset over (term, coordinate), by increasing powers of tau.
+
+        `power` (term) has the powers of tau, `index` (term, coordinate) the orders of the derivatives, `coefficient` (term) the coefficients as texts.
+        """
         import xarray
 
         rows = [(power, a, c) for power, own in self.terms.items() for a, c in own.items()]
@@ -85,7 +89,7 @@ class StepGenerator(Saved):
 
     @property
     def obstruction(self) -> tuple[float, Mapping[Index, Any]] | None:
-        """The first power of tau with derivatives of third or higher order, and these terms; None if an SDE of this weak order exists."""
+        """The lowest power of tau with derivatives of third or higher order, and these terms by multi-index; None if an SDE of this weak order exists."""
         for power, terms in self.terms.items():
             high = {a: c for a, c in terms.items() if sum(a) > 2}
             if high:
@@ -94,7 +98,7 @@ class StepGenerator(Saved):
 
     @property
     def latex(self) -> str:
-        """The generator in LaTeX, without dollar signs."""
+        """The generator A in LaTeX, a sum over powers of tau, without dollar signs."""
         rows = [rf"\tau^{{{power:g}}}\left[{operator_latex(terms, self.names)}\right]" for power, terms in self.terms.items()]
         return " + ".join(rows)
 
@@ -128,13 +132,13 @@ def step_generator(
 
     Args:
         rule: An optimiser with constant coefficients, or a function of eta that returns one.
-        weak_order: The order p, 1 to 4.
+        weak_order: The order p, 1 to 4: an SDE of weak order p has the terms below tau^p.
         kinetic: Whether 1 - beta is proportional to tau, such that the momentum is a part of the state of the SDE. Otherwise beta is constant,
-            and a rule with a buffer is replaced by its equivalent plain SGD.
-        sigma_power: The power of tau to which sigma is proportional: 0 for constant sigma, -1/2 for sigma = eta^(-1/2).
+            and a rule with a buffer is replaced by its equivalent plain SGD, for weak_order=1 only. Not used for a function of eta.
+        sigma_power: The power of tau to which sigma is proportional: 0 for constant sigma, -1/2 for sigma = eta^(-1/2). Not used for a function of eta.
 
     Raises:
-        ValueError: If the rule has no such expansion; the message gives the reason in one sentence.
+        ValueError: If `weak_order` lies outside 1 to 4, or the rule has no such expansion; the message gives the reason in one sentence.
 
     Example:
         >>> import sdetools as st
@@ -150,7 +154,7 @@ def step_generator(
 
 
 def _step(rule: Any, weak_order: int, kinetic: bool, sigma_power: float) -> tuple[OneStep, int]:
-    """Return the rule, ready for an expansion, and the validated order."""
+    """Return the rule, ready for an expansion, and the validated order; the arguments and errors are those of `step_generator`."""
     weak_order = _check.count("weak_order", weak_order)
     if weak_order > EXAMINED:
         raise ValueError(f"`weak_order` must be at most {EXAMINED}; got weak_order={weak_order}.")
@@ -180,7 +184,7 @@ def _step(rule: Any, weak_order: int, kinetic: bool, sigma_power: float) -> tupl
 
 
 def _logarithm(step: OneStep, weak_order: int, atoms: int) -> StepGenerator:
-    """Return the generator in a ring with a number of atoms."""
+    """Return the generator below tau^weak_order, computed in a ring with `atoms` atoms (values of functions such as exp); TooFewAtoms if it needs more."""
     home = ring_of(step, atoms)
     largest = 2 * weak_order + 1
     moved = expansion(step, home, largest)
@@ -213,14 +217,16 @@ def modified_equation(
     Args:
         rule: An optimiser with constant coefficients, or a function of eta that returns one.
         weak_order: The order, 1 to 4.
-        eta: The rate at which a function `rule` is called for the numbers of the equation; None for an optimiser.
+        eta: The learning rate at which a function `rule` is called for the numbers of the equation; None for an optimiser.
         kinetic: Whether 1 - beta is proportional to the time of a step, such that the equation contains the momentum (sqrt(gamma) times the
-            buffer for `st.HeavyBall`, with `step_time=gamma**0.5`). A second moment v of a library rule is in terms of v / sigma^2 if sigma grows.
-        sigma_power: The power of the step's time to which sigma is proportional: 0 for constant sigma, -1/2 for sigma = eta^(-1/2).
+            buffer for `st.HeavyBall`, with `step_time=gamma**0.5`). Otherwise beta is constant, and a rule with a buffer is replaced by its equivalent plain
+            SGD, for weak_order=1 only. A second moment v of a library rule is in terms of v / sigma^2 if sigma grows. Not used for a function of eta.
+        sigma_power: The power of the step's time to which sigma is proportional: 0 for constant sigma, -1/2 for sigma = eta^(-1/2). Not used for a
+            function of eta.
 
     Raises:
         ValueError: If there is no such SDE; the message names the term of the rule's generator that no SDE has. Also if the rule has no
-            expansion, or the covariance of the noise no symbolic root.
+            expansion, the covariance of the noise no symbolic root, or `eta` is missing for a function or given for an optimiser.
 
     Example:
         >>> import sdetools as st

@@ -1,7 +1,7 @@
 r"""The laws of noisy numbers whose signs and clippings have smooth moments: normal, Student's, Cauchy's, and mixtures of these.
 
-A number g = m + s u has the distribution function F((w - m)/s). Draws with finitely many values make its law a mixture: it is one of the laws below for
-each of their values. For odd k, E sign(g)^k = 1 - 2 F(-m/s), which has as many derivatives in m as F has. Student's law with nu degrees of freedom and
+A number g = m + s u, with u of the distribution function F, has F((w - m)/s). Draws with finitely many values make its law a mixture: it is one of the laws
+below for each of their values. For odd k, E sign(g)^k = 1 - 2 F(-m/s), which has as many derivatives in m as F has. Student's law with nu degrees of freedom and
 variance s^2, and Cauchy's law (nu = 1, scale s), have with t = w - m, p = (nu + 1)/2 and q = (nu - 2) s^2 (Cauchy: s^2) the density
 
     f = c Q^-p,      Q = 1 + t^2/q,      c = Gamma(p) / (Gamma(p - 1/2) (pi q)^(1/2)).
@@ -35,13 +35,13 @@ HALF = Fraction(1, 2)
 
 @dataclass(frozen=True)
 class NoisyNumber:
-    """The law of mean + s u, one component of a mixture.
+    """The law of g = mean + s u with a random u, one component of a mixture.
 
     Attributes:
         weight: The probability of the component.
         mean: The mean (of Cauchy's law, the median), a polynomial in the coordinates.
-        square: s^2, a polynomial in the coordinates.
-        degrees: 0 for a normal u of variance 1, 1 for Cauchy's law, nu >= 3 for Student's law of variance 1.
+        square: s^2, a polynomial in the coordinates: the variance (of Cauchy's law, the squared scale).
+        degrees: The law of u: 0 for the normal law of variance 1, 1 for Cauchy's law of scale 1, nu >= 3 for Student's law scaled to variance 1.
     """
 
     weight: Fraction | float
@@ -51,11 +51,11 @@ class NoisyNumber:
 
 
 def finite_values(name: str, numbers: Sequence[float]) -> list[tuple[Fraction | float, float]]:
-    """Return the values of a draw with their probabilities, as pairs (probability, value); nothing for a law without atoms.
+    """Return the values of a draw with their probabilities, as pairs (probability, value); an empty list for a law with a density.
 
     Args:
         name: The name of the law, as in `draw_laws.law_moment`.
-        numbers: The numbers of the law.
+        numbers: The numbers of the law; for "two_point" the probability of the first value, and both values.
     """
     if name == "two_point":
         p, a, b = numbers
@@ -73,8 +73,8 @@ def noisy_number(home: DifferentialRing, p: Any, laws: Sequence[tuple[str, Any]]
 
     Args:
         home: The ring, whose first draws have the laws `laws`.
-        p: The polynomial.
-        laws: The laws of the draws, pairs of a name and its numbers.
+        p: The polynomial in coordinates and draws.
+        laws: The laws of the draws, pairs of a name and its numbers, as in `draw_laws.law_moment`.
 
     Raises:
         NotExpandable: If the law is none of those of this module; the message gives the reason.
@@ -104,7 +104,10 @@ def noisy_number(home: DifferentialRing, p: Any, laws: Sequence[tuple[str, Any]]
 def _given(
     home: DifferentialRing, p: Any, atoms: Sequence[tuple[int, list[tuple[Fraction | float, float]]]]
 ) -> Iterator[tuple[Fraction | float, Any]]:
-    """Yield a polynomial at all values of the draws `atoms`, with their probabilities."""
+    """Yield (probability, polynomial) for all combinations of values of some draws, which take the place of the draws in the polynomial `p`.
+
+    `atoms` has for each of these draws its number and its values, pairs (probability, value).
+    """
     if not atoms:
         yield 1, p
         return
@@ -117,7 +120,10 @@ def _given(
 def _component(
     home: DifferentialRing, weight: Fraction | float, mean: Any, slopes: dict[int, Any], laws: Sequence[tuple[str, Any]]
 ) -> NoisyNumber:
-    """Return the law of mean + sum_k slopes[k] u_k; NotExpandable if it is not normal, Student's or Cauchy's."""
+    """Return the law of mean + sum_k slopes[k] z_k as a component of probability `weight`; NotExpandable if it is not normal, Student's or Cauchy's.
+
+    `slopes` has polynomials in the coordinates by the numbers k of draws, and `laws` the laws of all draws.
+    """
     square, names = sum((c * c for c in slopes.values()), home.zero), {laws[k][0] for k in slopes}
     index = {laws[k][1][0] for k in slopes if laws[k][0] == "alpha_stable"}
     if names == {"gaussian"}:
@@ -150,7 +156,14 @@ def _component(
 
 
 def student_integral(home: DifferentialRing, q: Any, p: Fraction, j: int, t: Any) -> Any:
-    """Return J_j(p), an antiderivative of t^j (1 + t^2/q)^-p at the polynomial t, for 2p an integer; J_0 is 0 at t = 0.
+    """Return J_j(p), an antiderivative of t^j (1 + t^2/q)^-p at the polynomial t; J_0 is 0 at t = 0.
+
+    Args:
+        home: The ring of the polynomials.
+        q: The square of the width, a polynomial in the coordinates.
+        p: The exponent, a multiple of 1/2.
+        j: The power of t, 0 or above.
+        t: The upper end of the integral, a polynomial in the coordinates.
 
     Example:
         >>> import sympy
@@ -187,7 +200,12 @@ def student_integral(home: DifferentialRing, q: Any, p: Fraction, j: int, t: Any
 
 
 def student_moment(home: DifferentialRing, one: NoisyNumber, bounds: tuple[float, ...]) -> Callable[[int], Any]:
-    """Return the function of k >= 1 that gives E sign(g)^k (without bounds) or E clip(g)^k for Student's or Cauchy's law.
+    """Return the function of k >= 1 that gives E sign(g)^k or E clip(g)^k, a polynomial in the coordinates, for Student's or Cauchy's law.
+
+    Args:
+        home: The ring of the polynomials.
+        one: The law of g, with `degrees` of 1 or above.
+        bounds: The pair (low, high) of clip(g) = min(max(g, low), high); empty for sign(g).
 
     Example:
         >>> import sympy

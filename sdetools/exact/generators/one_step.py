@@ -1,7 +1,8 @@
 """One step of a rule, and the coefficients of an SDE, as power series in the root r of the step's time.
 
 The library traces a rule into a graph of operations, and the graph is evaluated in power series: the change of the state in one step
-becomes a polynomial in the draws at every power of r. The draws enter the result through their moments.
+becomes a polynomial in the draws at every power of r. The draws enter the result through their moments. The time of a step is tau = r^unit, with
+unit 2 unless a finer root is needed. A ring is a `DifferentialRing`: its polynomials in the coordinates of the state and the draws are the coefficients.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ from sdetools.noise.oracle import NoisyOracle
 
 KINKS = {"absolute", "maximum", "minimum", "sign", "floor"}
 PAD = 4
-"""Times of a step, in powers of r, that are kept beyond those of the result, since divisions by the step lose some."""
+"""So many times `unit` powers of r are computed beyond those of the result, since divisions by the step use some."""
 MOST_COORDINATES = 8
+"""Largest number of coordinates of the state in an expansion."""
 Moment = Callable[[int], Any]
+"""The moments of a draw: a function of the order k >= 1 that returns E z^k, a polynomial in the coordinates."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,10 @@ class OneStep:
 
     Attributes:
         rule: The rule, a `Dynamics` or an `Integrator`.
-        numbers: Its numbers as functions of r.
-        names: The names of the coordinates of the state, all parts one after another.
-        timed: Whether the time is a further coordinate.
-        idle: The parts of the rule's state that no step reads, such as a buffer at beta = 0; they are no coordinates.
+        numbers: Its numbers (coefficients, parameters) as functions of r.
+        names: The names of the coordinates of the state, all parts one after another but those in `idle`, then "t" if it is `timed`.
+        timed: Whether the time is a further coordinate, the last.
+        idle: The names of parts of the rule's state that no step reads, such as a buffer at beta = 0; they are no coordinates.
     """
 
     rule: Dynamics | Integrator
@@ -59,10 +62,10 @@ class OneStep:
 
     @property
     def noise(self) -> tuple[NoisyOracle | None, list[tuple[str, Any]], bool]:
-        """The oracle with noise that is a polynomial in its draws (None for an integrator), the laws of all draws, and whether they are exact.
+        """The oracle with noise that is a polynomial in its draws (None for an integrator), the laws of all draws of a step, and whether they are exact.
 
-        A law is a pair of a name and its numbers. Noise that samples data is replaced by Gaussian noise of the same covariance, whose laws are
-        then not exact: only moments up to the second agree.
+        A law is a pair of a name and its numbers, as in `draw_laws.law_moment`. Noise that samples data is replaced by Gaussian noise of the same
+        covariance, whose laws are then not exact: only moments up to the second agree. NotExpandable if the rule has draws besides those of one gradient.
         """
         if isinstance(self.rule, Integrator):
             rule = self.rule
@@ -73,7 +76,10 @@ class OneStep:
         return polynomial_oracle(self.rule.oracle)
 
     def moments(self, home: DifferentialRing, largest: int) -> tuple[list[Series], list[Moment], bool]:
-        """Return the change of the state in one step as series up to r^largest, the moments of the draws, and whether all of these are exact."""
+        """Return the change of the state in one step up to r^largest, the moments of each draw of the ring, and whether all moments are exact.
+
+        The change is a list with a series for each of `names`. NotExpandable if it is of order one, or has no such series.
+        """
         home.largest, dim = largest + PAD * home.unit, self.rule.dim
         kept = [i for i, part in enumerate(self.rule.parts) if part not in self.idle]
         units = [series(home, unit) for unit in self.numbers.units] or [Series(home, {0: home.one})] * len(kept)
@@ -94,7 +100,10 @@ class OneStep:
         return self.draws(home, change, largest)
 
     def draws(self, home: DifferentialRing, change: Sequence[Series], largest: int) -> tuple[list[Series], list[Moment], bool]:
-        """Return series up to r^largest, with the moments of the draws in them and whether all of these are exact; NotExpandable if a term is unknown."""
+        """Return the series `change` up to r^largest, the moments of each draw of the ring (unused ones: 0), and whether all of these are exact.
+
+        NotExpandable if a coefficient up to r^largest is unknown.
+        """
         if any(one.precision <= largest for one in change):
             raise NotExpandable("a step must be a series in the root of its time without large negative powers.")
         _, laws, exact = self.noise
@@ -105,7 +114,7 @@ class OneStep:
 
     @cached_property
     def kinked(self) -> int:
-        """The number of entries of signs and clippings of noisy numbers in a step."""
+        """The number of entries of signs and clippings of noisy numbers in a step, for each of which the ring needs a draw of its own."""
         from sympy import Symbol
 
         dim = self.rule.dim
@@ -114,7 +123,13 @@ class OneStep:
         return sum(one.node.size for one in kinks(outputs, z))
 
     def moved(self, home: DifferentialRing, state: Sequence[Sequence[Series]], first: int = 0) -> list[np.ndarray]:
-        """Return the parts of the state after one step, arrays of series, from those before it; the draws are those of the ring from `first` on."""
+        """Return the parts of the state after one step, each an array `(dim,)` of series.
+
+        Args:
+            home: The ring. Its `own_moments` and `joint` are set to those of the signs and clippings in the step.
+            state: The parts before the step, each `dim` series, parts in `idle` included.
+            first: The number of the first draw of the ring that this step uses.
+        """
         outputs, given, z = self._graph(home, state, first)
         home.own_moments, home.joint = [], []
         found = kinks(outputs, z)
@@ -131,7 +146,7 @@ class OneStep:
     def _graph(
         self, home: DifferentialRing, state: Sequence[Sequence[Series]] | Sequence[np.ndarray], first: int = 0
     ) -> tuple[list[Value], dict[Value, np.ndarray], Value]:
-        """Return the graph of the parts after a step, the series of its inputs, and the input of the draws."""
+        """Return the graph of a step from arguments as in `moved`: the parts after it, the series by inputs, `(*shape, 1)`, and the input of the draws."""
         oracle, laws, _ = self.noise
         scope, dim = Trace(), self.rule.dim
         parts = [scope.input(f"part {name}", (dim,)) for name in self.rule.parts]
@@ -163,7 +178,7 @@ class OneStep:
         return [_of_shape(v, (dim,)) for v in new], known, z
 
     def coefficients(self, home: DifferentialRing) -> list[Series | float]:
-        """Return the coefficients of the rule as series, or as floats if they do not depend on the step."""
+        """Return the coefficients of the rule (of an integrator: h, then the SDE's signals at each stage) as series, or floats if they do not depend on r."""
         if not isinstance(self.rule, Integrator):
             return [n[0] if n.keys() == {0} else series(home, n) for n in self.numbers.coefficients]
         h, signals, rule = Series(home, {2: home.one}), self.numbers.signals, self.rule
@@ -177,7 +192,11 @@ class OneStep:
 
 
 def expansion(step: OneStep, home: DifferentialRing, largest: int) -> Operator:
-    """Return E f(x + D) - f(x) = sum_a E[D^a] / a! d^a f as an operator, up to r^largest, where D is the change of the state in a step."""
+    """Return E f(x + D) - f(x) = sum_a E[D^a] / a! d^a f as an operator on f, where D is the change of the state in a step.
+
+    The total orders of the multi-indices a are 1, ..., `largest`, the largest power of r, since D begins with r. NotExpandable if the step has no such series, or
+    moments that are not known enter it. `home` is a ring with the coordinates and draws of the rule.
+    """
     change, moments, exact = step.moments(home, largest)
     n = len(change)
     one = Series(home, {0: home.one})
@@ -203,14 +222,17 @@ def expansion(step: OneStep, home: DifferentialRing, largest: int) -> Operator:
 
 
 def generator(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing, timed: bool, largest: int) -> Operator:
-    """Return the generator A = sum_i a_i d_i + (1/2) sum_ij (b b^T)_ij d_i d_j (Ito), times the time of a step, up to r^largest.
+    """Return the generator A = sum_i a_i d_i + (1/2) sum_ij (b b^T)_ij d_i d_j of dX = a dt + b dW (Ito), times the time of a step, up to r^largest.
 
     Args:
-        sde: The SDE.
+        sde: The SDE; one in the Stratonovich calculus is converted.
         numbers: Its numbers as functions of r.
-        home: The ring.
-        timed: Whether the time is a further coordinate.
-        largest: The largest power.
+        home: The ring, whose first coordinates are those of the SDE's state.
+        timed: Whether the time is a further coordinate, after those of the state; A then has d_t.
+        largest: The largest power of r.
+
+    Raises:
+        NotExpandable: If drift or diffusion are no formulas with a Taylor series, or do not remain finite as the step tends to 0.
     """
     home.largest = largest + PAD * home.unit
     drift, columns = coefficients_of(sde, numbers, home)
@@ -242,7 +264,10 @@ def generator(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing, timed: b
 
 
 def coefficients_of(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing) -> tuple[list[Series], list[list[Series]]]:
-    """Return the drift, n series, and the columns of the diffusion, a list of n series for each Brownian motion."""
+    """Return the drift, n series for a state of n coordinates, and the columns of the diffusion, a list of n series for each Brownian motion.
+
+    The first coordinates of the ring `home` are those of the SDE's state. Where `numbers` has no `signals`, the last coordinate is the time.
+    """
     n, scope = sde.dim * len(sde.parts), Trace()
     y = scope.input("y", (n,))
     p = scope.input("p", (len(numbers.equation),)) if numbers.equation else None
@@ -261,7 +286,7 @@ def coefficients_of(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing) ->
 
 
 def idle_parts(rule: Dynamics) -> tuple[str, ...]:
-    """Return the parts of a rule's state that no step reads, at a random state; the position is none of them."""
+    """Return the names of the parts of a rule's state that no step reads, found at a random state; the position, the first part, is none of them."""
     rng = np.random.default_rng(20240608)
     state = rng.uniform(0.5, 1.5, (len(rule.parts), rule.dim))
     bound = rule.bind(rng.uniform(0.2, 0.8, sum(d.n for d in rule.draws)))
@@ -279,7 +304,7 @@ def idle_parts(rule: Dynamics) -> tuple[str, ...]:
 
 
 def series(home: DifferentialRing, number: Number) -> Series:
-    """Return a number as a series with constant coefficients."""
+    """Return a number, a dict from powers of r to coefficients, as a series."""
     return Series(home, {j: home.number(c) for j, c in number.items()})
 
 
@@ -287,9 +312,12 @@ def evaluated(outputs: Sequence[Value], given: Mapping[Value, np.ndarray], home:
     """Return values of a graph at power series: arrays of `Series` of the shapes of `outputs`.
 
     Args:
-        outputs: The values.
-        given: An array of `Series`, `(*shape, 1)`, for each input of the graph.
+        outputs: The values of the graph, its nodes.
+        given: An array of `Series`, `(*shape, 1)`, for each input of the graph of this shape.
         home: The ring.
+
+    Raises:
+        NotExpandable: If an operation has no Taylor series, such as a branch or a kink.
     """
     outputs, given = _without_guards(outputs, given, home)
     _check_operations(outputs)
@@ -309,7 +337,7 @@ def evaluated(outputs: Sequence[Value], given: Mapping[Value, np.ndarray], home:
 def _without_guards(
     outputs: Sequence[Value], given: Mapping[Value, np.ndarray], home: DifferentialRing
 ) -> tuple[Sequence[Value], Mapping[Value, np.ndarray]]:
-    """Return a graph without the branches of error functions, which become inputs, and without guards of roots; and the series of its inputs."""
+    """Return `outputs` and `given` of a graph without branches of error functions, which become inputs, and without guards max(v, 0) of roots."""
     if swaps := guards(outputs):
         outputs = replaced(outputs, {v: v for v in given} | swaps)
     while found := error_functions(outputs):
@@ -360,5 +388,5 @@ def _of_shape(v: Any, shape: tuple[int, ...]) -> Value:
 
 
 def _moment(home: DifferentialRing, law: tuple[str, Any]) -> Moment:
-    """Return the function of k that gives the k-th moment of a law as a polynomial."""
+    """Return the function of k >= 1 that gives the k-th moment of a law, a pair of a name and its numbers, as a constant polynomial."""
     return lambda k: home.number(law_moment(*law, k))

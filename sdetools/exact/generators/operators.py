@@ -1,4 +1,4 @@
-"""Linear differential operators sum_a c_a d^a whose coefficients are power series in the root of the step's time."""
+"""Linear differential operators sum_a c_a d^a whose coefficients are power series in the root r of the step's time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from sdetools.exact.generators.differential_ring import DifferentialRing
 from sdetools.exact.generators.power_series import Series
 
 Index = tuple[int, ...]
+"""A multi-index a: the order of the derivative in each coordinate of the ring."""
 
 
 class Operator:
     """A differential operator sum_a c_a d^a: d^a has the order a_i in coordinate i, and c_a is a series in r.
 
+    `A + B`, `A - B` and `A @ B` are sum, difference and composition, new operators.
+
     Args:
         home: The ring of the coefficients.
-        terms: The coefficients by multi-index a; those without a term are left out.
+        terms: The series c_a by multi-index a; those that are 0 are left out.
 
     Attributes:
         home: The ring, as given.
-        terms: The coefficients, as given.
+        terms: The series c_a that are not 0, by multi-index.
     """
 
     def __init__(self, home: DifferentialRing, terms: Mapping[Index, Series]) -> None:
@@ -39,7 +42,7 @@ class Operator:
         return self + other.scaled(Fraction(-1))
 
     def scaled(self, factor: Fraction) -> Operator:
-        """Return the operator times a number."""
+        """Return the operator times a number, a new one."""
         return Operator(self.home, {a: factor * c for a, c in self.terms.items()})
 
     def __matmul__(self, other: Operator) -> Operator:
@@ -58,11 +61,12 @@ class Operator:
         return Operator(self.home, out)
 
     def at(self, power: int, like: Operator | None = None) -> dict[Index, Any]:
-        """Return the coefficients of r^power as polynomials, by multi-index, without those that vanish.
+        """Return the coefficients of r^power: polynomials of the ring by multi-index, by increasing total order, without those that vanish.
 
         Args:
             power: The power of r.
-            like: An operator from which this one was made; the size of its coefficients is that of rounding errors.
+            like: An operator from which this one was made, by differences. Where the ring has floats, coefficients below 1e-11 of its largest one count
+                as rounding errors and are dropped; None drops none.
         """
         made = [] if like is None or self.home.exact else [p for c in like.terms.values() for p in c.terms.values()]
         size = max((abs(float(c)) for p in made for c in p.values()), default=0.0)
@@ -71,7 +75,7 @@ class Operator:
         return {a: found[a] for a in ordered if not self.home.vanishes(found[a])}
 
     def powers(self) -> Iterator[Operator]:
-        """Yield the operator, its square, its cube, ... as long as they have terms."""
+        """Yield the operator, its square, its cube, ... as long as they have terms; these end where all terms lie above the largest power of r of the ring."""
         power = self
         while power.terms:
             yield power
@@ -93,7 +97,7 @@ class Operator:
 
 
 class _Derivatives:
-    """The derivatives of a series along multi-indices, each computed once from one of lower order."""
+    """The derivatives of a series: `self[a]` is its derivative d^a for a multi-index a, computed once from one of lower order."""
 
     def __init__(self, home: DifferentialRing, series: Series) -> None:
         self.home, self.known = home, {(0,) * len(home.x): series}

@@ -1,4 +1,4 @@
-"""Truncated power series in r, the square root of the step's time, whose coefficients are polynomials of a `DifferentialRing`."""
+"""Truncated power series in r, a root of the step's time (by default the square root); their coefficients are polynomials of a `DifferentialRing`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from sdetools.exact.generators.differential_ring import DifferentialRing, NotExp
 class Series:
     """A Laurent series sum_j c_j r^j whose coefficients are known for all j below `precision`; NumPy's functions on object arrays apply to it.
 
-    Comparisons with > and >= are true: they occur in the domain conditions of roots and logarithms, and choose a closed form over its
-    series.
+    Sums, products, quotients and powers with series and numbers, and `sqrt`, `exp`, `log`, `sin`, `cos`, `tan`, `sinh`, `cosh`, `tanh`, `arctan`, `erf`, `expm1`
+    and `log1p` are new series. Comparisons with > and >= are true: they occur in the domain conditions of roots and logarithms, and choose a closed form
+    over its series.
 
     Args:
         home: The ring of the coefficients. Powers above `home.largest` are dropped.
-        terms: The coefficients that are not 0, by power.
+        terms: The coefficients c_j, polynomials of the ring, by power j, which may be negative; those that are 0 are left out.
+        precision: The smallest power whose coefficient is unknown; `home.largest` + 1 by default and at most.
+
+    Attributes:
+        home: The ring, as given.
+        terms: The coefficients that are not 0 by increasing power.
         precision: The smallest power whose coefficient is unknown.
 
     Example:
@@ -105,21 +111,25 @@ class Series:
     __ge__ = __gt__
 
     def shifted(self, by: int) -> Series:
-        """Return r^by times the series."""
+        """Return r^by times the series, for an integer `by` of either sign."""
         return Series(self.home, {j + by: c for j, c in self.terms.items()}, self.precision + by)
 
     def mapped(self, function: Callable[[Any], Any]) -> Series:
-        """Return the series whose coefficients are `function` of those of this one."""
+        """Return the series whose coefficients are `function` of those of this one, a function from polynomials to polynomials with f(0) = 0."""
         return Series(self.home, {j: function(c) for j, c in self.terms.items()}, self.precision)
 
     def truncated(self, largest: int) -> Series:
-        """Return the series without powers above `largest`."""
+        """Return the series without powers above `largest`, which count as unknown from then on."""
         return Series(self.home, self.terms, min(self.precision, largest + 1))
 
     # ---- functions
 
     def power(self, exponent: Fraction) -> Series:
-        """Return the power of a fractional exponent; the leading power of r times the exponent must be a whole number."""
+        """Return the series to the power of a fraction, such as 1/2 or -1.
+
+        Raises:
+            NotExpandable: If the leading power of r times the exponent is no whole number, or a series of 0 has a negative or fractional exponent.
+        """
         if exponent.denominator == 1 and exponent >= 0:
             out = Series(self.home, {0: self.home.one})
             for _ in range(int(exponent)):
@@ -133,7 +143,10 @@ class Series:
         return self.shifted(-self.valuation)._composed("power", exponent).shifted(int(shift))
 
     def _composed(self, kind: str, exponent: Fraction | None = None) -> Series:
-        """Return the function `kind` of the series, by its Taylor series at the coefficient of r^0."""
+        """Return a function of the series, by its Taylor series at the coefficient of r^0; NotExpandable if the series has negative powers of r.
+
+        `kind` is a name of `DifferentialRing.function`, and `exponent` that of "power".
+        """
         home = self.home
         if self.valuation < 0:
             raise NotExpandable(f"the argument of {kind} must stay finite as the step tends to 0.")

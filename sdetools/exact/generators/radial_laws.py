@@ -1,7 +1,7 @@
 r"""Gradients that are normalised or clipped by their norm, under normal noise of equal independent coordinates: moments in closed form.
 
-For g ~ N(m, s^2 I) in d coordinates, and the means R_kn of psi^k in n coordinates (`radial_means`), where H = psi g, and (2 s^2)^(1/2) H = psi g for H = g/|g|,
-Gauss' integration by parts gives with |a| = k, over 0 <= 2 b_i <= a_i,
+For g ~ N(m, s^2 I) in d coordinates, H is g min(1, C/|g|) = psi g, or g/|g| = psi g / (2 s^2)^(1/2), with the factor psi of the length of g in `radial_means`,
+where R_kn is the mean of psi^k in n coordinates. For a multi-index a of total order |a| = k Gauss' integration by parts gives, over 0 <= 2 b_i <= a_i,
 
     E prod_i g_i^(a_i) psi^k = sum_b prod_i [a_i! / ((a_i - 2 b_i)! b_i! 2^(b_i)) s^(2 b_i) m_i^(a_i - 2 b_i)] R_k,d+2(k-|b|).
 
@@ -25,7 +25,15 @@ ISOTROPIC = (
 
 
 def isotropic_law(home: DifferentialRing, row: Sequence[Any], gaussian: Sequence[bool]) -> tuple[list[Any], Any, frozenset[int]]:
-    """Return the means and the variance s^2 of polynomials that are affine in normal draws, and the numbers of these draws.
+    """Return the law N(means, s^2 I) of a vector whose entries are polynomials that are affine in normal draws.
+
+    Args:
+        home: The ring of the polynomials.
+        row: The entries of the vector, polynomials in coordinates and draws.
+        gaussian: For each draw of the step's noise whether its law is normal.
+
+    Returns:
+        A tuple: the means, polynomials in the coordinates; s^2, a constant of the ring; and the numbers of the draws in the vector.
 
     Raises:
         NotExpandable: If the covariance is not s^2 I with a constant s^2, or a polynomial is not affine in normal draws.
@@ -53,13 +61,13 @@ def isotropic_law(home: DifferentialRing, row: Sequence[Any], gaussian: Sequence
 
 
 def radial_moment(home: DifferentialRing, means: Sequence[Any], square: Any, limit: float) -> Callable[[tuple[int, ...]], Any]:
-    """Return the function of the powers (a_1, ..., a_d) that gives E prod_i H_i^(a_i), a polynomial, for H = g/|g| (`limit` 0) or g min(1, limit/|g|).
+    """Return the function of the powers (a_1, ..., a_d) that gives E prod_i H_i^(a_i), a polynomial in the coordinates, for H of g ~ N(m, s^2 I).
 
     Args:
         home: The ring.
-        means: The means m_i, polynomials in the coordinates.
-        square: s^2, a number of the ring.
-        limit: 0, or C.
+        means: The d means m_i of g, polynomials in the coordinates.
+        square: s^2, a constant of the ring.
+        limit: C for H = g min(1, C/|g|); 0 for H = g/|g|.
     """
     half = home.number(0.5)
     inverse = home.function("power", square, Fraction(-1))

@@ -6,7 +6,7 @@ with psi = X^(-1/2) for g/|g|, and psi = min(1, (c/X)^(1/2)), c = C^2/(2 s^2), f
     R_kn(0, rho) = Gamma((n-k)/2) / Gamma(n/2) 1F1(k/2; n/2; -rho)
     R_kn(c, rho) = sum_j e^-rho rho^j / j! [P(n/2 + j, c) + c^(k/2) Gamma(n/2 + j - k/2, c) / Gamma(n/2 + j)],      d R_kn / d rho = R_k,n+2 - R_kn,
 
-with the incomplete gamma functions P and Gamma.
+with the regularised lower incomplete gamma function P and the upper one Gamma(., c). R_kn(0, rho) is the mean for g/|g|, and not the limit c -> 0.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 
 NAME = "RadialMean"
+"""The name of the function in formulas."""
 
 
 @lru_cache(maxsize=1)
 def radial_mean() -> Any:
-    """Return the SymPy function RadialMean(k, n, c, rho) = R_kn(c, rho), where c = 0 stands for psi = X^(-1/2).
+    """Return the SymPy function RadialMean(k, n, c, rho) = R_kn(c, rho), with its derivative in rho and its numerical values.
+
+    k is the power of psi, n the number of coordinates, rho = |m|^2 / (2 s^2), and c = C^2 / (2 s^2), or 0 for the normalised vector, psi = X^(-1/2).
 
     Example:
         >>> from math import erf
@@ -53,7 +56,7 @@ def radial_mean() -> Any:
 
 
 def _value(k: Any, n: Any, c: Any, rho: Any) -> Any:
-    """Return R_kn(c, rho) in the precision of mpmath."""
+    """Return R_kn(c, rho) for numbers of mpmath, in its current precision; c = 0 stands for the normalised vector."""
     import mpmath
 
     if c == 0:
@@ -70,12 +73,12 @@ def _value(k: Any, n: Any, c: Any, rho: Any) -> Any:
 
 
 def numeric_radial_mean(k: float, n: float, c: float, rho: Any) -> np.ndarray:
-    """Return R_kn(c, rho) at numbers rho of any shape, in double precision."""
+    """Return R_kn(c, rho) at an array `rho` of any shape, in double precision: the function of the module for the code that `lambdify` makes."""
     return np.vectorize(lambda one: float(radial_mean()(int(k), int(n), c, float(one))), otypes=[float])(rho)
 
 
 def without_radial(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """Return a formula's text with names in place of its innermost radial means, and the arguments of these by name.
+    """Return a formula's text with a name in place of each RadialMean(...), and the texts of the four arguments by name, innermost first.
 
     Example:
         >>> without_radial("-x*RadialMean(1, 4, 0, (x**2 + y**2)/2)")

@@ -22,6 +22,7 @@ from sdetools.exact.generators.differential_ring import NeedsFinerRoot, NotExpan
 from sdetools.exact.generators.draw_laws import polynomial_oracle
 
 Number = dict[int, float]
+"""A number as a function of r: the coefficients by powers of r."""
 ETAS = tuple(2.0**-k for k in range(4, 10))
 """Rates at which functions of eta are evaluated."""
 EXPONENTS = sorted((Fraction(k, 4) for k in range(-16, 17)), key=lambda a: (a.denominator, abs(a), a < 0))
@@ -34,14 +35,14 @@ SIMPLE = 1e-11
 
 @dataclass
 class ScaledNumbers:
-    """The numbers of a rule and of an SDE as functions of r, the root of the step's time.
+    """The numbers of a rule and of an SDE as functions of r, the root of the step's time: dicts from powers of r to coefficients.
 
     Attributes:
-        coefficients: Those of the rule's coefficients, in their order.
-        oracle: Those of the oracle's `parameters`.
-        equation: Those of the SDE's `parameters`.
-        signals: The time-dependent numbers of the SDE, which must be constant; None if they are the time itself.
-        units: For each part of the rule's state the number by which it is multiplied in the equation; empty for 1.
+        coefficients: The rule's coefficients, such as eta and beta, in their order.
+        oracle: The `parameters` of the oracle with polynomial noise (`draw_laws.polynomial_oracle`), sigma first.
+        equation: The SDE's `parameters`, in their order.
+        signals: The numbers of the SDE that may depend on the time (`SDE.signals`), here constant; None if they are the time itself.
+        units: For each part of the rule's state the factor by which it is multiplied to be a part of the equation's state; empty if all are 1.
     """
 
     coefficients: list[Number] = field(default_factory=list)
@@ -52,7 +53,7 @@ class ScaledNumbers:
 
 
 def constant_row(rule: Any) -> np.ndarray:
-    """Return the coefficients of every step of a rule, `(n,)`; NotExpandable if they change from step to step."""
+    """Return the coefficients of every step of a rule, `(coefficients,)`; NotExpandable if they change within the first 64 steps."""
     rows = np.asarray(rule.coefficient_values(64), dtype=float)
     if np.any(rows != rows[0]):
         raise NotExpandable(f"the coefficients of {rule.name} must be the same in every step; give a constant schedule.")
@@ -60,7 +61,15 @@ def constant_row(rule: Any) -> np.ndarray:
 
 
 def constant_signals(sde: SDE, step_time: float) -> np.ndarray | None:
-    """Return the time-dependent numbers of an SDE, `(signals,)`, if they are constant; None if they are the time itself."""
+    """Return the numbers of an SDE that may depend on the time, `(signals,)`, which must be constant; None if they are the time itself.
+
+    Args:
+        sde: The SDE.
+        step_time: The time between two of the 64 times at which they are compared.
+
+    Raises:
+        NotExpandable: If they change.
+    """
     if type(sde).signal_values is SDE.signal_values:
         return None if sde.signals else np.zeros(0)
     rows = np.asarray(sde.signal_values(np.arange(64) * step_time, 0.0, step_time), dtype=float)
@@ -81,7 +90,11 @@ def by_class(rule: Any, sde: SDE | None, step_time: float, kinetic: bool, sigma_
         sde: The SDE, or None.
         step_time: The time of one step.
         kinetic: Whether the state of the equation contains the momentum.
-        sigma_power: The power of the step's time to which sigma is proportional.
+        sigma_power: The power of the step's time to which sigma is proportional, a multiple of 1/2.
+
+    Raises:
+        ValueError: If `sigma_power` is no multiple of 1/2.
+        NotExpandable: If coefficients or numbers of the SDE change from step to step, or the class of the SDE does not say how they scale.
     """
 
     def scaled(value: float, power: float) -> Number:
@@ -117,7 +130,7 @@ def by_class(rule: Any, sde: SDE | None, step_time: float, kinetic: bool, sigma_
 
 
 def of_equation(sde: SDE) -> ScaledNumbers:
-    """Return the numbers of an SDE that does not depend on the step, as an integrator discretises it."""
+    """Return the numbers of an SDE that does not depend on the step, as an integrator discretises it: `equation` and `signals`, all constant in r."""
     signals = constant_signals(sde, 1.0)
     constant = [{0: float(v)} for v in sde.parameters]
     return ScaledNumbers(equation=constant, signals=None if signals is None else [{0: float(v)} for v in signals])
@@ -127,12 +140,13 @@ def by_rates(make_rule: Callable[[float], Dynamics], make_sde: Callable[[float],
     """Return the numbers of functions of eta that make a rule and an SDE, from their values at the rates `ETAS`.
 
     Args:
-        make_rule: The function that makes the rule.
-        make_sde: The function that makes the SDE, or None.
+        make_rule: The function from eta to the rule.
+        make_sde: The function from eta to the SDE, or None for no SDE.
         unit: The power of r that is the time of a step.
 
     Raises:
-        NotExpandable: If a number is no sum of at most two powers of eta (multiples of 1/4); NeedsFinerRoot if it is no power of r.
+        NotExpandable: If a number is no sum of at most two powers of eta (multiples of 1/4 from -4 to 4), or the time of a step no positive power.
+        NeedsFinerRoot: If a power of eta is no whole power of r; a larger `unit` may do.
     """
     rules = [make_rule(eta) for eta in ETAS]
     equations = [make_sde(eta) for eta in ETAS] if make_sde is not None else []
@@ -161,7 +175,10 @@ def by_rates(make_rule: Callable[[float], Dynamics], make_sde: Callable[[float],
 
 
 def _powers(what: str, values: np.ndarray) -> dict[Fraction, float]:
-    """Return values at the rates `ETAS` as a sum of at most two powers of eta, a dict from exponents to coefficients."""
+    """Return a number, given by its values at the rates `ETAS`, as a sum of at most two powers of eta: a dict from exponents to coefficients.
+
+    The exponents are multiples of 1/4; a number that is 0 is {0: 0.0}. NotExpandable, with the name `what` of the number, if there is no such sum.
+    """
     if not values.any():
         return {Fraction(0): 0.0}
     etas = np.array(ETAS)
@@ -175,7 +192,7 @@ def _powers(what: str, values: np.ndarray) -> dict[Fraction, float]:
 
 
 def _tidy(value: float) -> float:
-    """Return the fraction with a small denominator, or the root of one, that a value stands for up to rounding; else the value."""
+    """Return the fraction with a denominator up to 10,000, or the square root of one, that a value is up to rounding; else the value."""
     if not np.isfinite(value):
         return value
     near = float(Fraction(value).limit_denominator(10_000))
@@ -186,7 +203,18 @@ def _tidy(value: float) -> float:
 
 
 def _in_root(what: str, powers: dict[Fraction, float], c: Fraction, time: float, unit: int) -> Number:
-    """Return a sum of powers of eta as powers of r, where r^unit = time eta^c."""
+    """Return a sum of powers of eta as powers of r, where the time of a step is time eta^c = r^unit.
+
+    Args:
+        what: The name of the number, for the message of an error.
+        powers: The coefficients by powers of eta.
+        c: The power of eta in the time of a step.
+        time: The factor of this power.
+        unit: The power of r that is the time of a step.
+
+    Raises:
+        NeedsFinerRoot: If a power of eta is no whole power of r.
+    """
     out: Number = {}
     for a, coefficient in powers.items():
         power = unit * a / c

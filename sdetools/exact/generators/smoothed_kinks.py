@@ -6,7 +6,7 @@ For g ~ N(m, v) in one coordinate, with Phi and phi the normal distribution func
     E clip(g)^k       = low^k Phi(a) + high^k (1 - Phi(b)) + I_k,        clip(g) = min(max(g, low), high)
     I_0 = Phi(b) - Phi(a),        I_k = m I_(k-1) + (k-1) v I_(k-2) - s (high^(k-1) phi(b) - low^(k-1) phi(a)).
 
-So an expansion takes sign(g) or clip(g) itself for a draw, whose moments depend on the state. Its noise must be independent of all other draws of the
+So an expansion takes sign(g) or clip(g) itself for a new draw of the ring (`differential_ring`), whose moments depend on the state. Its noise must be independent of all other draws of the
 step; besides the normal law `exact.generators.noisy_laws` has Student's, Cauchy's, and mixtures. The error function of an SDE's drift, and a maximum with 0
 under a root, are recognised in the graph of operations.
 """
@@ -33,12 +33,12 @@ from sdetools.graph.value import Value, is_number, order
 
 @dataclass(frozen=True)
 class Kink:
-    """A sign or a clipping in a graph.
+    """A sign or a clipping in the graph of operations of a step.
 
     Attributes:
-        node: Its value.
-        inner: What the sign or clipping is of.
-        bounds: The bounds of the clipping, finite; empty for a sign.
+        node: The node of the graph that is its value, such as sign(g).
+        inner: The node of its argument g, of the same shape.
+        bounds: The pair (low, high) of a clipping by value, finite; empty for a sign, and where `norm` is given.
         norm: The largest norm of a vector that is clipped as a whole, 0 for one that is normalised; None for signs and clipping by value.
     """
 
@@ -50,13 +50,14 @@ class Kink:
 
 @dataclass(frozen=True)
 class Smoothed:
-    """Signs and clippings as draws.
+    """Signs and clippings as new draws, which the ring counts after those of the step's noise.
 
     Attributes:
-        values: Their series, each a draw of the ring, arrays.
-        moments: The moments of these draws, functions of the order that return polynomials in the coordinates.
-        used: The draws of the noise in their arguments.
-        joint: The draws of vectors of a given norm, which are not independent, with their joint moments; see `DifferentialRing.joint`.
+        values: For each `Kink` an array of its shape, whose entries are series that consist of one new draw; equal arguments have the same draw.
+        moments: For each new draw a function of the order k >= 1 that returns its k-th moment, a polynomial in the coordinates.
+        used: The numbers of the draws of the step's noise in their arguments.
+        joint: For each vector with a `norm`, whose entries are not independent, the numbers of its draws, and the function from a tuple of their powers
+            to the mean of the product; see `DifferentialRing.joint`.
     """
 
     values: list[np.ndarray]
@@ -66,7 +67,12 @@ class Smoothed:
 
 
 def kinks(outputs: Sequence[Value], noisy: Value) -> list[Kink]:
-    """Return the signs and clippings in a graph whose argument depends on the draws `noisy`, outermost first where they are nested."""
+    """Return the signs and clippings in a graph whose argument depends on the draws, outermost first where they are nested.
+
+    Args:
+        outputs: The values that the graph computes.
+        noisy: The input of the graph that has the draws.
+    """
     found: list[Kink] = []
     inside: set[Any] = set()
     nodes = order(outputs)
@@ -88,7 +94,7 @@ def kinks(outputs: Sequence[Value], noisy: Value) -> list[Kink]:
 
 
 def _by_norm(node: Value) -> Kink | None:
-    """Return the vector g/|g| or g min(1, C/|g|) that a node is, in one coordinate a sign or a clipping by value; None for others."""
+    """Return the kink of a node that is a vector g/|g| or g min(1, C/|g|); in one coordinate that is a sign or a clipping by value. None for others."""
     if node.name != "divide" or len(node.shape) != 1 or node.args[0].shape != node.shape:
         return None
     g, size = node.args
@@ -107,7 +113,7 @@ def _by_norm(node: Value) -> Kink | None:
 
 
 def _clipping(node: Value) -> tuple[Kink, Any] | None:
-    """Return the clipping that a node is, min(max(g, low), high) in either order, and the key of its inner half; None for others."""
+    """Return the kink of a node that is min(max(g, low), high), in either order, and the key of the node of its inner half; None for others."""
     if node.name not in ("minimum", "maximum"):
         return None
     outer, half = _bound(node)
@@ -121,7 +127,7 @@ def _clipping(node: Value) -> tuple[Kink, Any] | None:
 
 
 def _bound(node: Value) -> tuple[float | None, Value | None]:
-    """Return the constant among the two arguments of a node, and the other argument."""
+    """Return the constant c and the other argument of a node such as max(g, c), with equal entries of c; (None, None) without such a constant."""
     for one, other in (node.args, node.args[::-1]):
         if one.op == "const" and one.size and (one.extra == one.extra.flat[0]).all() and other.shape == node.shape:
             return float(one.extra.flat[0]), other
@@ -129,7 +135,7 @@ def _bound(node: Value) -> tuple[float | None, Value | None]:
 
 
 def error_functions(outputs: Sequence[Value]) -> list[tuple[Value, Value]]:
-    """Return the error functions in a graph with their arguments, innermost first."""
+    """Return the error functions in a graph that computes `outputs`, as pairs (node of erf(x), node of x), innermost first."""
     out = []
     for node in order(outputs):
         if node.op == "map" and node.name == "where" and node.args[0].name == "less":
@@ -142,7 +148,7 @@ def error_functions(outputs: Sequence[Value]) -> list[tuple[Value, Value]]:
 
 
 def guards(outputs: Sequence[Value]) -> dict[Value, Value]:
-    """Return the values v by the nodes max(v, 0) that are used under roots alone: they guard a root against rounding errors."""
+    """Return a dict from each node max(v, 0) that is used under square roots alone to the node v: such a maximum guards a root against rounding errors."""
     nodes = order(outputs)
     readers: dict[Any, list[Value]] = {}
     for node in nodes:
@@ -158,7 +164,13 @@ def guards(outputs: Sequence[Value]) -> dict[Value, Value]:
 
 
 def kink_moment(home: DifferentialRing, mean: Any, variance: Any, bounds: tuple[float, ...]) -> Callable[[int], Any]:
-    """Return the function of k >= 1 that gives the k-th moment of sign(g) (without bounds) or clip(g), a polynomial, for g ~ N(mean, variance).
+    """Return the function of k >= 1 that gives the k-th moment of sign(g) or clip(g), a polynomial in the coordinates, for g ~ N(mean, variance).
+
+    Args:
+        home: The ring of the polynomials.
+        mean: The mean of g, a polynomial in the coordinates.
+        variance: The variance of g, a polynomial in the coordinates.
+        bounds: The pair (low, high) of clip(g); empty for sign(g).
 
     Example:
         >>> import sympy
@@ -171,7 +183,7 @@ def kink_moment(home: DifferentialRing, mean: Any, variance: Any, bounds: tuple[
     variance = home.reduced(variance)
 
     def scaled(u: Any) -> Any:
-        """Return u over the deviation, times sqrt(1/2)."""
+        """Return u / (2 variance)^(1/2), the argument of the error function."""
         return home.reduced(u * home.function("power", variance, -half) * home.function("power", home.number(half), half))
 
     if not bounds:
@@ -198,7 +210,13 @@ def kink_moment(home: DifferentialRing, mean: Any, variance: Any, bounds: tuple[
 
 
 def mixture_moment(home: DifferentialRing, law: Sequence[NoisyNumber], bounds: tuple[float, ...]) -> Callable[[int], Any]:
-    """Return the function of k >= 1 that gives the k-th moment of sign(g) (without bounds) or clip(g) for g of a mixture, a polynomial."""
+    """Return the function of k >= 1 that gives the k-th moment of sign(g) or clip(g), a polynomial in the coordinates, for g of a mixture of laws.
+
+    Args:
+        home: The ring of the polynomials.
+        law: The components of the mixture, whose weights sum to 1.
+        bounds: The pair (low, high) of clip(g); empty for sign(g).
+    """
     parts = [
         (one.weight, student_moment(home, one, bounds) if one.degrees else kink_moment(home, one.mean, one.square, bounds))
         for one in law
@@ -207,7 +225,13 @@ def mixture_moment(home: DifferentialRing, law: Sequence[NoisyNumber], bounds: t
 
 
 def check_unshared(home: DifferentialRing, change: Sequence[Any], used: frozenset[int]) -> None:
-    """Raise NotExpandable if a series of the change of a state contains one of the draws `used`, which are inside a sign or a clipping."""
+    """Raise NotExpandable if a draw of the noise that is inside a sign or a clipping occurs elsewhere in a step.
+
+    Args:
+        home: The ring.
+        change: The series of the change of the state in a step.
+        used: The numbers of the draws inside signs and clippings.
+    """
     first = len(home.x)
     if any(m[first + k] for one in change for p in one.terms.values() for m in p for k in used):
         raise NotExpandable(f"{INDEPENDENT}.")
@@ -221,8 +245,8 @@ def smoothed(
     Args:
         home: The ring, with a draw for each entry beyond those of the step's noise.
         found: The signs and clippings.
-        rows: The series of their arguments, arrays.
-        laws: The laws of the draws of the step's noise, pairs of a name and its numbers.
+        rows: For each of them the series of its argument, an array of its shape.
+        laws: The laws of the draws of the step's noise, in their order: pairs of a name and the numbers of the law, as in `draw_laws.law_moment`.
 
     Raises:
         NotExpandable: If an argument depends on the size of the step, or its law is not known, or two have a draw in common.
@@ -268,5 +292,5 @@ def smoothed(
 
 
 def _single(together: Callable[[tuple[int, ...]], Any], i: int, size: int, k: int) -> Any:
-    """Return the k-th moment of entry i of a vector from its joint moments."""
+    """Return the k-th moment of entry i of a vector of `size` entries; `together` gives its joint moments by tuples of powers."""
     return together(tuple(k if j == i else 0 for j in range(size)))
