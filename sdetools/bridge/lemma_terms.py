@@ -29,6 +29,9 @@ def sampled_terms(
 ) -> list[Quantity]:
     """Estimate |grad L|^2, grad L^T H grad L, tr(H Sigma) and tr(Sigma) from independent batches, with 95 % intervals.
 
+    L is the loss over all data, H its Hessian, and Sigma the covariance of the gradient of one batch of the size of `source`, not of one sample. The
+    estimates are unbiased, that of |grad L|^2, too: it has products of gradients of different groups of batches alone (`lemma_terms`).
+
     Args:
         derivatives: Gradients and Hessian products of the network.
         source: The batches.

@@ -11,7 +11,7 @@ obey linear equations. The rules differ from these by terms that are known too: 
     C' = -(lam/P + c2) C - c2 sigma0 s^3 mu3 / P
     M1' = -lam M1 / P + lam sigma0 C / (2 u^{1/2} P^2) + q c2 sigma0^2 s^3 mu3 / (2 u^{1/2} P^2),
 
-with q = 0 for RMSProp with the lagged denominator, beta1 for Adam with it, and 1 for the current one; and by momentum with a fixed beta1 in Adam, which
+where M1 is that term over eta and C is Cov(x, u) / eta, both to leading order and 0 at the start, with q = 0 for RMSProp with the lagged denominator, beta1 for Adam with it, and 1 for the current one; and by momentum with a fixed beta1 in Adam, which
 changes the mean by kappa A + h beta1 B, kappa = h beta1 / (1 - beta1), beyond order h^2. Derived.
 """
 
@@ -32,15 +32,18 @@ TOLERANCE = 1e-12
 
 @dataclass(frozen=True)
 class AdaptiveProblem:
-    """RMSProp and Adam on L = lam x^2/2 with noise of a constant variance, exactly.
+    """RMSProp and Adam on L = lam x^2/2 with noise of a constant variance: moments of their SDEs, and the leading differences of the rules from these.
+
+    The rules have the learning rate eta, noise of scale sigma = sigma0 / eta, beta2 = 1 - c2 eta^2, eps = eps0 / eta and no bias corrections; a step takes the
+    time h = eta^2. v is their average of squared gradients.
 
     Attributes:
         lam: The curvature, positive.
-        deviation: The standard deviation s of the noise, before the factor sigma.
+        deviation: The standard deviation s of the noise before the factor sigma, positive.
         sigma0: sigma eta, positive.
         eps0: eps eta, 0 or above.
         c2: (1 - beta2) / eta^2, positive.
-        x0: The initial point.
+        x0: The initial point, a number.
         u0: The initial v / sigma^2, positive.
 
     Raises:
@@ -68,15 +71,15 @@ class AdaptiveProblem:
         _check.number("x0", self.x0)
 
     def second_moment(self, t: Any) -> Any:
-        """Return u = s^2 + (u_0 - s^2) e^{-c2 t} at times t."""
+        """Return u = v / sigma^2 = s^2 + (u_0 - s^2) e^{-c2 t} of the SDE at times t, a number or an array, in its shape."""
         return self.deviation**2 + (self.u0 - self.deviation**2) * np.exp(-self.c2 * np.asarray(t, dtype=float))
 
     def denominator(self, t: Any) -> Any:
-        """Return P = sigma0 u^{1/2} + eps0 at times t."""
+        """Return P = sigma0 u^{1/2} + eps0, the denominator of a step times eta, at times t, a number or an array, in its shape."""
         return self.sigma0 * np.sqrt(self.second_moment(t)) + self.eps0
 
     def rmsprop(self, times: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Return E X and E X^2 of the SDE of RMSProp at increasing times, each `(times,)`."""
+        """Return E X and E X^2 of the SDE of RMSProp at increasing times of 0 or above, each `(times,)`; ValueError for other times."""
 
         def slope(t: float, y: np.ndarray) -> list[float]:
             P = float(self.denominator(t))
@@ -89,9 +92,12 @@ class AdaptiveProblem:
         """Return E X and E X^2 of the SDE of Adam without bias corrections at increasing times, each `(times,)`.
 
         Args:
-            times: The times, 0 or above.
+            times: The times, increasing, 0 or above.
             c1: (1 - beta1) / eta^2, positive.
             momentum: The initial momentum M_0.
+
+        Raises:
+            ValueError: If an argument lies outside its range.
         """
         c1, m0 = _check.positive("c1", c1), _check.number("momentum", momentum)
         noise = (c1 * self.sigma0 * self.deviation) ** 2
@@ -110,10 +116,10 @@ class AdaptiveProblem:
         return found[0], found[2]
 
     def skewness(self, t: float, third: float, part: float = 0.0) -> float:
-        """Return M1, the coefficient of eta of E x at time t for noise with a third moment.
+        """Return M1, the coefficient of eta of E x at time t for noise with a third moment: E x = (that of the SDE) + eta M1 + ...
 
         Args:
-            t: The time.
+            t: The time, 0 or above.
             third: mu3 = E z^3 of the noise of unit variance.
             part: q: 0 for RMSProp with the lagged denominator, beta1 for Adam with it, 1 for the current denominator.
         """
@@ -132,8 +138,9 @@ class AdaptiveProblem:
         return float(self._solved(slope, [self.x0, 0.0, 0.0], [t])[2, 0])
 
     def momentum_terms(self, t: float) -> tuple[float, float]:
-        """Return A and B at time t: E x of Adam at a fixed beta1 less that of RMSProp is kappa A + h beta1 B beyond order h^2, both lagged, m_0 = 0.
+        """Return A and B at time t: E x of Adam at a fixed beta1 less that of RMSProp is kappa A + h beta1 B + O(h^2), kappa = h beta1 / (1 - beta1).
 
+        Both rules divide by the v of the step before (lagged), and m_0 = 0; h = eta^2 is the time of a step.
         A = M_t (lam / P_0 - lam^2 int P^-2),  B = M_t lam c2 s^2 sigma0 int u^{-1/2} P^-2, with integrals over [0, t] and M the mean of RMSProp.
         """
 
@@ -146,7 +153,7 @@ class AdaptiveProblem:
         return mean * own, mean * self.lam * self.c2 * self.deviation**2 * self.sigma0 * second
 
     def _solved(self, slope: Callable[..., Any], start: Sequence[float], times: Sequence[float]) -> np.ndarray:
-        """Return the solution at increasing times, `(numbers, times)`."""
+        """Return the solution y of y' = slope(t, y) from y(0) = `start` at increasing times, `(numbers, times)`; ValueError for other times."""
         from scipy.integrate import solve_ivp
 
         at = np.atleast_1d(_check.finite("times", times))

@@ -1,4 +1,4 @@
-"""Closed forms of section 3.1, the stationary variance on a quadratic loss, and local orders of convergence."""
+"""Closed forms of section 3.1 of the paper, the stationary variance on a quadratic loss, and local orders of convergence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdetools import _check
 
 @dataclass(frozen=True)
 class Warmup:
-    """The four variances of one coordinate that `warmup` returns: of a single step and of the endpoint x_k, under SGD and SGDM.
+    """The four variances of one coordinate that `warmup` returns: of a single step and of the endpoint after k steps, under SGD and SGDM.
 
     Attributes:
         one_step_sgd: The variance of one step of SGD.

@@ -25,8 +25,8 @@ from sdetools.losses.graphs import NONSMOOTH
 class Absolute:
     """The observable h(x) = |x_i - a|^p, which has a kink at a for p <= 1.
 
-    If a is x_i at the start and 1 - beta ~ eta^alpha with alpha < 1, the weak gap of h between SGDM and SGD has the order (1 - alpha)/2 in eta
-    of the paper's Theorem 3.5 for p = 1, and only p (1 - alpha)/2 for p < 1.
+    If a is x_i at the start and 1 - beta ~ eta^alpha with alpha < 1, the weak gap E h(x_k) - E h(z_k) between SGDM and SGD has the order
+    (1 - alpha)/2 in eta of the paper's Theorem 3.5 for p = 1, and only p (1 - alpha)/2 for p < 1.
 
     Args:
         a: The centre, finite.
@@ -37,6 +37,7 @@ class Absolute:
         ValueError: If p <= 0, if a is not finite, or if the index is not an integer >= 0.
 
     Example:
+        >>> import numpy as np
         >>> Absolute(1.0, p=0.5).value(np.array([[1.0, 5.0]]))
         array([0., 2.])
     """
@@ -67,6 +68,7 @@ class Below:
         ValueError: If a is not finite, or if the index is not an integer >= 0.
 
     Example:
+        >>> import numpy as np
         >>> Below(0.0).value(np.array([[-1.0, 0.0, 2.0]]))
         array([1., 1., 0.])
     """
@@ -91,7 +93,7 @@ class Term:
         scale: The factor.
         weights: The weights of the linear form, `dim` numbers.
         offset: The constant of the linear form.
-        mean: The function f by its expectation: `mean(m, v)` is E f(u) for u ~ N(m, v), entry by entry for arrays.
+        mean: The function f through its expectation: `mean(m, v)` is E f(u) for u ~ N(m, v), entry by entry for arrays of means m and variances v.
     """
 
     scale: float
@@ -166,8 +168,8 @@ def value_of(observable: Any, names: tuple[str, ...]) -> Callable[[np.ndarray], 
     """Return the function x -> h(x) of an observable, from `(dim, paths)` to `(paths,)`.
 
     Args:
-        observable: An expression such as "x**2 + abs(y)", an object with a method `value`, which is returned, or a function, which is returned
-            as it is. Neither is checked.
+        observable: An expression such as "x**2 + abs(y)"; an object with a method `value`, which is returned; or a function, which is returned
+            as it is. Methods and functions are not checked.
         names: The names of the coordinates in expressions.
 
     Raises:
@@ -190,12 +192,12 @@ def value_of(observable: Any, names: tuple[str, ...]) -> Callable[[np.ndarray], 
 
 
 def _names_hint(names: tuple[str, ...]) -> str:
-    """Return the remedy for an unknown name in an observable."""
+    """Return the sentence that an error about an unknown name in an observable ends with."""
     return f"The loss has the variables {' '.join(names)}; write these, and constants as numbers."
 
 
 def _text(observable: Any) -> str | None:
-    """Return the expression of an observable, or None."""
+    """Return the expression of an observable, itself a text or an object with the attribute `text`; None for others."""
     if isinstance(observable, str):
         return observable
     text = getattr(observable, "text", None)
@@ -203,7 +205,10 @@ def _text(observable: Any) -> str | None:
 
 
 def _nonsmooth(value: Callable, dim: int) -> bool:
-    """Return whether the formula of an observable has a jump or a kink, which points nearby need not show; False if it cannot be traced."""
+    """Return whether the method `value` of an observable in `dim` coordinates has a jump or a kink, which points nearby need not show.
+
+    False if it cannot be traced into a formula.
+    """
     trace = Trace()
     try:
         with np.errstate(all="ignore"):
@@ -214,7 +219,10 @@ def _nonsmooth(value: Callable, dim: int) -> bool:
 
 
 def _from_values(value: Callable, origin: np.ndarray) -> Closed | None:
-    """Return a polynomial of degree <= 2 from second differences about `origin`, after a check at random points near and far."""
+    """Return the polynomial of degree <= 2 that a function `(dim, paths)` -> `(paths,)` is, from second differences about `origin`, `(dim,)`.
+
+    None if values at random points near and far show that it is none.
+    """
     dim = len(origin)
 
     def at(shifts: np.ndarray) -> np.ndarray:
@@ -236,7 +244,7 @@ def _from_values(value: Callable, origin: np.ndarray) -> Closed | None:
 
 
 def _from_text(text: str, names: tuple[str, ...]) -> Closed | None:
-    """Return the quadratic polynomial and the closed terms of an expression; None if some term is neither."""
+    """Return the closed form of an expression in the coordinates `names`; None if some term is neither quadratic nor of the form c f(w . x + b)."""
     import sympy
 
     from sdetools.losses.kinks import Larger, Magnitude
@@ -250,7 +258,7 @@ def _from_text(text: str, names: tuple[str, ...]) -> Closed | None:
 
 
 def _from_sum(expression: Any, symbols: list) -> Closed | None:
-    """Return the closed form of a sum of terms, or None."""
+    """Return the closed form of a SymPy expression, term by term of its sum; None if some term has none. `symbols` are those of the coordinates."""
     import sympy
 
     dim = len(symbols)
@@ -275,7 +283,7 @@ def _from_sum(expression: Any, symbols: list) -> Closed | None:
 
 
 def _term(part: Any, symbols: list) -> Term | None:
-    """Return the closed form of one term, or None."""
+    """Return the SymPy expression `part` as a term c f(w . x + b) with a known mean of f under a normal law; None if it is none."""
     import sympy
 
     from sdetools.losses.kinks import Above, AtLeast, Magnitude, SameNumber, SignFunction, UnitStep

@@ -24,9 +24,9 @@ class QuadraticCovariance:
     Sigma(u) and the matrix (u - o)(u - o)^T, both `(dim, dim)`, are flattened to `(dim^2,)`, row by row, which is the meaning of vec.
 
     Attributes:
-        origin: The point o, shape `(dim,)`.
+        origin: The point o about which it is expanded, shape `(dim,)`.
         constant: S0 = Sigma(o), shape `(dim^2,)`.
-        linear: S1, shape `(dim^2, dim)`, or None for a constant covariance.
+        linear: S1, the first derivatives at o, shape `(dim^2, dim)`, or None for a constant covariance.
         second: S2, the second derivatives, shape `(dim^2, dim^2)`, or None for a constant covariance.
     """
 

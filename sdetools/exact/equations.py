@@ -1,6 +1,6 @@
 """Moments of linear SDEs, exact in time, and of integrators on linear SDEs, exact at a finite step.
 
-With Y = (1, y) a linear SDE is dY = A Y dt + sum_j B_j Y dW_j (Ito). The second moments P = E[Y Y^T], which include the mean, obey
+With Y = (1, y), y the state of n coordinates, all parts one after another, a linear SDE is dY = A Y dt + sum_j B_j Y dW_j (Ito). The second moments P = E[Y Y^T], which include the mean, obey
 
     P' = A P + P A^T + sum_j B_j P B_j^T,
 
@@ -40,10 +40,10 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
     """Return the mean and covariance of the solution of a linear SDE at given times; they are exact for constant coefficients.
 
     Args:
-        sde: An SDE that is linear in its state.
+        sde: An SDE whose drift and diffusion are affine in its state, in either calculus.
         x0: A point `(dim,)`, or a law from `st.starts` with a mean and covariance.
         times: Increasing times >= 0, at least one; at time 0 the moments are those of `x0`.
-        pieces: The number of equal pieces between two times on which time-dependent coefficients are replaced by their value in the middle.
+        pieces: The number of equal pieces between two of the times on which time-dependent coefficients are replaced by their value in the middle.
             The result is exact for coefficients that are constant on each piece.
 
     Returns:
@@ -90,9 +90,9 @@ def integrator_moments(
     """Return the mean and covariance of an integrator's state on a linear SDE; they are exact at the integrator's finite step dt.
 
     Args:
-        dynamics: The integrator, whose SDE must be linear in its state.
+        dynamics: The integrator, whose SDE must have a drift and diffusion that are affine in its state.
         x0: A point `(dim,)`, or a law from `st.starts` with a mean and covariance.
-        steps: The number of steps.
+        steps: The number of steps, 0 or more.
         record: The steps at which moments are returned, increasing; by default 0, ..., `steps`.
 
     Returns:
@@ -124,7 +124,7 @@ def integrator_moments(
 
 
 def _begin(sde: SDE, x0: Any) -> tuple[list[int], np.ndarray, bool]:
-    """Return the sizes of the parts, E[Y Y^T] of the initial state, and whether that is Gaussian."""
+    """Return the lengths of the parts of the state, E[Y Y^T] of the initial Y = (1, y), `(n + 1, n + 1)`, and whether the initial state is Gaussian."""
     mean, covariance, sizes, gaussian = first_state(sde, known_start(x0, sde.dim))
     y = np.concatenate([[1.0], mean])
     second = np.outer(y, y)
@@ -133,7 +133,10 @@ def _begin(sde: SDE, x0: Any) -> tuple[list[int], np.ndarray, bool]:
 
 
 def _flow(sde: SDE, signals: Any, h: float) -> np.ndarray:
-    """Return exp(h G), where G is the generator of the second moments."""
+    """Return the matrix by which E[Y Y^T], flattened row by row, is multiplied in the time `h`, `((n + 1)^2, (n + 1)^2)`.
+
+    `signals` are the time-dependent numbers of the SDE in this time, `(signals,)`.
+    """
     from scipy.linalg import expm
 
     A, B = _linear(sde, signals)
@@ -142,7 +145,7 @@ def _flow(sde: SDE, signals: Any, h: float) -> np.ndarray:
 
 
 def _linear(sde: SDE, signals: Any) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the matrices A and B_j of the Ito form on (1, y)."""
+    """Return A and the list of the B_j of dY = A Y dt + sum_j B_j Y dW_j (Ito) for Y = (1, y), each `(n + 1, n + 1)`; ValueError if the SDE is not linear."""
     n = sde.dim * len(sde.parts)
     A = _affine(lambda y: sde.drift(y, None, signals), n, "drift")
     units = np.eye(sde.noise_dim)
@@ -153,7 +156,10 @@ def _linear(sde: SDE, signals: Any) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def _affine(function: Any, n: int, name: str) -> np.ndarray:
-    """Return the matrix of an affine function on (1, y), checked at a random point."""
+    """Return the matrix `(n + 1, n + 1)` of (1, y) -> (0, function(y)) for an affine function from `(n,)` to `(n,)`, checked at a random point.
+
+    ValueError if it is not affine; `name` is what the message calls it.
+    """
     out = np.zeros((n + 1, n + 1))
     with np.errstate(all="ignore"):  # values that are not finite fail the check
         out[1:, 0] = function(np.zeros(n))
@@ -197,7 +203,10 @@ def step_law(dynamics: Integrator, x0: Sequence[float]) -> tuple[np.ndarray, np.
 
 
 def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nodes `(rows, n)` and weights of the draws of one step."""
+    """Return all combinations of the values of the draws of one step, `(draws, nodes)`, and their probabilities or weights, `(nodes,)`.
+
+    A normal draw has 7 Gauss-Hermite nodes, a sign its 2 values, a uniform draw the 3 values `ATOMS` of a three-point draw. ValueError above 200,000.
+    """
     hermite, weights = np.polynomial.hermite_e.hermegauss(NODES)
     options: list[tuple[np.ndarray, np.ndarray]] = []
     for draw in dynamics.draws:
@@ -221,7 +230,8 @@ def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
 def _centre_and_axes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
     """Return nodes with the mean 0 and the covariance I of the draws, which are sufficient where a step is affine in them.
 
-    Each draw takes the values +-sqrt(3) with weight 1/6 while the others are 0; the remaining weight is at the centre.
+    Each of n draws takes the values +-sqrt(3) with weight 1/6 while the others are 0; the remaining weight, 1 - n/3, is at the centre. The result is
+    the nodes, `(n, 2 n + 1)`, and their weights, `(2 n + 1,)`.
     """
     three = [ATOMS if isinstance(draw, Uniform) else np.array([-1.0, 0.0, 1.0]) * math.sqrt(3.0) for draw in dynamics.draws]
     rows = np.concatenate([np.tile(values, (draw.n, 1)) for values, draw in zip(three, dynamics.draws)] or [np.zeros((0, 3))])
@@ -233,7 +243,13 @@ def _centre_and_axes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mover(dynamics: Integrator, nodes: np.ndarray, coefficients: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function that maps `y` to the states after a step, one per node, `(rows, nodes)`."""
+    """Return the function that maps a state `y`, `(n,)`, to the states after a step, one for each node, `(n, nodes)`.
+
+    Args:
+        dynamics: The integrator.
+        nodes: The values of the draws of a step, `(draws, nodes)`.
+        coefficients: The numbers of the step, a row of `coefficient_values`.
+    """
     count, parts, rng = nodes.shape[1], len(dynamics.sde.parts), np.random.default_rng(20240607)
 
     def moved(z: np.ndarray, *state: np.ndarray) -> np.ndarray:
@@ -247,7 +263,17 @@ def _mover(dynamics: Integrator, nodes: np.ndarray, coefficients: np.ndarray) ->
 
 
 def _step_map(dynamics: Integrator, nodes: np.ndarray, weights: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """Return E[M kron M], where M is the matrix of one step on (1, y)."""
+    """Return E[M kron M], where M is the random matrix of one step on Y = (1, y): by it E[Y Y^T], flattened row by row, is multiplied in the step.
+
+    Args:
+        dynamics: The integrator.
+        nodes: Values of the draws of a step, `(draws, nodes)`.
+        weights: Their weights, `(nodes,)`.
+        coefficients: The numbers of the step, a row of `coefficient_values`.
+
+    Raises:
+        ValueError: If the step is not affine in the state.
+    """
     n, count = dynamics.dim * len(dynamics.sde.parts), nodes.shape[1]
     probe = np.random.default_rng(20240606).standard_normal(n)
     moved, M = _mover(dynamics, nodes, coefficients), np.zeros((count, n + 1, n + 1))
@@ -266,7 +292,7 @@ def _step_map(dynamics: Integrator, nodes: np.ndarray, weights: np.ndarray, coef
 
 
 def _moments(steps: np.ndarray, times: np.ndarray, second: np.ndarray, sde: SDE, sizes: list[int], gaussian: bool) -> Moments:
-    """Return `Moments` from the second moments of (1, y)."""
+    """Return `Moments` from the second moments E[Y Y^T] of Y = (1, y) at all times, `(times, n + 1, n + 1)`; `sizes` are the lengths of the parts."""
     mean = second[:, 1:, 0]
     with np.errstate(over="ignore", invalid="ignore"):
         covariance = second[:, 1:, 1:] - mean[:, :, None] * mean[:, None, :]

@@ -1,7 +1,7 @@
 r"""Mean exit times in one dimension: the integral for an SDE, and the equation of a Markov chain for steps with Gaussian noise.
 
-For dX = a dt + b dW let s(y) = exp(-int^y 2 a / b^2) be the scale density, m = 2 / (b^2 s) the speed density, and S(y) = int^y s. The mean time to
-leave (low, high) from x is
+For dX = a dt + b dW let s(y) = exp(-int^y 2 a / b^2) be the scale density, m = 2 / (b^2 s) the speed density, and S(y) = int^y s. x ^ z is the smaller of two
+numbers, x v z the larger. The mean time to leave (low, high) from x is
 
     tau(x) = int_low^high G(x, z) m(z) dz,        G(x, z) = (S(x ^ z) - S(low)) (S(high) - S(x v z)) / (S(high) - S(low)),
 
@@ -40,6 +40,7 @@ _PANELS = (64, 128, 256, 512, 1024, 2048, 4096)
 _PRECISION = 1e-11
 
 Field = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""A process as a function of points `(points,)`: for an SDE drift and variance b^2, for a chain mean and standard deviation of x', each `(points,)`."""
 
 
 def exit_time(of: Any, x0: Sequence[float], low: float | None = None, high: float | None = None) -> float:
@@ -52,11 +53,11 @@ def exit_time(of: Any, x0: Sequence[float], low: float | None = None, high: floa
         of: An SDE with coefficients that do not depend on time, or a dynamics whose step has one part and is affine in normal draws: SGD with
             Gaussian noise, or `st.EulerMaruyama`.
         x0: The start, shape `(1,)`; outside of the interval the result is 0.
-        low: The lower end; None for none, if the process does not get to -inf.
-        high: The upper end, likewise; at least one of the two.
+        low: The lower end; None for an open side, if the process does not drift to -inf there.
+        high: The upper end; None for an open side, if the process does not drift to inf there. At least one of the two is given.
 
     Returns:
-        The mean exit time; an SDE's to a relative error near 1e-11, a chain's near 1e-9.
+        The mean exit time in the unit of time of `of`; an SDE's to a relative error near 1e-11, a chain's near 1e-9.
 
     Raises:
         ValueError: If the process does not qualify, if no end is given, if the process drifts away at an open end, or if a chain's steps are too
@@ -93,7 +94,11 @@ def exit_time(of: Any, x0: Sequence[float], low: float | None = None, high: floa
 
 
 def _coefficients(sde: SDE) -> Field:
-    """Return the function x -> (a, b^2) of an SDE; ValueError if it has several parts, depends on time or is no Ito equation."""
+    """Return the function x -> (a, b^2) of an SDE in one dimension, with b^2 the sum over Brownian motions.
+
+    Raises:
+        ValueError: If the SDE has several parts or no noise, depends on time, or is a Stratonovich equation whose noise depends on x.
+    """
     if len(sde.parts) != 1 or sde.noise_dim == 0:
         raise ValueError(f"`of` must have noise and no momentum; got {sde!r}. Simulate it: st.exit_time.")
     if sde.calculus != "ito" and sde.noise_class != "additive":
@@ -112,7 +117,11 @@ def _coefficients(sde: SDE) -> Field:
 
 
 def _normal_step(dynamics: Moving) -> Field:
-    """Return the function x -> (mean, standard deviation) of a step; ValueError if a step is not affine in normal draws, or changes with time."""
+    """Return the function x -> (mean, standard deviation) of x' after a step from x.
+
+    Raises:
+        ValueError: If the dynamics has several parts, its steps are not affine in normal draws, or its coefficients change.
+    """
     draws, rows = sum(d.n for d in dynamics.draws), dynamics.coefficient_values(1000)
     if len(dynamics.parts) != 1 or not draws or not all(isinstance(d, Normal) for d in dynamics.draws):
         raise ValueError(
@@ -141,7 +150,10 @@ def _normal_step(dynamics: Moving) -> Field:
 
 
 def _legendre() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return nodes and weights on [-1, 1], `(NODES,)` each, and the matrix of indefinite integrals from -1, `(NODES, NODES)`."""
+    """Return Gauss-Legendre nodes and weights on [-1, 1], `(NODES,)` each, and the matrix of indefinite integrals, `(NODES, NODES)`.
+
+    The matrix takes values at the nodes to the integrals from -1 to each node.
+    """
     x, w = np.polynomial.legendre.leggauss(NODES)
     values = np.polynomial.legendre.legvander(x, NODES)
     degree = np.arange(NODES)
@@ -153,10 +165,15 @@ def _legendre() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class _Panels:
-    """Gauss-Legendre panels of an interval, with cumulative integrals at the nodes.
+    """Gauss-Legendre panels of an interval, subintervals with 16 nodes each, with cumulative integrals at the nodes.
 
     Args:
-        edges: The ends of the panels, `(panels + 1,)`.
+        edges: The ends of the panels, `(panels + 1,)`, monotone; decreasing ones give integrals in that direction.
+
+    Attributes:
+        x: The nodes, panel after panel, `(nodes,)`.
+        weights: Their weights: the integral of f over the interval is the sum of weights * f(x), `(nodes,)`.
+        half: Half the length of each panel, with its sign, `(panels,)`.
     """
 
     def __init__(self, edges: np.ndarray) -> None:
@@ -166,13 +183,16 @@ class _Panels:
         self.weights = (self.half[:, None] * self.w).ravel()
 
     def upward(self, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the integral of `f` from the first edge to each node, `(nodes,)`, and to each edge, `(panels + 1,)`."""
+        """Return the integral of `f`, values at the nodes `(nodes,)`, from the first edge to each node, `(nodes,)`, and to each edge, `(panels + 1,)`."""
         rows = f.reshape(len(self.half), NODES) * self.half[:, None]
         at_edges = np.concatenate([[0.0], np.cumsum(rows @ self.w)])
         return (at_edges[:-1, None] + rows @ self.integrals.T).ravel(), at_edges
 
     def downward(self, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the integral of `f` from each node to the last edge, `(nodes,)`, and from each edge, `(panels + 1,)`, without cancellation."""
+        """Return the integral of `f`, values at the nodes, from each node to the last edge, `(nodes,)`, and from each edge, `(panels + 1,)`.
+
+        It is summed from the last edge, so that no digits cancel.
+        """
         rows = f.reshape(len(self.half), NODES) * self.half[:, None]
         whole = rows @ self.w
         at_edges = np.concatenate([np.cumsum(whole[::-1])[::-1], [0.0]])
@@ -180,7 +200,7 @@ class _Panels:
 
 
 def _open_end(field: Field, x: float, toward: float, sign: float, name: str) -> float:
-    """Return the place at which an open side is truncated.
+    """Return the place at which an open side is truncated: where the stationary density is e^-45 of its largest value before, and remains below.
 
     Args:
         field: The function x -> (drift, variance) per unit of time.
@@ -211,7 +231,17 @@ def _open_end(field: Field, x: float, toward: float, sign: float, name: str) -> 
 
 
 def _integral(field: Field, x: float, low: float, high: float) -> float:
-    """Return the mean exit time of an SDE from `x`, by panels that are halved until the result no longer changes."""
+    """Return the mean exit time of an SDE from `x`, by panels that are halved until the result no longer changes.
+
+    Args:
+        field: The function x -> (a, b^2).
+        x: The start, inside the interval.
+        low: The lower end, or -infinity.
+        high: The upper end, or infinity.
+
+    Raises:
+        ValueError: If 4,096 panels are not enough, or the process may go to infinity at an open end.
+    """
     left = _open_end(field, x, high, -1.0, "low") if low == -math.inf else low
     right = _open_end(field, x, low, 1.0, "high") if high == math.inf else high
     before = math.nan
@@ -229,7 +259,10 @@ def _integral(field: Field, x: float, low: float, high: float) -> float:
 
 
 def _green(field: Field, panels: _Panels, start: int, low: float, high: float) -> float:
-    """Return int G m with the edge of index `start` at the start of the process; an open end has no share in G."""
+    """Return the integral of G(x, z) m(z) over z of the module, for the start x at the edge of index `start`.
+
+    For an infinite `low` or `high`, which the panels truncate, G is that of the one finite end.
+    """
     drift, variance = field(panels.x)
     with np.errstate(all="ignore"):
         exponent = panels.upward(2 * drift / variance)[0]
@@ -247,7 +280,18 @@ def _green(field: Field, panels: _Panels, start: int, low: float, high: float) -
 
 
 def _chain(field: Field, x: float, low: float, high: float, h: float) -> float:
-    """Return the mean exit time of a chain with normal steps from `x`, each of time `h`, by Nystrom's method."""
+    """Return the mean exit time of a chain with normal steps from `x`, each of time `h`, by Nystrom's method.
+
+    Args:
+        field: The function x -> (mean, standard deviation) of the next point.
+        x: The start, inside the interval.
+        low: The lower end, or -infinity.
+        high: The upper end, or infinity.
+        h: The time of a step.
+
+    Raises:
+        ValueError: If the noise of a step is too small for 4,000 nodes, or the process may go to infinity at an open end.
+    """
 
     def per_time(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, deviation = field(y)

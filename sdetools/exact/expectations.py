@@ -15,20 +15,21 @@ from sdetools.exact.recorded import Moments, recorded
 
 
 def expectation(moments: Moments, observable: Any) -> np.ndarray:
-    """Return E h(x_k) of an observable h at the recorded steps of `moments`.
+    """Return E h(x_k) of an observable h at the recorded steps of `moments`, with x the first part of the state, the position.
 
     Polynomials of degree <= 2 are possible for any law. For a Gaussian law, sums of terms c f(w . x + b) with numbers c, b, a vector w and
     f = |.|^p, (.)^n, exp, sin, cos, sign, comparisons and Heaviside, and the indicator `Below`, are possible as well.
 
     Args:
         moments: The mean and covariance of a dynamics, as returned by `exact.moments` or `exact.solution`.
-        observable: The observable h: an expression such as "x**2", an object with a method `value(x)`, an `Absolute` or a `Below`.
+        observable: The observable h: an expression such as "x**2" in the names of the coordinates, `moments.names` (x0, x1, ... for a loss without names);
+            an `Absolute` or a `Below`; or an object with a method `value` from points `(dim, paths)` to `(paths,)`, a polynomial of degree <= 2.
 
     Returns:
         The expectations, shape `(times,)`, in the order of `moments.steps`.
 
     Raises:
-        ValueError: If the observable has no exact expectation under the law.
+        ValueError: If the observable has no exact expectation under the law, or an expression is invalid.
 
     Example:
         >>> import sdetools as st
@@ -61,16 +62,19 @@ def gap(first: Any, second: Any, x0: Sequence[float], steps: int, h: Any, record
     Args:
         first: The dynamics x: a linear rule on a quadratic loss or an integrator on a linear SDE, as in `exact.moments`.
         second: The dynamics z, of one of these kinds.
-        x0: The common start: a point `(dim,)`, or a law from `st.starts` with a mean and covariance.
-        steps: The number of steps of `first`.
-        h: The observable, as in `expectation`: an expression such as "x**2", or an object with a method `value`.
+        x0: The common start: a point `(dim,)`; or a law of `st.starts`, such as `st.starts.gaussian(mean, covariance)`, with a mean and covariance.
+        steps: The number of steps of `first`, 0 or more.
+        h: The observable: an expression such as "x**2" in the names of the coordinates, which are those of the loss or of the SDE's variables (x0, x1, ...
+            for a loss without names) and must be known to both dynamics; an `Absolute` or a `Below`; or an object with a method `value` from points
+            `(dim, paths)` to `(paths,)`, a polynomial of degree <= 2. `expectation` says which h are possible for which laws.
         record: The recorded steps of `first`, increasing; by default 0, ..., `steps`.
 
     Returns:
         The gaps, shape `(times,)`, one per recorded step.
 
     Raises:
-        ValueError: If the two dynamics share no time point at some recorded step, or for the reasons of `moments` and `expectation`.
+        ValueError: If a recorded time falls between two steps of `second`; if a rule is not linear, its loss not quadratic or its noise covariance neither
+            constant nor quadratic in x; if h has no exact expectation under one of the laws; or if an argument is invalid.
 
     Example:
         >>> import sdetools as st

@@ -19,7 +19,7 @@ class KnownStart:
 
     Attributes:
         mean: E x_0, shape `(dim,)`.
-        covariance: Cov x_0, shape `(dim, dim)`, or None for a fixed point.
+        covariance: Cov x_0, shape `(dim, dim)`, or None for a fixed point or a law of variance 0.
         gaussian: Whether x_0 is Gaussian; a fixed point counts as Gaussian.
     """
 
@@ -98,7 +98,15 @@ def first_state(dynamics: Any, start: KnownStart) -> tuple[np.ndarray, np.ndarra
 def _spread(
     state: Callable[[np.ndarray], np.ndarray], covariance: np.ndarray, probe: np.ndarray, origin: np.ndarray, what: str
 ) -> np.ndarray:
-    """Return J C J^T, where J is the matrix of `state`, which must be affine."""
+    """Return J C J^T, the covariance of state(u) for u of covariance C, where J is the matrix of the affine function `state`.
+
+    Args:
+        state: The function from `(k,)` to `(n,)`.
+        covariance: C, `(k, k)`.
+        probe: A random point at which it is checked that `state` is affine, `(k,)`.
+        origin: The point 0, `(k,)`.
+        what: What u is, for the message of the ValueError if `state` is not affine.
+    """
     at = state(origin)
     J = np.stack([state(unit) - at for unit in np.eye(len(origin))], axis=1)
     error = np.abs(state(probe) - at - J @ probe)

@@ -1,4 +1,4 @@
-"""Closed-form expectations of a normal variable. Arguments broadcast; variance 0 stands for a point mass."""
+"""Closed-form expectations of a normal variable X, as functions of its mean and variance. Arguments broadcast; variance 0 stands for a point mass."""
 
 from __future__ import annotations
 

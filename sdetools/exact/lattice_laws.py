@@ -1,6 +1,7 @@
 r"""The exact law of sign descent in one dimension, which lives on the lattice x_0 + eta Z: a birth-death chain.
 
-With the noisy gradient g = L'(x) + sigma v, a step goes up with probability P(g < 0) and down with probability P(g > 0), and stays with P(g = 0), so that
+Sign descent is x' = x - eta sign(g) with the noisy gradient g = L'(x) + sigma v. A step goes up by eta with probability P_x(g < 0), down with probability
+P_x(g > 0), and stays with P_x(g = 0), so that the probability p_k(x) of the point x after k steps obeys
 
     p_{k+1}(x) = P_{x - eta}(g < 0) p_k(x - eta) + P_{x + eta}(g > 0) p_k(x + eta) + P_x(g = 0) p_k(x).
 
@@ -34,11 +35,11 @@ class LatticeLaw:
     """Probabilities of the points of a lattice; `exact.sign_chain` and `exact.stationary_sign_law` make it.
 
     Attributes:
-        steps: The recorded steps, shape `(times,)`; -1 for a stationary law.
-        times: Their times, shape `(times,)`; infinite for a stationary law.
-        points: The points of the lattice, increasing, shape `(points,)`.
-        probability: The probability of each point at each recorded step, shape `(times, points)`.
-        names: The name of the coordinate, as a tuple.
+        steps: The recorded steps, shape `(times,)`; the single entry -1 for a stationary law.
+        times: Their times, steps * step_time, shape `(times,)`; the single entry infinity for a stationary law.
+        points: The points x_0 + j eta of the lattice, increasing, shape `(points,)`.
+        probability: The probability of each point at each recorded step, shape `(times, points)`; rows sum to 1.
+        names: The name of the coordinate in expressions, as a tuple of one.
     """
 
     steps: np.ndarray
@@ -51,7 +52,8 @@ class LatticeLaw:
         """Return E h(x) at the recorded steps, `(times,)`.
 
         Args:
-            h: The observable: an expression, an object with `value`, or a function of points `(1, points)`.
+            h: The observable: an expression such as "x0**2" in the name of the coordinate, an object with `value`, or a function of points
+                `(1, points)` that returns `(points,)`.
         """
         values = np.broadcast_to(np.asarray(value_of(h, self.names)(self.points[None]), dtype=float), self.points.shape)
         return self.probability @ values
@@ -68,13 +70,16 @@ def sign_chain(
     Args:
         rule: `st.SignSGD` in one coordinate, with a constant plan.
         x0: The initial point, shape `(1,)`.
-        steps: The number of steps.
+        steps: The number of steps, 0 or more.
         record: The recorded steps, increasing; by default 0, ..., `steps`.
-        law: The law of the noise v, an object with `cdf` and `sf` such as `scipy.stats.cauchy()`, whose moments need not exist; None for that of the
-            oracle's noise. The gradient is L' + sigma v, and the law is continuous.
+        law: The law of the noise v in g = L' + sigma v, an object with `cdf` and `sf` of a continuous law, such as `scipy.stats.cauchy()`, whose moments
+            need not exist. None for the law of the oracle's noise.
+
+    Returns:
+        The law on the 2 steps + 1 points that can be reached.
 
     Raises:
-        ValueError: If the rule is another one, or the law of its noise is not known.
+        ValueError: If the rule is another one or its plan not constant, or the law of its noise is not known.
 
     Example:
         >>> import sdetools as st
@@ -104,13 +109,19 @@ def sign_chain(
 def stationary_sign_law(rule: SignSGD, x0: Sequence[float] = (0.0,), law: Any = None) -> LatticeLaw:
     """Return the exact stationary law of sign descent on the lattice x_0 + eta Z, by detailed balance.
 
-    On L = lam x^2/2 with noise of distribution function F, E x (1 - 2 F(-lam x / sigma)) = eta/2 at every eta. Arguments and errors are those of
-    `sign_chain`; ValueError also if no more than 2^21 points have a stationary law.
+    On L = lam x^2/2 with noise v of distribution function F, E x (1 - 2 F(-lam x / sigma)) = eta/2 at every eta. Points with a probability below e^-60 of
+    the largest are left out.
 
     Args:
         rule: `st.SignSGD` in one coordinate, with a constant plan.
         x0: A point of the lattice, shape `(1,)`.
-        law: The law of the noise v, as for `sign_chain`.
+        law: The law of the noise v in g = L' + sigma v, an object with `cdf` and `sf` of a continuous law; None for that of the oracle's noise.
+
+    Returns:
+        The law, with one recorded step, -1.
+
+    Raises:
+        ValueError: If the rule is another one or its plan not constant, the law of its noise is not known, or the drift does not confine x to 2^21 points.
 
     Example:
         >>> import sdetools as st
@@ -157,7 +168,7 @@ def _checked(rule: Any, x0: Any) -> tuple[float, float]:
 
 
 def _signs(rule: SignSGD, points: np.ndarray, law: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return P(g < 0) and P(g > 0) at points."""
+    """Return P(g < 0) and P(g > 0) for the noisy gradient g at points, all `(points,)`, with `law` as in `sign_chain`."""
     oracle = rule.oracle
     gradient = np.broadcast_to(np.asarray(oracle.loss.gradient(points[None]), dtype=float), (1, len(points)))[0]
     if law is not None:
@@ -190,7 +201,14 @@ def _signs(rule: SignSGD, points: np.ndarray, law: Any) -> tuple[np.ndarray, np.
 
 
 def entry_tails(name: str, numbers: Sequence[float]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Return the functions P(u < y) and P(u > y) of the law of one entry of a noise, by the name of its `EntryLaw`.
+    """Return the functions y -> P(u < y) and y -> P(u > y) of the law of one entry u of a noise, of variance 1; y is a number or an array.
+
+    Args:
+        name: The name of the law, that of its `EntryLaw`, such as "gaussian" or "two_point".
+        numbers: The numbers of the law, those of its `EntryLaw`; empty for most.
+
+    Raises:
+        ValueError: If the law is not known.
 
     Example:
         >>> below, above = entry_tails("centred_exponential", ())

@@ -1,6 +1,6 @@
 """One step of a linear rule as matrices, which are computed by calling the rule once on a batch of unit inputs.
 
-The state s, of length n, consists of all parts of the dynamics, such as x and m. For fixed coefficients (eta_k, beta_k) a linear rule
+The state s, of length n, consists of all parts of the dynamics one after another, such as x and m. For fixed coefficients (eta_k, beta_k) a linear rule
 is s' = A0 s + sum_j G_j g_j + b0, where g_j is the answer to its j-th oracle call (the noisy gradient) at the point
 u_j = U_j s + sum_{i<j} K_ji g_i + d_j. On a quadratic loss g_j = H u_j + c + v_i, with one deviation v_i shared by all calls that use the
 same copy i of the noise, so
@@ -34,8 +34,8 @@ class OpenStep:
         matrix: The matrix A0, shape `(n, n)`.
         answers: The matrices G_j, shape `(n, dim)`, one per oracle call, in the order of the calls.
         points: For each call, the point u_j = d + U s + sum_{i<j} K_i g_i at which it evaluates the gradient: d `(dim,)`, U `(dim, n)`, and
-            the tuple of the K_i `(dim, dim)`.
-        copies: For each call, the index of the independent copy of the noise that it uses.
+            the tuple of the K_i `(dim, dim)`, i = 0, ..., j - 1.
+        copies: For each call, the index, from 0, of the independent copy of the noise that it uses; calls with equal indices share a draw.
     """
 
     constant: np.ndarray
@@ -80,7 +80,7 @@ def check_linear(dynamics: Any, what: str, one_draw: bool = True) -> None:
         one_draw: Whether to refuse also those with several independent copies of the noise in one step.
 
     Raises:
-        ValueError: If it is no dynamics, if `linear` is False, if there are `extra_draws`, or if `copies` is not 1.
+        ValueError: If it is no dynamics, its `linear` is False, it has `extra_draws`, or, with `one_draw`, its `copies` is above 1.
     """
     check_dynamics(dynamics)
     if not getattr(dynamics, "linear", True):
@@ -195,14 +195,14 @@ def _column(
     dim: int,
     j: int,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the result of `_call` for column `j` alone."""
+    """Return the new state `(n,)` and the list of oracle points, each `(dim,)`, of `_call` for column `j` of states and answers alone."""
     return _call_once(rule, sizes, state[:, j], [a[:, j] for a in answers], coefficients, dim)
 
 
 def _call_once(
     rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float] | np.ndarray, dim: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return new states and oracle points, as `_call` does, from one call of the rule on all columns together."""
+    """Return new states, in the shape of `state`, and the list of oracle points, as `_call` does, from one call of the rule on all columns together."""
     oracle = _Answers(answers, (dim, *state.shape[1:]))
     parts = np.split(state, np.cumsum(sizes)[:-1])
     with np.errstate(all="ignore"):
@@ -214,7 +214,16 @@ def _call_once(
 
 
 class _Answers:
-    """An oracle with given answers, in the order of its calls and zeros beyond them, which keeps the points and the copies of the noise."""
+    """An oracle with given answers in the order of its calls, which records where and on which copy of the noise it is called.
+
+    Args:
+        answers: The answers, a sequence of arrays of `shape`; calls beyond its end are answered by zeros.
+        shape: The shape of a point and of an answer, `(dim,)` or `(dim, columns)`.
+
+    Attributes:
+        queries: The points of the calls, in their order.
+        copies: The index of the copy of the noise of each call.
+    """
 
     def __init__(self, answers: Any, shape: tuple[int, ...]) -> None:
         self.answers, self.shape = answers, shape
@@ -235,7 +244,7 @@ class _Answers:
 
 
 def _copies(rule: Callable, sizes: Sequence[int], coefficients: Sequence[float] | np.ndarray, dim: int) -> tuple[int, ...]:
-    """Return the index of the copy of the noise for each oracle call of a step."""
+    """Return the index of the copy of the noise for each oracle call of a step, from one call of the rule at the state 0."""
     oracle = _Answers((), (dim,))
     with np.errstate(all="ignore"):
         rule(tuple(np.zeros(size) for size in sizes), oracle, *(float(value) for value in coefficients))
@@ -243,7 +252,14 @@ def _copies(rule: Callable, sizes: Sequence[int], coefficients: Sequence[float] 
 
 
 def _affine(values: np.ndarray, columns: np.ndarray, random: np.ndarray, rule: Callable) -> tuple[np.ndarray, np.ndarray]:
-    """Return (constant, matrix) of an affine map from its values at 0 and at unit inputs, checked at random inputs."""
+    """Return (constant, matrix) of an affine map, checked at random inputs; ValueError, which names `rule`, if it is not affine.
+
+    Args:
+        values: Its values at 0, at the unit inputs and at `random`, in this order, `(outputs, 1 + inputs + probes)`.
+        columns: These inputs, `(inputs, 1 + inputs + probes)`; only their number of rows is used.
+        random: The random inputs, `(inputs, probes)`.
+        rule: The rule.
+    """
     constant = values[:, 0]
     units = values[:, 1 : 1 + len(columns)]
     matrix = units - constant[:, None]

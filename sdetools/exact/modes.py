@@ -1,10 +1,10 @@
 """Momentum near a manifold of minimisers: linear modes across the manifold, and inertial motion along it.
 
-Across the manifold, the heavy-ball form x_{k+1} = x_k + beta (x_k - x_{k-1}) - eta lam x_k has the modes
+Across the manifold, the heavy-ball form x_{k+1} = x_k + beta (x_k - x_{k-1}) - eta lam x_k has the modes x_k = z^k with
 z^2 - (1 + beta - eta lam) z + beta = 0. Along the manifold, let label noise of size eps drive one transverse mode of curvature
 lam(x) = lam + chi x^2 / 2, where x is the distance from the flattest minimum. For mu = 1 - beta << sqrt(eta lam) that mode is a fast
-oscillator. Its energy, in units of its stationary mean, follows dA = (1 - A) ds + sqrt(2 A) dB on the clock s = mu k, and it exerts on
-x a force proportional to the gradient of its frequency:
+oscillator. Its energy A, in units of its stationary mean, follows dA = (1 - A) ds + sqrt(2 A) dB on the clock s = mu k, and it exerts on
+x, called X in units of its initial value, a force proportional to the gradient of its frequency:
 
     X'' + X' + r A X = 0,    r = eta^2 eps^2 chi / (4 mu^3).
 
@@ -30,12 +30,12 @@ GRID = 0.05
 
 
 def transverse_modes(eta: Any, beta: Any, lam: Any) -> np.ndarray:
-    """Return the roots z of z^2 - (1 + beta - eta lam) z + beta = 0, the factors by which the two modes of heavy ball change in a step.
+    """Return the roots z of z^2 - (1 + beta - eta lam) z + beta = 0, the factors by which the two modes of heavy ball are multiplied in a step.
 
     Args:
         eta: The learning rate of the heavy-ball form (gamma of `st.HeavyBall`). All arguments are numbers or arrays that broadcast.
-        beta: The momentum coefficient.
-        lam: The curvature.
+        beta: The momentum coefficient, any finite number.
+        lam: The curvature of the quadratic loss, any finite number.
 
     Returns:
         The complex roots, shape `(2, ...)` with the broadcast shape of the arguments, the root of larger modulus first.
@@ -62,10 +62,20 @@ def relaxation_steps(eta: Any, beta: Any, lam: Any) -> Any:
     """Return tau_1 = -1 / log max |z| over the two roots z of `transverse_modes`, the steps in which the slower mode decays by a factor e.
 
     It is (1 - beta)/(eta lam) in the limit (1 - beta)^2 >> 4 eta lam, and exactly -2 / log beta for
-    (1 - sqrt(beta))^2 < eta lam < (1 + sqrt(beta))^2. It is infinite for a mode that does not decay. The arguments are those of
-    `transverse_modes`: learning rate, momentum coefficient and curvature; ValueError if one is not finite. The result is an array of their
-    broadcast shape.
+    (1 - sqrt(beta))^2 < eta lam < (1 + sqrt(beta))^2. It is infinite for a mode that does not decay.
 
+    Args:
+        eta: The learning rate of the heavy-ball form. All arguments are numbers or arrays that broadcast.
+        beta: The momentum coefficient, any finite number.
+        lam: The curvature of the quadratic loss, any finite number.
+
+    Returns:
+        The numbers of steps, an array of the broadcast shape of the arguments, of shape () for numbers.
+
+    Raises:
+        ValueError: If an argument is not finite.
+
+    Example:
         >>> round(float(relaxation_steps(eta=1e-4, beta=0.5, lam=1.0))), round(float(relaxation_steps(eta=1e-2, beta=0.99, lam=1.0)))
         (4998, 199)
     """
@@ -106,8 +116,8 @@ def flattening(r: float, times: Any, terms: int = TERMS, random: bool = True) ->
     the manifold, in units of its stationary mean, with dA = (1 - A) ds + sqrt(2 A) dB for a Brownian motion B.
 
     Args:
-        r: The coefficient r = eta^2 eps^2 chi / (4 (1 - beta)^3), positive, for label noise of size eps; chi is the second derivative of the
-            curvature across the manifold along it.
+        r: The coefficient r = eta^2 eps^2 chi / (4 (1 - beta)^3), positive, for the heavy-ball form with learning rate eta and label noise of size eps;
+            chi is the second derivative along the manifold of the curvature across it.
         times: Increasing times s >= 0, shape `(times,)`, in units of 1 / (1 - beta) steps.
         terms: The number of Laguerre polynomials in A that are kept, at least 2.
         random: Whether A is random. With False, A is replaced by its mean 1 - e^{-s}, which is the result of averaging over the energy.
@@ -119,6 +129,7 @@ def flattening(r: float, times: Any, terms: int = TERMS, random: bool = True) ->
         ValueError: If an argument lies outside its range.
 
     Example:
+        >>> import math
         >>> flattening(0.5, [0.0, 4.0, 8.0]).rms.round(4)
         array([1.    , 0.3938, 0.103 ])
         >>> flattening(0.01, [100.0]).mean.round(2), round(math.exp(-1), 2)
@@ -137,11 +148,11 @@ def flattening(r: float, times: Any, terms: int = TERMS, random: bool = True) ->
 def settling_time(r: float, fraction: float = 0.1, terms: int = TERMS) -> float:
     """Return the last time s at which sqrt(E X^2) exceeds `fraction`, for the motion of `flattening` from X = 1 at rest.
 
-    In steps this is T = s / (1 - beta).
+    In steps this is T = s / (1 - beta). It is found on a grid of spacing 0.05 with interpolation.
 
     Args:
-        r: The coefficient r of the motion, positive.
-        fraction: The level in (0, 1).
+        r: The coefficient r = eta^2 eps^2 chi / (4 (1 - beta)^3) of the motion, positive; see `flattening`.
+        fraction: The level in (0, 1), a share of the initial distance.
         terms: The number of Laguerre polynomials in A that are kept, at least 2.
 
     Raises:
@@ -159,7 +170,7 @@ def settling_time(r: float, fraction: float = 0.1, terms: int = TERMS) -> float:
 
 
 def _search_horizon(r: float, fraction: float, terms: int) -> float:
-    """Return a time after which E X^2 is below fraction^2; it decays like exp(-slowest s), from at most e^10."""
+    """Return a time s after which E X^2 is below fraction^2; it decays at the rate of the slowest mode of `_second`, from at most e^10."""
     slowest = -np.linalg.eigvals(_second(r, terms)).real.max()
     return (10 - 2 * math.log(fraction)) / slowest
 
@@ -176,6 +187,7 @@ def settled(times: np.ndarray, curve: np.ndarray, fraction: float) -> Any:
         The times, shape `(...)`, a scalar for a single curve. They are NaN for curves that never exceed the level or still do at the end.
 
     Example:
+        >>> import numpy as np
         >>> round(float(settled(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 0.05, 0.2, 0.05]), 0.1)), 6)
         2.5
     """
@@ -196,19 +208,19 @@ def _energy(n: int) -> np.ndarray:
 
 
 def _first(r: float, n: int) -> np.ndarray:
-    """Return the matrix of d/ds of (E[X L_n], E[V L_n])."""
+    """Return the matrix M `(2 n, 2 n)` of y' = M y for y = (E[X L_0], ..., E[X L_(n-1)], E[V L_0], ...), with V = X' and Laguerre polynomials L_k of A."""
     eye, decay = np.eye(n), np.diag(np.arange(n, dtype=float))
     return np.block([[-decay, eye], [-r * _energy(n), -eye - decay]])
 
 
 def _second(r: float, n: int) -> np.ndarray:
-    """Return the matrix of d/ds of (E[X^2 L_n], E[X V L_n], E[V^2 L_n])."""
+    """Return the matrix M `(3 n, 3 n)` of y' = M y for y = (E[X^2 L_k], E[X V L_k], E[V^2 L_k]), k = 0, ..., n - 1 in each of the three."""
     eye, zero, decay, pull = np.eye(n), np.zeros((n, n)), np.diag(np.arange(n, dtype=float)), r * _energy(n)
     return np.block([[-decay, 2 * eye, zero], [-pull, -eye - decay, eye], [zero, -2 * pull, -2 * eye - decay]])
 
 
 def _march(matrix: np.ndarray, n: int, times: np.ndarray) -> np.ndarray:
-    """Return the first moment of the list at all times, from X = 1, V = 0 and L_n(0) = 1."""
+    """Return the first entry of y at all times, `(times,)`, for y' = `matrix` y from X = 1, V = 0, A = 0: the first n entries are 1, the others 0."""
     from scipy.linalg import expm
 
     state, out, known = np.zeros(len(matrix)), np.empty(len(times)), {}
@@ -223,7 +235,7 @@ def _march(matrix: np.ndarray, n: int, times: np.ndarray) -> np.ndarray:
 
 
 def _averaged(r: float, times: np.ndarray) -> np.ndarray:
-    """Return X for A = 1 - e^{-s}."""
+    """Return X at all times, `(times,)`, for the energy A = 1 - e^{-s}, its mean."""
     from scipy.integrate import solve_ivp
 
     def slope(s: float, u: np.ndarray) -> list[float]:

@@ -1,7 +1,8 @@
 """Means and covariances of linear rules on quadratic losses, step by step and without Monte Carlo.
 
-The rule gives s' = A_k s + b_k + N_k v (see `exact.linear`), with E[v | u] = 0 and Cov[v | u] = Sigma(u) at the point
-u = U s + d at which the gradient is evaluated. Hence, for noise of any distribution,
+With s the state, all parts of the dynamics one after another, the rule gives s' = A_k s + b_k + N_k v (see `exact.linear`), with the noise v of the gradient,
+E[v | u] = 0 and Cov[v | u] = Sigma(u) at the point u = U s + d at which the gradient is evaluated. Hence mean mu and covariance C of s obey, for noise of any
+distribution,
 
     mu_{k+1} = A mu_k + b,        C_{k+1} = A C_k A^T + N E[Sigma(u)] N^T,
 
@@ -34,9 +35,9 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
     overflow to infinity or NaN, without an error.
 
     Args:
-        dynamics: The rule (such as `st.SGDM`) or the integrator.
+        dynamics: The rule, such as `st.SGDM(oracle, plan)`, or an integrator, such as `st.EulerMaruyama(sde, dt)`.
         x0: A point `(dim,)`, or a law from `st.starts` with a mean and covariance.
-        steps: The number of steps.
+        steps: The number of steps, 0 or more.
         record: The steps at which moments are returned, increasing; by default 0, ..., `steps`.
 
     Returns:
@@ -94,7 +95,18 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
 def _segments(
     dynamics: Any, quadratic: tuple, sizes: Sequence[int], noise: QuadraticCovariance, kept: np.ndarray
 ) -> Iterator[tuple[LinearStep, int, bool]]:
-    """Yield (step matrices, number of steps, whether a recorded step ends here) for runs of equal coefficients."""
+    """Yield (step, count, ends): a step on the quadratic loss, how often it is made, and whether a recorded step follows, for runs of equal coefficients.
+
+    Args:
+        dynamics: The rule.
+        quadratic: The Hessian `(dim, dim)` and the gradient at 0 `(dim,)` of the loss, the first two entries.
+        sizes: The lengths of the parts of the state.
+        noise: The covariance of the noise.
+        kept: The recorded steps, increasing; the last ends the run.
+
+    Raises:
+        ValueError: If the rule is not linear, or has several gradients a step on one draw of noise that depends on the point.
+    """
     total = int(kept[-1])
     rows = np.asarray(dynamics.coefficient_values(total), dtype=float).reshape(total, -1)
     hessian, linear = (np.asarray(part, dtype=float) for part in quadratic[:2])
@@ -119,7 +131,10 @@ def _segments(
 def _advance(
     step: LinearStep, noise: QuadraticCovariance, mean: np.ndarray, spread: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and covariance after `count` equal steps; for constant noise by repeated doubling of the affine map."""
+    """Return mean `(n,)` and covariance `(n, n)` of the state after `count` equal steps, from those before, `mean` and `spread`.
+
+    For constant noise the affine map is doubled repeatedly, so that the work grows like log `count`.
+    """
     A, b, N = step.A, step.b, step.N
     if noise.is_constant:
         Q = (N @ noise.constant.reshape(N.shape[2], -1) @ np.swapaxes(N, 1, 2)).sum(axis=0)

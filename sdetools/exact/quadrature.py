@@ -1,10 +1,10 @@
 """The law of one-dimensional SGD by quadrature, for any loss and for Gaussian noise whose size may depend on the point.
 
-The iterate after z has the law N(m(z), s(z)^2), so the densities obey
+The iterate after z has the law N(m_k(z), s_k(z)^2) with the mean m_k(z) = z - eta_k L'(z) and deviation s_k(z) of step k, so the densities p_k of z_k obey
 
     p_{k+1}(y) = int N(y; m_k(z), s_k(z)^2) p_k(z) dz,        p_1 = N(m_0(x_0), s_0(x_0)^2).
 
-On an equidistant grid of spacing s/3 the trapezoidal rule converges faster than any power of the spacing, because the integrand is
+On an equidistant grid of spacing s/3, s the least deviation, the trapezoidal rule converges faster than any power of the spacing, because the integrand is
 smooth and vanishes at both ends. The step is computed from the rule (`exact.linear`), so the method applies to any rule with one part
 that is affine in z and in its single gradient, not only to SGD.
 """
@@ -37,9 +37,10 @@ def transfer(
     Args:
         dynamics: SGD, or another rule without momentum and with one gradient per step, linear in z and in that gradient.
         x0: The initial point, shape `(1,)`.
-        steps: The number of steps.
-        h: The observable: an expression, an `Absolute`, a `Below`, or an object with `value`. Kinks and jumps are integrated exactly for the
-            two classes and for sums of c |a x + b|^p, exp, sin, cos, sign and polynomials. Any other h must be smooth.
+        steps: The number of steps, 0 or more.
+        h: The observable: an expression in the name of the loss's coordinate (x0 unless named), an `Absolute`, a `Below`, or an object with a method
+            `value` from points `(1, points)` to `(points,)`. Kinks and jumps are integrated exactly for the two classes and for sums of
+            c |a x + b|^p, exp, sin, cos, sign and polynomials. Any other h must be smooth.
         record: The recorded steps k, increasing; by default 0, ..., `steps`.
         resolution: The number of grid points per standard deviation of a step, at least 1.5. With the default the quadrature error is near
             rounding if loss, noise and h are analytic on the scale of one step; a comparison with 5.0 shows it.
@@ -94,30 +95,47 @@ def transfer(
 
 
 class _Observable:
-    """An observable with E h of N(m, v), by a formula where one exists; values of h elsewhere."""
+    """An observable h with a formula for E h under a normal law where one exists, and its values.
+
+    Args:
+        form: The closed form of h, or None.
+        value: The function from points `(1, points)` to h.
+
+    Attributes:
+        form: The closed form, as given.
+    """
 
     def __init__(self, form: Closed | None, value: Any) -> None:
         self.form, self._value = form, value
 
     def at(self, x: np.ndarray) -> np.ndarray:
+        """Return h at points `(points,)`, in their shape."""
         return np.broadcast_to(np.asarray(self._value(x[None, :]), dtype=float), x.shape)
 
     def smoothed(self, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        """Return E h(u) for u ~ N(mean, deviation^2), entry by entry; only with a closed form."""
         assert self.form is not None
         return self.form.expectation(mean[:, None], (deviation**2)[:, None, None])
 
 
 class _Kernels:
-    """The mean and standard deviation of one step from a point, for a row of coefficients."""
+    """The normal law of the next iterate from a point, for a row of coefficients, that is the values of a step's coefficients such as (eta,).
+
+    Args:
+        dynamics: The rule, of one part in one coordinate.
+        oracle: Its oracle, with Gaussian noise.
+    """
 
     def __init__(self, dynamics: Any, oracle: Any) -> None:
         self._rule, self._oracle = dynamics.rule, oracle
         self._known: dict[bytes, tuple[float, ...]] = {}
 
     def is_identity(self, row: np.ndarray) -> bool:
+        """Return whether a step with these coefficients leaves every point in its place, as at a rate of 0."""
         return self._coefficients(row)[:3] == (1.0, 0.0, 0.0)
 
     def normal(self, row: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of the iterate after a step from points `z`, each in their shape `(points,)`."""
         a, b, g, u, d = self._coefficients(row)
         point = (u * z + d)[None, :]
         with np.errstate(over="ignore", invalid="ignore"):
@@ -126,6 +144,7 @@ class _Kernels:
             return a * z + b + g * gradient, np.abs(g) * np.sqrt(variance)
 
     def _coefficients(self, row: np.ndarray) -> tuple[float, ...]:
+        """Return (a, b, g, u, d) of the step z' = a z + b + g G with G the noisy gradient at u z + d; ValueError if it has several gradients."""
         key = row.tobytes()
         if key not in self._known:
             step = open_step(self._rule, [1], 1, row)
@@ -139,9 +158,10 @@ class _Kernels:
 
 
 def _grid(kernels: _Kernels, rows: np.ndarray, start: float, resolution: float) -> tuple[float, float, float, int]:
-    """Return a first interval, the spacing, and the number of noiseless steps at the beginning (from a point mass).
+    """Return (low, high, spacing, quiet): a first interval, the spacing of its grid, and the number of noiseless steps at the beginning (from a point mass).
 
-    The spacing is set by the smallest noise in the interval. Probability at points without noise leaves the grid in `_matrix`.
+    The spacing is the least deviation of a step in the interval over `resolution`. Probability at points without noise leaves the grid in `_matrix`.
+    ValueError if the noiseless path from `start` does not remain finite; `rows` are the coefficients of all steps, `(steps, coefficients)`.
     """
     z, path, total, least, quiet = np.array([start]), [start], 0.0, math.inf, 0
     for k, row in enumerate(rows):
@@ -178,7 +198,22 @@ def _propagate(
     kept: np.ndarray,
     observable: _Observable,
 ) -> tuple[np.ndarray, float]:
-    """Return E h at the recorded steps and the largest probability that left the grid."""
+    """Return E h at the recorded steps, `(times,)`, and the largest probability that left the grid; values are incomplete if that exceeds 1e-12.
+
+    Args:
+        kernels: The laws of single steps.
+        rows: The coefficients of the steps, `(steps, coefficients)`.
+        start: The initial point.
+        quiet: The number of noiseless steps at the beginning.
+        low: The first point of the grid.
+        high: The end of the interval of the grid.
+        spacing: The distance of neighbouring points.
+        kept: The recorded steps, increasing.
+        observable: h.
+
+    Raises:
+        ValueError: If the grid has more than 200,000 points.
+    """
     count = math.ceil((high - low) / spacing) + 1
     if count > _POINTS:
         raise ValueError(
@@ -217,7 +252,10 @@ def _propagate(
 
 
 def _matrix(grid: np.ndarray, mean: np.ndarray, deviation: np.ndarray, spacing: float) -> Any:
-    """Return K[i, j] = N(grid_i; mean_j, deviation_j^2) * spacing as a sparse matrix, truncated at 9 standard deviations."""
+    """Return K[i, j] = N(grid_i; mean_j, deviation_j^2) * spacing as a sparse matrix `(points, points)`, truncated at 9 standard deviations.
+
+    `mean` and `deviation` are those of a step from each point of the grid. A column is 0 where the mean is not finite or far outside, or the deviation 0.
+    """
     from scipy.sparse import coo_array
 
     n = len(grid)

@@ -31,14 +31,14 @@ LEAVING = 1e-8
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TransferKernel:
-    """The operator u -> E u(x') of a step on Chebyshev nodes; `exact.transfer_kernel` and `exact.semigroup` make it.
+    """The operator u -> E[u(x') | x] of a step from x to x' on Chebyshev nodes; `exact.transfer_kernel` and `exact.semigroup` make it.
 
     Attributes:
-        points: The nodes, decreasing, shape `(nodes,)`.
+        points: The nodes in the interval, its ends included, decreasing, shape `(nodes,)`.
         matrix: The matrix that takes the values of u at the nodes to those of E u(x'), shape `(nodes, nodes)`.
-        leaving: The probability of leaving the interval in a step from each node, shape `(nodes,)`.
-        step_time: The time of a step.
-        names: The name of the coordinate, as a tuple.
+        leaving: The probability of leaving the interval in a step from each node, shape `(nodes,)`; 0 for `exact.semigroup`.
+        step_time: The time of a step; for `exact.semigroup` the time t.
+        names: The name of the coordinate in expressions, as a tuple of one.
     """
 
     points: np.ndarray
@@ -51,9 +51,10 @@ class TransferKernel:
         """Return E h(x_n) after n = `steps` steps from `x0`.
 
         Args:
-            h: The observable, smooth in the interval: an expression, an object with `value`, or a function of points `(1, points)`.
+            h: The observable, smooth in the interval: an expression in the name of the coordinate, an object with `value`, or a function of points
+                `(1, points)` that returns `(points,)`.
             x0: The initial point in the interval, shape `(1,)`.
-            steps: The number of steps.
+            steps: The number of steps, 0 or more.
 
         Raises:
             ValueError: If `x0` lies outside the interval, or paths leave it with a probability above 1e-8.
@@ -89,12 +90,12 @@ def transfer_kernel(
     Args:
         rule: A rule with one part in one coordinate, constant coefficients, and normal noise.
         interval: The interval (low, high), which paths must not leave.
-        nodes: The number of Chebyshev nodes; a comparison with another number shows the error.
+        nodes: The number of Chebyshev nodes, 4 to 1024; a comparison with another number shows the error.
         breaks: The values of the noisy gradient where the step has a kink or a jump; by default those of `st.SignSGD`, `st.NormalisedSGD` (0) and
             `st.ClippedSGD` (its limits), and none for other rules.
 
     Raises:
-        ValueError: If the rule has another form.
+        ValueError: If the rule has another form, takes its gradient elsewhere than at x, or `interval` or `nodes` is invalid.
 
     Example:
         >>> import sdetools as st
@@ -129,12 +130,15 @@ def semigroup(sde: SDE, interval: tuple[float, float], time: float, nodes: int =
 
     Args:
         sde: The SDE, with coefficients that are constant in time.
-        interval: The interval (low, high), at both ends of which the drift points inwards.
+        interval: The interval (low, high), at both ends of which the drift points inwards; paths should hardly reach them.
         time: The time t, positive.
-        nodes: The number of Chebyshev nodes; a comparison with another number shows the error.
+        nodes: The number of Chebyshev nodes, 4 to 1024; a comparison with another number shows the error.
+
+    Returns:
+        The operator; a step of it is the time t, so that `expectation(h, x0)` is E h(X_t).
 
     Raises:
-        ValueError: If the SDE has another form, or its drift points outwards.
+        ValueError: If the SDE has another form, its drift points outwards, or another argument is invalid.
 
     Example:
         >>> import sdetools as st
@@ -170,9 +174,12 @@ def semigroup(sde: SDE, interval: tuple[float, float], time: float, nodes: int =
 
 
 def chebyshev(low: float, high: float, nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the Chebyshev points of an interval, decreasing, `(nodes,)`, and the matrix of the derivative there, `(nodes, nodes)`.
+    """Return the Chebyshev points of an interval, decreasing from `high` to `low`, `(nodes,)`, and the matrix of the derivative, `(nodes, nodes)`.
+
+    The matrix takes the values of a polynomial at the points to those of its derivative there.
 
     Example:
+        >>> import numpy as np
         >>> x, D = chebyshev(0.0, 2.0, 8)
         >>> bool(np.allclose(D @ x**3, 3 * x**2))
         True
@@ -186,7 +193,10 @@ def chebyshev(low: float, high: float, nodes: int) -> tuple[np.ndarray, np.ndarr
 
 
 def interpolation(x: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return the matrix that takes values at Chebyshev points `x`, `(nodes,)`, to those at the points `at`, by the barycentric formula."""
+    """Return the matrix `(points, nodes)` that takes a polynomial's values at Chebyshev points `x`, `(nodes,)`, to those at `at`, `(points,)`.
+
+    It is the barycentric formula.
+    """
     w = (-1.0) ** np.arange(len(x))
     w[[0, -1]] *= 0.5
     apart = at[:, None] - x[None]
@@ -197,7 +207,7 @@ def interpolation(x: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _interval(interval: Any, nodes: int) -> tuple[float, float, int]:
-    """Return the ends of an interval and the number of nodes, validated."""
+    """Return (low, high, nodes) after validation; ValueError unless low < high are finite and `nodes` lies in 4 to 1024."""
     ends = _check.finite("interval", list(interval))
     if ends.shape != (2,) or not ends[0] < ends[1]:
         raise ValueError(f"`interval` must be a pair (low, high) with low < high; got {interval!r}.")
@@ -205,7 +215,7 @@ def _interval(interval: Any, nodes: int) -> tuple[float, float, int]:
 
 
 def _breaks(rule: Dynamics, row: np.ndarray) -> list[float]:
-    """Return the values of the gradient at which a step of a rule of the library has a kink or a jump."""
+    """Return the values of the noisy gradient at which a step of `rule` with coefficients `row` has a kink or a jump; none for other classes of rules."""
     if isinstance(rule, ClippedSGD):
         limit = float(row[list(rule.coefficients).index("limit")])
         return [-limit, limit] if np.isfinite(limit) else []
@@ -213,7 +223,7 @@ def _breaks(rule: Dynamics, row: np.ndarray) -> list[float]:
 
 
 def _normal_nodes(mean: float, deviation: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return nodes and weights of N(mean, deviation^2), of panels between which the step may have kinks."""
+    """Return nodes and weights of a quadrature for N(mean, deviation^2), each `(points,)`, with panels that end at `cuts`, where a step may have kinks."""
     if deviation == 0:
         return np.array([mean]), np.ones(1)
     z = np.concatenate([np.linspace(-REACH, REACH, PANELS + 1), (cuts - mean) / deviation])
@@ -226,7 +236,10 @@ def _normal_nodes(mean: float, deviation: float, cuts: np.ndarray) -> tuple[np.n
 
 
 def _moved(rule: Dynamics, row: np.ndarray, x: float, g: np.ndarray) -> np.ndarray:
-    """Return the point after a step from x for each value of the noisy gradient; ValueError unless the rule takes it once, at x."""
+    """Return the point after a step from `x` with coefficients `row` for each value of the noisy gradient, `(points,)` as `g`.
+
+    ValueError unless the rule takes the gradient once, at x.
+    """
     calls: list[bool] = []
 
     def oracle(at: Any) -> np.ndarray:
