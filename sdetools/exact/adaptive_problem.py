@@ -79,7 +79,10 @@ class AdaptiveProblem:
         return self.sigma0 * np.sqrt(self.second_moment(t)) + self.eps0
 
     def rmsprop(self, times: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Return E X and E X^2 of the SDE of RMSProp at increasing times of 0 or above, each `(times,)`; ValueError for other times."""
+        """Return E X and E X^2 of the SDE of RMSProp, dX = -(lam X dt + sigma0 s dW) / P, at increasing times of 0 or above, each `(times,)`.
+
+        P is `denominator`. ValueError for other times.
+        """
 
         def slope(t: float, y: np.ndarray) -> list[float]:
             P = float(self.denominator(t))
@@ -90,6 +93,8 @@ class AdaptiveProblem:
 
     def adam(self, times: Sequence[float], c1: float, momentum: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return E X and E X^2 of the SDE of Adam without bias corrections at increasing times, each `(times,)`.
+
+        It is dX = -(M / P) dt, dM = c1 ((lam X - M) dt + sigma0 s dW), with P of `denominator`.
 
         Args:
             times: The times, increasing, 0 or above.
@@ -121,7 +126,7 @@ class AdaptiveProblem:
         Args:
             t: The time, 0 or above.
             third: mu3 = E z^3 of the noise of unit variance.
-            part: q: 0 for RMSProp with the lagged denominator, beta1 for Adam with it, 1 for the current denominator.
+            part: q: 0 for RMSProp with the lagged denominator (made of the v before the step), beta1 for Adam with it, 1 for the current denominator.
         """
         third, q = _check.number("third", third), _check.number("part", part)
         cube = self.c2 * self.sigma0 * self.deviation**3 * third
@@ -140,7 +145,7 @@ class AdaptiveProblem:
     def momentum_terms(self, t: float) -> tuple[float, float]:
         """Return A and B at time t: E x of Adam at a fixed beta1 less that of RMSProp is kappa A + h beta1 B + O(h^2), kappa = h beta1 / (1 - beta1).
 
-        Both rules divide by the v of the step before (lagged), and m_0 = 0; h = eta^2 is the time of a step.
+        Both rules divide by the v before the step (lagged), and m_0 = 0; h = eta^2 is the time of a step. With u = v / sigma^2 and the denominator P,
         A = M_t (lam / P_0 - lam^2 int P^-2),  B = M_t lam c2 s^2 sigma0 int u^{-1/2} P^-2, with integrals over [0, t] and M the mean of RMSProp.
         """
 

@@ -135,6 +135,8 @@ class Closed:
 def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Closed | None:
     """Return the closed form of an observable, or None if it is no quadratic polynomial and no sum of one with terms c f(w . x + b).
 
+    f is |.|^p, (.)^n, exp, sin, cos, sign, or the indicator of a half-line or of a point.
+
     Args:
         observable: An expression such as "x**2 + abs(y)", an `Absolute`, a `Below`, or an object with a method `value`; if that is no quadratic
             polynomial, the result is None.

@@ -32,7 +32,7 @@ NEGLIGIBLE = 60.0
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LatticeLaw:
-    """Probabilities of the points of a lattice; `exact.sign_chain` and `exact.stationary_sign_law` make it.
+    """The law of sign descent at learning rate eta from x_0, on the lattice x_0 + eta Z; `exact.sign_chain` and `exact.stationary_sign_law` make it.
 
     Attributes:
         steps: The recorded steps, shape `(times,)`; the single entry -1 for a stationary law.
@@ -54,6 +54,9 @@ class LatticeLaw:
         Args:
             h: The observable: an expression such as "x0**2" in the name of the coordinate, an object with `value`, or a function of points
                 `(1, points)` that returns `(points,)`.
+
+        Raises:
+            ValueError: If `h` is none of these, or the expression is invalid.
         """
         values = np.broadcast_to(np.asarray(value_of(h, self.names)(self.points[None]), dtype=float), self.points.shape)
         return self.probability @ values

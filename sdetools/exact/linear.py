@@ -47,14 +47,16 @@ class OpenStep:
 
 @dataclass(frozen=True, eq=False)
 class LinearStep:
-    """The step s' = A s + b + sum_i N_i v_i of the state s on a quadratic loss, with v_i the deviation of copy i of the stochastic gradient.
+    """The step s' = A s + b + sum_i N_i v_i of the state s on a quadratic loss, with v_i the deviation of stochastic gradients on draw i of the noise.
+
+    Independent draws within a step are called copies. s are all n coordinates of the parts of the state, one part after another.
 
     Attributes:
         A: The matrix of the state, shape `(n, n)`.
         b: The constant, shape `(n,)`.
         N: The matrices of the noise, shape `(copies, n, dim)`.
         points: (U, d) of each point u = U s + d, up to the noise, at which a gradient is evaluated, shapes `(dim, n)` and `(dim,)`.
-        copies: For each of these gradients, the index i of its copy of the noise.
+        copies: For each of these gradients, the index i, from 0, of its copy of the noise; gradients with the same index share it.
         chained: Whether a point depends on the noise of an earlier gradient.
     """
 
@@ -67,7 +69,7 @@ class LinearStep:
 
     @property
     def separate(self) -> bool:
-        """Whether every gradient has a copy of the noise of its own, at a point that depends on the state alone."""
+        """Whether every gradient of the step has an independent draw of the noise of its own, at a point that depends on the state alone."""
         return not self.chained and len(set(self.copies)) == len(self.copies)
 
 

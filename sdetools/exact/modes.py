@@ -91,7 +91,8 @@ def relaxation_steps(eta: Any, beta: Any, lam: Any) -> Any:
 class Flattening:
     """The moments E X and E X^2 of the motion X'' + X' + r A X = 0 along a manifold of minimisers, as `flattening` returns them.
 
-    X(s) is the distance from the flattest minimum, 1 at the start, and A the random energy of the mode across the manifold; see `flattening`.
+    X(s) is the distance from the flattest minimum along the manifold, 1 at the start, A the random energy of the mode across the manifold, and r > 0 the
+    strength of the force; `flattening` has their equations.
 
     Attributes:
         times: The times s = (1 - beta) k, with k the number of steps, shape `(times,)`.

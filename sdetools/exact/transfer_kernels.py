@@ -2,7 +2,7 @@ r"""Expectations of Markov chains and diffusions on a line by one matrix on Cheb
 
 A step of a chain maps a function u to T u(x) = E u(x'), and n steps map h to T^n h. With u as a polynomial through its values at Chebyshev nodes T is a matrix:
 the law of x' given x is a quadrature over the normal noise of the gradient, cut where the step has kinks or jumps. u stays smooth since E smooths
-it, so that the error falls geometrically with the number of nodes. For an SDE, T is exp(t A) with the generator A = b d + (a^2/2) d^2 on the same nodes;
+it, so that the error falls geometrically with the number of nodes. For an SDE dX = b dt + a dW, T is exp(t A) with A u = b u' + (a^2/2) u'' on the same nodes;
 its drift must point inwards at both ends, where it acts alone. Paths should hardly reach the ends.
 """
 
@@ -126,7 +126,7 @@ def transfer_kernel(
 
 
 def semigroup(sde: SDE, interval: tuple[float, float], time: float, nodes: int = 96) -> TransferKernel:
-    """Return the operator u -> E u(X_t) of an Ito SDE in one coordinate, exp(t A) with the generator A = b d + (a^2/2) d^2.
+    """Return the operator u -> E u(X_t) of an Ito SDE dX = b dt + a dW in one coordinate, exp(t A) with the generator A u = b u' + (a^2/2) u''.
 
     Args:
         sde: The SDE, with coefficients that are constant in time.

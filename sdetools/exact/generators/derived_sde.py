@@ -78,7 +78,7 @@ class DerivedSDE(SDE):
         return (x, *(x if start is None else start for start in self.starts))
 
     def table(self) -> str:
-        """Return the equation, a line for each coordinate, and the value of the step's time."""
+        """Return the equation as text, a line such as "dx = (-x) dt + (-sqrt(eta)) dW0" for each coordinate, and the value of the step's time."""
         lines = []
         for name, a, row in zip(self._all_names, self.drift_expressions, self.diffusion_expressions):
             noise = [f"({shown(b)}) dW{k}" for k, b in enumerate(row) if b != 0]
@@ -102,14 +102,14 @@ class DerivedSDE(SDE):
 def derived_sde(
     step: OneStep, rule: Any, terms: Mapping[float, Mapping[Index, Any]], weak_order: int, home: DifferentialRing
 ) -> DerivedSDE:
-    """Return the SDE whose generator has the given terms.
+    """Return the SDE dX = a dt + b dW whose generator sum_i a_i d_i + (1/2) sum_ij (b b^T)_ij d_i d_j has the given terms.
 
     Args:
         step: The rule and its numbers.
         rule: The rule at the step size of the equation.
         terms: For each power of the step's time tau the coefficients of d^a by multi-index a, SymPy expressions, of total orders 1 and 2.
         weak_order: The weak order of the equation.
-        home: A ring with the coordinates and draws of the rule.
+        home: A `DifferentialRing` with the coordinates and draws of the rule.
 
     Raises:
         NotExpandable: If the covariance has no symbolic root, an entry is too long, or drift or covariance contain means over directions.
@@ -155,7 +155,7 @@ def _root(step: OneStep, home: DifferentialRing, covariance: Any, tau: Any, weak
 
     Args:
         step: The rule.
-        home: A ring with its coordinates and draws.
+        home: A `DifferentialRing` with its coordinates and draws.
         covariance: The covariance b b^T of the noise, a SymPy matrix `(n, n)`.
         tau: The symbol of the step's time.
         weak_order: The power of tau from which terms are dropped.

@@ -30,7 +30,7 @@ VANISHING = 1e-25
 
 
 class TooFewAtoms(Exception):
-    """Raised when a ring needs more atoms than it was made with; the computation is repeated in a larger ring."""
+    """Raised when a `DifferentialRing` needs more atoms, values of functions, than it was made with; the computation is repeated in a larger one."""
 
 
 class NotExpandable(ValueError):
@@ -38,17 +38,20 @@ class NotExpandable(ValueError):
 
 
 class NeedsFinerRoot(NotExpandable):
-    """Raised where an expansion may exist in a higher root of the step's time than the square root."""
+    """Raised where an expansion may exist in a higher root r of the step's time than the present one, such as its fourth instead of its square root."""
 
 
 class DifferentialRing:
     """Polynomials over the rationals in coordinates, draws and atoms, with derivatives along the coordinates.
 
+    Coordinates are those of the state, draws the random numbers of one step, and atoms values of functions of the coordinates, such as exp(x) or 1/x,
+    and irrational numbers. Methods take and return polynomials, elements of `ring`: dicts from tuples of powers, one for each generator, to rationals.
+
     Args:
         coordinates: The symbols of the coordinates, SymPy symbols.
         draws: The number of draws.
         atoms: The largest number of atoms.
-        largest: The largest power of the expansion variable r that `power_series.Series` keep.
+        largest: The largest power of r, the root of the step's time in which steps are expanded, that a `power_series.Series` has.
 
     Attributes:
         coordinates: The symbols of the coordinates, as given.
@@ -184,14 +187,17 @@ class DifferentialRing:
         return found
 
     def radial(self, k: int, n: int, c: Any, rho: Any) -> Any:
-        """Return the atom R_kn(c, rho) of `radial_means` for integers k and n, a SymPy number c and a polynomial `rho` in the coordinates."""
+        """Return R_kn(c, rho) of `radial_means`, the mean of a k-th power over the directions of a normal vector, as an atom.
+
+        k and n are integers, c is a SymPy number, and rho a polynomial in the coordinates.
+        """
         from sdetools.exact.generators.radial_means import radial_mean
 
         key = "radial", rho, (k, n, c)
         return self._atoms[key] if key in self._atoms else self._atom(key, radial_mean()(k, n, c, self.expression(rho)))
 
     def reduced(self, p: Any) -> Any:
-        """Return a polynomial with each square of an atom c^(1/2) replaced by c."""
+        """Return an equal polynomial with each square of an atom c^(1/2), a root, replaced by c."""
         for k, square in reversed(self._roots.items()):  # the argument of a root may contain earlier ones
             place = self._first_atom + k
             if any(m[place] > 1 for m in p):
@@ -269,7 +275,7 @@ class DifferentialRing:
         return max((sum(m[self._first_draw : self._first_atom]) for m in p), default=0)
 
     def linear_part(self, p: Any, k: int) -> Any:
-        """Return the coefficient of draw `k` in the terms of a polynomial that contain this draw alone, to the first power."""
+        """Return the coefficient, a polynomial without draws, of draw `k` in the terms of `p` that contain this draw alone, to the first power."""
         first, last = self._first_draw, self._first_atom
         return self.by_powers(p, first, last).get(tuple(int(i == k) for i in range(last - first)), self.zero)
 

@@ -41,9 +41,11 @@ Multi-indices have an entry for each coordinate of y, then zeros for those of F.
 class SlowMotion:
     """The motion of the position of a linear filter with constant beta.
 
+    y is the slow variable, the combination of position and buffers that gradients alone move, and r the root of the time tau of a step, tau = r^unit.
+
     Attributes:
-        motion: exp(tau A) - 1 for the motion of y, up to r^(2 unit - memory), where r^unit is the time of a step.
-        terminal: Pi B - 1, by which E h of the position differs from that of y, up to r^(unit - memory).
+        motion: exp(tau A) - 1 with the generator A of the motion of y, an operator up to r^(2 unit - memory).
+        terminal: The operator that h(y) is changed by to have the mean of h of the position (Pi B - 1 of the module), up to r^(unit - memory).
         memory: The power of r to which the rate of forgetting is proportional.
         rate: The factor c in y' = y - c g, g the gradient, divided by the time of a step, for small steps.
     """
@@ -67,11 +69,11 @@ class _UnitGradients:
 
 
 def slow_motion(step: OneStep, home: DifferentialRing) -> SlowMotion:
-    """Return the motion of the position of a linear filter.
+    """Return the motion of the position of a linear filter, a rule with buffers whose new state is linear in state and gradient.
 
     Args:
         step: The rule, whose buffers start at 0 (or at x0).
-        home: A ring with the coordinates of the position, then one for each buffer and coordinate, as `generator_gaps.filter_ring` makes it.
+        home: A `DifferentialRing` with the coordinates of the position, then one for each buffer and coordinate, as `generator_gaps.filter_ring` makes it.
 
     Raises:
         NotExpandable: If the filter has no slow combination, or its buffers are not forgotten.
@@ -85,7 +87,7 @@ class _Elimination:
 
     Args:
         step: The rule.
-        home: The ring, whose first `dim` coordinates are y, and the others F.
+        home: The `DifferentialRing`, whose first `dim` coordinates are y, and the others F.
 
     Attributes:
         dim: The number of coordinates of the position.
@@ -348,7 +350,7 @@ def _memory(home: DifferentialRing, still: list[list[Any]]) -> int:
     """Return the memory m, if 1 - B = r^m (M + ...) with an invertible matrix M of numbers, where F' = B F + ... is the motion of the buffers.
 
     Args:
-        home: The ring.
+        home: The `DifferentialRing` of the coefficients, polynomials in the coordinates of the state and the draws of a step.
         still: The rows of the matrix 1 - B, or of its transpose, series.
 
     Raises:

@@ -33,7 +33,7 @@ def flow_constant(
     x0: np.ndarray,
     horizon: float,
 ) -> float:
-    """Return the constant C of a weak error C tau^p + o(tau^p) for a limit without noise.
+    """Return the constant C of a weak error E h(x_k) - h(X_T) = C tau^p + o(tau^p), tau the time of a step, for a limit X of the rule without noise.
 
     Args:
         limit: The generator of the limit, SymPy expressions, the coefficients of d^b, by multi-index b; derivatives of first order only.

@@ -60,9 +60,10 @@ def generator_gap(
     the equation has the position alone, beta is constant: the rule must be a linear filter of the gradients whose buffers start at 0, and
     the motion of its position after the first few steps is compared (`exact.generators.fast_buffers`), up to order 1. Any other scaling is given by
     two functions of eta, `rule` and `sde`, whose numbers are sums of at most two powers of eta, such as 1 - beta = eta^(1/2). Parts of a
-    state that no step reads are left out. `st.LocalSGD` is compared by rounds, at whose ends its workers meet, with an SDE of its position, such as
-    `st.LimitSDE` of SGD with sigma / K^(1/2); the leading error is that of a round over the number of its steps. The second moment v of
-    `st.RMSProp` and `st.Adam` is v / sigma^2 where sigma grows. For `st.HamiltonianSDE` the momentum of `st.SGDM` is in terms of V, and the order is (alpha - 1)/(alpha + 1).
+    state that no step reads are left out. `st.LocalSGD` is compared by rounds, at whose ends its K workers meet, with an SDE of its position, such as
+    `st.LimitSDE` of SGD with sigma / K^(1/2); the leading error is that of a round over the number of its steps. The average v of squared gradients of
+    `st.RMSProp` and `st.Adam` enters as v / sigma^2 where sigma grows. For `st.HamiltonianSDE` the momentum m of `st.SGDM`, 1 - beta ~ eta^alpha, enters
+    as that SDE's velocity V = eta^((1 - alpha)/2) m, and the order is (alpha - 1)/(alpha + 1).
 
     Drift, diffusion, loss and noise must be formulas (expressions, or functions that can be traced) without kinks, and the step a
     polynomial in its draws at every power of the root of tau, or in signs and clippings of single coordinates of a gradient, as in `st.SignSGD`,
@@ -114,15 +115,15 @@ def with_enough_atoms(compute: Callable[[int], Any]) -> Any:
 
 @dataclass(frozen=True)
 class ExpandedPair:
-    """A rule and an SDE, with their numbers as functions of r.
+    """A rule and an SDE, with their numbers as functions of r, the root of the time tau of a step.
 
     Attributes:
         step: The rule and its numbers.
         sde: The SDE.
         equation: The numbers of the SDE.
         filter: Whether the SDE has the position alone and the rule buffers besides.
-        finer: For functions of eta, the function from `unit` to the numbers in that root r of the step's time tau = r^unit; else None.
-        unit: The power of r that is the time of a step.
+        finer: For functions of eta, the function from `unit` to the numbers in that root r of tau; else None.
+        unit: The power of r that is the time of a step, tau = r^unit.
         rounds: The number H of local steps if `step` is a round of local SGD, else 1; the SDE runs for the time rounds * tau in it.
         title: The name of the rule, where it is not that of `step`; else empty.
     """
@@ -223,26 +224,26 @@ def _coarsest(numbers: Callable[[int], ScaledNumbers], units: Sequence[int]) -> 
 
 
 def grows(rule: Any, numbers: ScaledNumbers) -> bool:
-    """Return whether a rule has a second moment of gradients that grows with sigma as the step tends to 0."""
+    """Return whether a rule has a running average v of squared gradients, and sigma grows by its `numbers` as the step tends to 0."""
     return isinstance(rule, SecondMoment) and 0 not in numbers.oracle[0]
 
 
 def second_moment_units(numbers: ScaledNumbers, parts: int) -> list[Number]:
-    """Return the factors by which the parts of a rule's state are multiplied to have u = v / sigma^2 in the place of the last, the second moment v.
+    """Return the factors of the parts of a rule's state that put u = v / sigma^2 in the place of the last part, the average v of squared gradients.
 
     Args:
         numbers: The numbers of the rule, of which sigma is used.
         parts: The number of parts of the state.
 
     Returns:
-        A factor for each part, a dict from powers of r to coefficients; 1 for all but the last.
+        A factor for each part, a dict from powers of the root r of the step's time to coefficients; 1 for all but the last.
     """
     ((power, sigma),) = numbers.oracle[0].items()
     return [{0: 1.0}] * (parts - 1) + [{-2 * power: sigma**-2}]
 
 
 def state_names(moving: Any, idle: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return names for all coordinates of the state of a rule or of an SDE, one part after another without those in `idle`.
+    """Return names for all coordinates of the state of a rule or of an SDE, `moving`, one part after another without those in `idle`.
 
     They are, for example, x and m in one dimension, and x, y, m_x and m_y in two.
     """
@@ -254,7 +255,10 @@ def state_names(moving: Any, idle: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def check_filter(rule: Dynamics) -> None:
-    """Raise NotExpandable (a ValueError) unless a rule is a linear filter of the gradients with constant coefficients whose buffers start at 0 (or at x0)."""
+    """Raise NotExpandable (a ValueError) unless a rule is a linear filter of the gradients with constant coefficients whose buffers start at 0 (or at x0).
+
+    A linear filter is a rule whose new state is linear in the state and in its gradients.
+    """
     if rule.extra_draws or rule.copies > 1:
         raise NotExpandable(f"a rule must have no draws besides those of one gradient; {rule.name} has.")
     try:
@@ -269,7 +273,7 @@ def check_filter(rule: Dynamics) -> None:
 
 
 def equivalent_sgd(rule: Dynamics) -> SGD:
-    """Return the plain SGD with the learning rate of the slow motion of a linear filter with constant coefficients; ValueError if the rule is none."""
+    """Return the plain SGD that moves, for small steps, as the position of a linear filter with constant coefficients; ValueError if the rule is none."""
     check_filter(rule)
     step = OneStep(rule, by_class(rule, None, rule.step_time, False, 0.0), tuple(rule.names), False)
     rate = with_enough_atoms(lambda atoms: slow_motion(step, filter_ring(step, atoms)).rate) * rule.step_time
@@ -346,7 +350,7 @@ def _semigroup(pair: ExpandedPair, home: DifferentialRing, largest: int) -> Oper
 
 
 def filter_ring(step: OneStep, atoms: int) -> DifferentialRing:
-    """Return a ring with the coordinates of the position of a rule, one for each buffer and coordinate, and the draws of a step."""
+    """Return a ring for `fast_buffers`: the position's coordinates, one for each buffer and coordinate, the draws of a step, and `atoms` atoms."""
     from sdetools.losses.parser import symbol
 
     buffers = [f"buffer{i}_{k}" for i in range(1, len(step.rule.parts)) for k in range(step.rule.dim)]

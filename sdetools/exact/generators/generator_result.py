@@ -69,20 +69,20 @@ class GeneratorGap(Saved):
 
     @property
     def text(self) -> str:
-        """Psi as a text, such as "(x/2) d_x + (1/4) d_x^2"; empty if it is not known."""
+        """The leading error operator Psi as a text, such as "(x/2) d_x + (1/4) d_x^2"; empty if it is not known."""
         return " + ".join(f"({shown(c)}) {derivative_text(a, self.names)}" for a, c in self.leading.items())
 
     @property
     def latex(self) -> str:
-        """The leading error of one step in LaTeX, tau^(p+1) Psi, without dollar signs; empty if it is not known."""
+        """The leading error of one step in LaTeX, tau^(weak_order + 1) Psi, without dollar signs; empty if it is not known."""
         if not self.leading:
             return ""
         return rf"\tau^{{{self.power:g}}}\left[{operator_latex(self.leading, self.names)}\right]"
 
     def table(self) -> str:
-        """Return the order, and a line for each term of the leading error operator: its coefficient and its derivative.
+        """Return the weak order, and a line for each term of the leading error operator: its coefficient and its derivative, such as d_x^2.
 
-        For a linear filter the terms of `terminal` follow.
+        For a linear filter the terms of `terminal` follow, then `note`, if there is one.
         """
         lines = [f"weak order {self.weak_order:g}" + (f", leading error tau^{self.power:g} times" if self.leading else "")]
         width = max((len(shown(c)) for c in (*self.leading.values(), *self.terminal.values())), default=0)
@@ -97,7 +97,7 @@ class GeneratorGap(Saved):
 
     @property
     def data(self) -> xarray.Dataset:
-        """The terms of Psi, then those of the terminal operator, as a dataset over (term, coordinate).
+        """The terms of the leading error operator Psi, then those of the terminal operator O, as a dataset over (term, coordinate).
 
         `index` (term, coordinate) has the orders of the derivatives and `coefficient` (term) the coefficients as texts. The coordinate `operator` (term) is
         "step" for Psi and "terminal" for O, and `coordinate` has `names`.
@@ -145,7 +145,7 @@ class GeneratorGap(Saved):
     def constant(self, observable: str, x0: Sequence[float], horizon: float) -> float:
         """Return C in E h(x_k) - E h(X_T) = C tau^weak_order + o(tau^weak_order), T = k tau.
 
-        x_k is the rule and X_T the SDE, both from x0. It is int_0^T exp(s A) Psi exp((T-s) A) h ds at x0, where A is the limit's generator. A limit without
+        x_k is the rule and X_T the SDE, both from x0. C is int_0^T exp(s A) Psi exp((T-s) A) h ds at x0, where A is the limit's generator. A limit without
         noise (sigma constant) may have any drift, and h be any smooth function. With noise the limit must be linear and h a polynomial: A is a matrix on
         polynomials. For a linear filter exp(T A) O h with the operator O of `terminal` is added, and T must be long compared with its memory.
 

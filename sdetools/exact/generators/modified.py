@@ -45,9 +45,9 @@ LONGEST_SENTENCE = 400
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StepGenerator(Saved):
-    """The formal generator A of a rule, log(1 + M) / tau, in powers of the time tau of a step; `exact.step_generator` makes it.
+    """The formal generator A of a rule, in powers of the time tau of a step; `exact.step_generator` makes it.
 
-    `save` writes it to a file for `st.load`, with the coefficients as texts, which the parser of expressions reads.
+    A step x -> x' has E f(x') = exp(tau A) f (x) for smooth functions f, so that A = log(1 + M) / tau where a step changes E f by M f. `save` writes it to a file for `st.load`, with the coefficients as texts, which the parser of expressions reads.
 
     Attributes:
         rule: The name of the rule.
@@ -89,7 +89,10 @@ class StepGenerator(Saved):
 
     @property
     def obstruction(self) -> tuple[float, Mapping[Index, Any]] | None:
-        """The lowest power of tau with derivatives of third or higher order, and these terms by multi-index; None if an SDE of this weak order exists."""
+        """The first term that no SDE has: the lowest power of tau with derivatives of third or higher order, and these terms by multi-index.
+
+        None if there is none, so that an SDE of this weak order exists.
+        """
         for power, terms in self.terms.items():
             high = {a: c for a, c in terms.items() if sum(a) > 2}
             if high:
@@ -128,7 +131,9 @@ def _obstruction_text(found: StepGenerator) -> str:
 def step_generator(
     rule: Dynamics | Callable[[float], Dynamics], weak_order: int = 2, *, kinetic: bool = False, sigma_power: float = 0.0
 ) -> StepGenerator:
-    """Return the formal generator of one step of an optimiser, in powers of the step's time tau below tau^weak_order.
+    """Return the formal generator A of one step of an optimiser, in powers of the step's time tau below tau^weak_order.
+
+    A is the differential operator with E f(x') = exp(tau A) f (x) for a step x -> x' and smooth functions f.
 
     Args:
         rule: An optimiser with constant coefficients, or a function of eta that returns one.

@@ -72,7 +72,7 @@ def noisy_number(home: DifferentialRing, p: Any, laws: Sequence[tuple[str, Any]]
     """Return the law of a polynomial in the draws as a mixture, and the numbers of the draws in it.
 
     Args:
-        home: The ring, whose first draws have the laws `laws`.
+        home: The `DifferentialRing`, whose first draws have the laws `laws`.
         p: The polynomial in coordinates and draws.
         laws: The laws of the draws, pairs of a name and its numbers, as in `draw_laws.law_moment`.
 
@@ -159,7 +159,7 @@ def student_integral(home: DifferentialRing, q: Any, p: Fraction, j: int, t: Any
     """Return J_j(p), an antiderivative of t^j (1 + t^2/q)^-p at the polynomial t; J_0 is 0 at t = 0.
 
     Args:
-        home: The ring of the polynomials.
+        home: The `DifferentialRing` of the polynomials, which have the coordinates of the state and the draws of a step as variables.
         q: The square of the width, a polynomial in the coordinates.
         p: The exponent, a multiple of 1/2.
         j: The power of t, 0 or above.
@@ -203,7 +203,7 @@ def student_moment(home: DifferentialRing, one: NoisyNumber, bounds: tuple[float
     """Return the function of k >= 1 that gives E sign(g)^k or E clip(g)^k, a polynomial in the coordinates, for Student's or Cauchy's law.
 
     Args:
-        home: The ring of the polynomials.
+        home: The `DifferentialRing` of the polynomials, which have the coordinates of the state and the draws of a step as variables.
         one: The law of g, with `degrees` of 1 or above.
         bounds: The pair (low, high) of clip(g) = min(max(g, low), high); empty for sign(g).
 

@@ -44,7 +44,7 @@ Moment = Callable[[int], Any]
 
 @dataclass(frozen=True)
 class OneStep:
-    """A rule and its numbers, ready for an expansion.
+    """A rule and its numbers, ready for an expansion in the root r of the step's time.
 
     Attributes:
         rule: The rule, a `Dynamics` or an `Integrator`.
@@ -126,7 +126,7 @@ class OneStep:
         """Return the parts of the state after one step, each an array `(dim,)` of series.
 
         Args:
-            home: The ring. Its `own_moments` and `joint` are set to those of the signs and clippings in the step.
+            home: The `DifferentialRing`. Its `own_moments` and `joint` are set to those of the signs and clippings in the step.
             state: The parts before the step, each `dim` series, parts in `idle` included.
             first: The number of the first draw of the ring that this step uses.
         """
@@ -226,8 +226,8 @@ def generator(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing, timed: b
 
     Args:
         sde: The SDE; one in the Stratonovich calculus is converted.
-        numbers: Its numbers as functions of r.
-        home: The ring, whose first coordinates are those of the SDE's state.
+        numbers: Its numbers as functions of r, the root of the step's time.
+        home: The `DifferentialRing`, whose first coordinates are those of the SDE's state.
         timed: Whether the time is a further coordinate, after those of the state; A then has d_t.
         largest: The largest power of r.
 
@@ -266,7 +266,8 @@ def generator(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing, timed: b
 def coefficients_of(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing) -> tuple[list[Series], list[list[Series]]]:
     """Return the drift, n series for a state of n coordinates, and the columns of the diffusion, a list of n series for each Brownian motion.
 
-    The first coordinates of the ring `home` are those of the SDE's state. Where `numbers` has no `signals`, the last coordinate is the time.
+    The series are in the root r of the step's time, by `numbers`, the SDE's numbers as functions of r. The first coordinates of the ring `home` are those of
+    the SDE's state. Where `numbers` has no `signals`, the last coordinate is the time.
     """
     n, scope = sde.dim * len(sde.parts), Trace()
     y = scope.input("y", (n,))
@@ -304,7 +305,7 @@ def idle_parts(rule: Dynamics) -> tuple[str, ...]:
 
 
 def series(home: DifferentialRing, number: Number) -> Series:
-    """Return a number, a dict from powers of r to coefficients, as a series."""
+    """Return a number, a dict from powers of the root r of the step's time to coefficients, as a `Series`."""
     return Series(home, {j: home.number(c) for j, c in number.items()})
 
 
@@ -314,7 +315,7 @@ def evaluated(outputs: Sequence[Value], given: Mapping[Value, np.ndarray], home:
     Args:
         outputs: The values of the graph, its nodes.
         given: An array of `Series`, `(*shape, 1)`, for each input of the graph of this shape.
-        home: The ring.
+        home: The `DifferentialRing` of the coefficients, polynomials in the coordinates of the state and the draws of a step.
 
     Raises:
         NotExpandable: If an operation has no Taylor series, such as a branch or a kink.

@@ -16,16 +16,16 @@ Index = tuple[int, ...]
 
 
 class Operator:
-    """A differential operator sum_a c_a d^a: d^a has the order a_i in coordinate i, and c_a is a series in r.
+    """A differential operator sum_a c_a d^a: d^a has the order a_i in coordinate i, and c_a is a series in the root r of the step's time.
 
     `A + B`, `A - B` and `A @ B` are sum, difference and composition, new operators.
 
     Args:
-        home: The ring of the coefficients.
+        home: The `DifferentialRing` of the coefficients.
         terms: The series c_a by multi-index a; those that are 0 are left out.
 
     Attributes:
-        home: The ring, as given.
+        home: The `DifferentialRing`, as given.
         terms: The series c_a that are not 0, by multi-index.
     """
 

@@ -11,19 +11,19 @@ from sdetools.exact.generators.differential_ring import DifferentialRing, NotExp
 
 
 class Series:
-    """A Laurent series sum_j c_j r^j whose coefficients are known for all j below `precision`; NumPy's functions on object arrays apply to it.
+    """A Laurent series sum_j c_j r^j in the root r of the step's time, with coefficients that are known for all j below `precision`.
 
-    Sums, products, quotients and powers with series and numbers, and `sqrt`, `exp`, `log`, `sin`, `cos`, `tan`, `sinh`, `cosh`, `tanh`, `arctan`, `erf`, `expm1`
+    NumPy's functions apply to object arrays of series. Sums, products, quotients and powers with series and numbers, and `sqrt`, `exp`, `log`, `sin`, `cos`, `tan`, `sinh`, `cosh`, `tanh`, `arctan`, `erf`, `expm1`
     and `log1p` are new series. Comparisons with > and >= are true: they occur in the domain conditions of roots and logarithms, and choose a closed form
     over its series.
 
     Args:
-        home: The ring of the coefficients. Powers above `home.largest` are dropped.
+        home: The `DifferentialRing` of the coefficients. Powers above `home.largest` are dropped.
         terms: The coefficients c_j, polynomials of the ring, by power j, which may be negative; those that are 0 are left out.
         precision: The smallest power whose coefficient is unknown; `home.largest` + 1 by default and at most.
 
     Attributes:
-        home: The ring, as given.
+        home: The `DifferentialRing`, as given.
         terms: The coefficients that are not 0 by increasing power.
         precision: The smallest power whose coefficient is unknown.
 

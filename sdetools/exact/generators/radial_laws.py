@@ -28,7 +28,7 @@ def isotropic_law(home: DifferentialRing, row: Sequence[Any], gaussian: Sequence
     """Return the law N(means, s^2 I) of a vector whose entries are polynomials that are affine in normal draws.
 
     Args:
-        home: The ring of the polynomials.
+        home: The `DifferentialRing` of the polynomials, which have the coordinates of the state and the draws of a step as variables.
         row: The entries of the vector, polynomials in coordinates and draws.
         gaussian: For each draw of the step's noise whether its law is normal.
 
@@ -64,7 +64,7 @@ def radial_moment(home: DifferentialRing, means: Sequence[Any], square: Any, lim
     """Return the function of the powers (a_1, ..., a_d) that gives E prod_i H_i^(a_i), a polynomial in the coordinates, for H of g ~ N(m, s^2 I).
 
     Args:
-        home: The ring.
+        home: The `DifferentialRing` of the coefficients, polynomials in the coordinates of the state and the draws of a step.
         means: The d means m_i of g, polynomials in the coordinates.
         square: s^2, a constant of the ring.
         limit: C for H = g min(1, C/|g|); 0 for H = g/|g|.

@@ -73,7 +73,7 @@ def _value(k: Any, n: Any, c: Any, rho: Any) -> Any:
 
 
 def numeric_radial_mean(k: float, n: float, c: float, rho: Any) -> np.ndarray:
-    """Return R_kn(c, rho) at an array `rho` of any shape, in double precision: the function of the module for the code that `lambdify` makes."""
+    """Return RadialMean(k, n, c, rho) = R_kn(c, rho) of the module at an array `rho` of any shape, in double precision, for code that `lambdify` makes."""
     return np.vectorize(lambda one: float(radial_mean()(int(k), int(n), c, float(one))), otypes=[float])(rho)
 
 

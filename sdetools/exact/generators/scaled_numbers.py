@@ -79,7 +79,7 @@ def constant_signals(sde: SDE, step_time: float) -> np.ndarray | None:
 
 
 def by_class(rule: Any, sde: SDE | None, step_time: float, kinetic: bool, sigma_power: float) -> ScaledNumbers:
-    """Return the numbers of a rule and an SDE at one step size, scaled as their classes say.
+    """Return the numbers of a rule and an SDE as functions of the root r of the step's time, from those at one step size and the powers of their classes.
 
     eta and gamma are proportional to the time of a step (gamma to its square in a kinetic equation), 1 - beta is constant (in a kinetic
     equation proportional to it), sigma is proportional to its power `sigma_power`. In expressions of an SDE, the parameters `eta` and
@@ -137,7 +137,7 @@ def of_equation(sde: SDE) -> ScaledNumbers:
 
 
 def by_rates(make_rule: Callable[[float], Dynamics], make_sde: Callable[[float], SDE] | None, unit: int = 2) -> ScaledNumbers:
-    """Return the numbers of functions of eta that make a rule and an SDE, from their values at the rates `ETAS`.
+    """Return the numbers of a rule and an SDE that functions of eta make, as functions of the root r of the step's time, from values at the rates `ETAS`.
 
     Args:
         make_rule: The function from eta to the rule.

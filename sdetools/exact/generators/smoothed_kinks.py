@@ -167,7 +167,7 @@ def kink_moment(home: DifferentialRing, mean: Any, variance: Any, bounds: tuple[
     """Return the function of k >= 1 that gives the k-th moment of sign(g) or clip(g), a polynomial in the coordinates, for g ~ N(mean, variance).
 
     Args:
-        home: The ring of the polynomials.
+        home: The `DifferentialRing` of the polynomials, which have the coordinates of the state and the draws of a step as variables.
         mean: The mean of g, a polynomial in the coordinates.
         variance: The variance of g, a polynomial in the coordinates.
         bounds: The pair (low, high) of clip(g); empty for sign(g).
@@ -213,7 +213,7 @@ def mixture_moment(home: DifferentialRing, law: Sequence[NoisyNumber], bounds: t
     """Return the function of k >= 1 that gives the k-th moment of sign(g) or clip(g), a polynomial in the coordinates, for g of a mixture of laws.
 
     Args:
-        home: The ring of the polynomials.
+        home: The `DifferentialRing` of the polynomials, which have the coordinates of the state and the draws of a step as variables.
         law: The components of the mixture, whose weights sum to 1.
         bounds: The pair (low, high) of clip(g); empty for sign(g).
     """
@@ -228,7 +228,7 @@ def check_unshared(home: DifferentialRing, change: Sequence[Any], used: frozense
     """Raise NotExpandable if a draw of the noise that is inside a sign or a clipping occurs elsewhere in a step.
 
     Args:
-        home: The ring.
+        home: The `DifferentialRing` of the coefficients, polynomials in the coordinates of the state and the draws of a step.
         change: The series of the change of the state in a step.
         used: The numbers of the draws inside signs and clippings.
     """
@@ -243,7 +243,7 @@ def smoothed(
     """Return signs and clippings as draws of the ring, the last of `home.z`, with their moments.
 
     Args:
-        home: The ring, with a draw for each entry beyond those of the step's noise.
+        home: The `DifferentialRing`, with a draw for each entry beyond those of the step's noise.
         found: The signs and clippings.
         rows: For each of them the series of its argument, an array of its shape.
         laws: The laws of the draws of the step's noise, in their order: pairs of a name and the numbers of the law, as in `draw_laws.law_moment`.

@@ -66,7 +66,7 @@ class WorkerRound(OneStep):
         """Return the new x, the mean of the workers after a round: a list with one array `(dim,)` of series.
 
         Args:
-            home: The ring, with the coordinates of x and the draws of a round.
+            home: The `DifferentialRing`, with the coordinates of x and the draws of a round.
             state: The x from which all workers start: a list with one part, `dim` series.
             first: The number of the first draw of the ring that this round uses.
         """

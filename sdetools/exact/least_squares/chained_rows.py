@@ -38,9 +38,9 @@ MOST_KINDS = 64
 
 @dataclass(frozen=True)
 class WordSum:
-    """A sum of words that act on the state s of n parts and on the label noise f_l of batches.
+    """A sum of words, products of K and the H_l, that act on the state s of n parts and on the label noise f_l of batches.
 
-    It is either one vector over the coordinates, such as a gradient or the point of one (an entry of `state` is a vector `(n,)`, one of `noise` a
+    K is the covariance of the rows and H_l = (1/B) sum_b a_b a_b^T that of the rows of batch l; f_l = (1/B) sum_b a_b eps_b. The sum is either one vector over the coordinates, such as a gradient or the point of one (an entry of `state` is a vector `(n,)`, one of `noise` a
     number), or the whole new state (a matrix `(n, n)` and a vector `(n,)`). A word is a tuple of letters from left to right: -1 is K, and l >= 0 is
     H_l, with the batches of all copies of the noise in one count.
 
@@ -105,10 +105,11 @@ def word_step(problem: ModeProblem, made: ModeSteps, kind: int) -> WordSum:
 
 
 class ChainedMoments:
-    """The recursion of the second moments z_i = lam_i S_i of a rule with chained gradients, by the formula of the module.
+    """The recursion of the second moments of a rule with chained gradients, at points that contain other gradients on the same rows.
 
-    S_i = E s_i s_i^T is the matrix of the second moments of the n parts of the state in mode i. As an array, z has the shape `(n^2, modes)`, with
-    lam_i E s_a s_b in row n a + b. What steps and words need is computed at first use and remains in memory.
+    A mode i is a coordinate of the eigenbasis of the rows' covariance K, with the eigenvalue lam_i. z_i = lam_i E s s^T, with the n parts s of the state in
+    this mode; as an array, z has the shape `(n^2, modes)`, with lam_i E s_a s_b in row n a + b. The module has the formula. Steps with the same
+    coefficients are of one kind. What kinds and words, products of covariances of rows, need is computed at first use and remains in memory.
 
     Args:
         problem: The problem: eigenvalues, rows of a batch, label noise.
@@ -132,10 +133,10 @@ class ChainedMoments:
         self.kinds: dict[int, tuple[np.ndarray, dict[tuple[int, int], np.ndarray], np.ndarray]] = {}
 
     def values(self, first: Word, second: Word) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
-        """Return the two parts of E W_ij V_ij = sum_rs c_rs lam_i^r lam_j^s + delta_ij d(lam_i) for two words W and V.
+        """Return the two parts of E W_ij V_ij = sum_rs c_rs lam_i^r lam_j^s + delta_ij d(lam_i), for all entries (i, j) of two words W and V.
 
         Args:
-            first: The word W.
+            first: The word W, a product of covariances: its letters from left to right, -1 for K and l >= 0 for that of the rows of batch l.
             second: The word V.
 
         Returns:
@@ -200,6 +201,8 @@ def chained_risk(
     problem: ModeProblem, made: ModeSteps, start: np.ndarray, total: int, kept: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the risk 1/2 sum_i lam_i E x_i^2 along the steps of a rule with chained gradients, and second moments if they are asked for.
+
+    Chained are gradients at points that contain other gradients on the same rows, as in `st.SAM`.
 
     Args:
         problem: The problem.

@@ -21,7 +21,7 @@ DENSE = 1_200
 def chained_rate(recursion: ChainedMoments) -> float:
     """Return the rate of a rule with chained gradients: the factor per step by which its second moments approach their limit, or grow.
 
-    It is the spectral radius of the map z -> z' without noise of the module; infinity if the map has an entry that is not finite.
+    It is the spectral radius of the linear map of all second moments in a step, without noise; infinity if the map has an entry that is not finite.
 
     Args:
         recursion: The recursion of a rule whose steps all have the same coefficients, on positive eigenvalues.
@@ -43,7 +43,7 @@ def chained_rate(recursion: ChainedMoments) -> float:
 
 
 def chained_stationary_risk(recursion: ChainedMoments) -> float:
-    """Return the risk 1/2 sum_i lam_i E x_i^2 at the fixed point of the moments, infinity if the rate is 1 or more.
+    """Return the stationary risk 1/2 sum_i lam_i E x_i^2 of a rule with chained gradients, at the fixed point of its moments; infinity if the rate is 1 or more.
 
     Args:
         recursion: The recursion of a rule whose steps all have the same coefficients, on positive eigenvalues.

@@ -115,11 +115,11 @@ def _lagrange(x: np.ndarray, at: np.ndarray) -> np.ndarray:
 def contraction(maps: MomentMap, centre: float) -> tuple[float, float, np.ndarray]:
     """Return (radius, theta, W): on the disc of complex lam of this radius about `centre`, |W E(lam) W^-1| <= theta < 1 in the spectral norm.
 
-    theta is half-way between the spectral radius of E(centre) and 1. W, `(p, p)`, is taken from the eigenvectors of E(centre) or from its Lyapunov
+    E(lam), `(p, p)`, is the map of the packed second moments of a mode of eigenvalue lam in a step. theta is half-way between the spectral radius of E(centre) and 1. W, `(p, p)`, is taken from the eigenvectors of E(centre) or from its Lyapunov
     equation, whichever has the larger disc. For an unstable mode the result is (0.0, 1.0, the identity).
 
     Args:
-        maps: The map E of the packed moments of a mode in a step, p = n (n + 1) / 2 of them.
+        maps: The map E, with p = n (n + 1) / 2 moments for n parts of the state.
         centre: The eigenvalue at the centre of the disc.
     """
     E = maps.at(centre)
@@ -147,7 +147,7 @@ def _lyapunov(E: np.ndarray, scale: float) -> np.ndarray:
 
 
 def grouping_bound(groups: Groups, maps: MomentMap, start: np.ndarray, drive: np.ndarray, largest_level: float) -> float:
-    """Return the bound on the error of the risk at every step, by the formulas of the module; infinity if the run is not stable.
+    """Return a bound on the error of the risk by grouping at every step of a run, by the formulas of the module; infinity if the run is not stable.
 
     Args:
         groups: The groups, made with the radii of `contraction`.

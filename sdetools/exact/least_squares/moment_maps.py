@@ -22,15 +22,16 @@ from sdetools.exact.least_squares.mode_steps import ModeSteps
 
 @dataclass(frozen=True, eq=False)
 class MomentMap:
-    """The map of the packed second moments z of a mode in one step; p = n (n + 1) / 2 for n parts of the state, and J gradients.
+    """The map z <- E(lam) z + lam^2 sum_jl level_jl N_jl of the second moments z = lam E s s^T of a mode of eigenvalue lam in one step.
 
-    The module has the order of the packed entries and the formula of the step.
+    s are the n parts of the state; z is packed as its p = n (n + 1) / 2 entries (a, b), a <= b, by a, then b, those off the diagonal times sqrt 2. The step
+    has J gradients at points with the weights U_j . s; level_jl is the label variance plus the sum of U_j z U_l^T over modes.
 
     Attributes:
         E0: The part of E(lam) without the eigenvalue, shape `(p, p)`.
         E1: The factor of lam in E(lam), shape `(p, p)`.
         E2: The factor of lam^2 in E(lam), shape `(p, p)`.
-        N: The packed matrices N_jl, with the factor sigma^2 / B, shape `(J, J, p)`.
+        N: N_jl, what noise of level 1 in the pair of gradients j and l adds, over lam^2, shape `(J, J, p)`; 0 for gradients on independent rows.
         points: The rows with points[j, l] . z = U_j z U_l^T, shape `(J, J, p)`.
         position: The row with position . z = lam E x^2, the entry (0, 0), shape `(p,)`.
     """
@@ -52,8 +53,8 @@ def moment_map(steps: ModeSteps, factor: float, kind: int = 0) -> MomentMap:
     """Return the map of the packed second moments of one step, for gradients whose points contain no other gradients.
 
     Args:
-        steps: The matrices of the rule.
-        factor: sigma^2 / B of the noise.
+        steps: The matrices of the rule in one coordinate.
+        factor: sigma^2 / B, the covariance of a gradient over that of one row.
         kind: Which of the different steps, an index of `steps.A`.
     """
     A, G, U = steps.A[kind], steps.G[kind], steps.U[kind]
@@ -74,12 +75,15 @@ def moment_map(steps: ModeSteps, factor: float, kind: int = 0) -> MomentMap:
 
 
 def pack(z: np.ndarray) -> np.ndarray:
-    """Return symmetric matrices `(n, n, ...)` packed, `(p, ...)`, in the order of the module; entries off the diagonal carry the factor sqrt 2."""
+    """Return symmetric matrices `(n, n, ...)` packed, `(p, ...)`, p = n (n + 1) / 2, a new array.
+
+    Rows are the entries (a, b) with a <= b in the order (0, 0), (0, 1), ..., (0, n-1), (1, 1), ...; those off the diagonal carry the factor sqrt 2.
+    """
     return np.tensordot(_basis(len(z)), z, axes=2)
 
 
 def unpack(v: np.ndarray, n: int) -> np.ndarray:
-    """Return packed matrices `(p, ...)` as full symmetric ones, `(n, n, ...)`: the inverse of `pack`."""
+    """Return packed matrices `(p, ...)`, p = n (n + 1) / 2, as full symmetric ones, `(n, n, ...)`: the inverse of `pack`."""
     return np.tensordot(np.moveaxis(_basis(n), 0, 2), v, axes=1)
 
 

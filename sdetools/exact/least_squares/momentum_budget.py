@@ -22,7 +22,8 @@ from sdetools.losses.diagonal import DiagonalQuadratic
 def momentum_budget(spectrum: Any, batch: int, h: float, beta: float = 0.0) -> float:
     """Return the noise budget of SGD with momentum, q_b = sum_i h lam_i / (2 B - (1 + k B) h lam_i), k = (1 - beta)/(1 + beta).
 
-    The stationary level of the noise, s^2 + sum_i lam_i E x_i^2, is s^2 / (1 - q_b). The rule is stable in mean square if and only if every denominator is
+    The stationary level of the noise, s^2 + sum_i lam_i E x_i^2 with the standard deviation s of the labels and x the distance from the minimiser, is
+    s^2 / (1 - q_b): q_b is the share that the noise of former steps has in it. The rule is stable in mean square if and only if every denominator is
     positive and q_b < 1; the result is infinite if a denominator is not. Derived; it agrees with the recursion of `exact.risk` to rounding.
 
     Args:
@@ -90,7 +91,7 @@ def momentum_edge(spectrum: Any, batch: int, beta: float = 0.0) -> float:
     """Return the learning rate h at which SGD with momentum loses stability in mean square: the root of q_b(h) = 1 of `momentum_budget`.
 
     For one eigenvalue it is `mode_edge` / lam. In the heavy-ball form, gamma = (1 - beta) h, it is 2 (1 + beta)/lam_max for large batches and
-    2 B (1 - beta)/tr K for small ones.
+    2 B (1 - beta) / sum_i lam_i for small ones.
 
     Args:
         spectrum: The eigenvalues lam_i, positive.
@@ -122,12 +123,13 @@ def momentum_edge(spectrum: Any, batch: int, beta: float = 0.0) -> float:
 def general_budget(spectrum: Any, batch: int, D: float, g2: float, g3: float) -> float:
     """Return the noise budget q = sum_i r_i/(1 - r_i) of general momentum of constant coefficients, y' = (1 - D) y + g, x' = x - g2 g - g3 y'.
 
-    g is the gradient and y the momentum buffer. r = lam^2 R / B is the share of its own noise that a mode of eigenvalue lam keeps, with
+    g is the gradient and y the momentum buffer. r = lam^2 R / B is the share of its own noise that a mode (coordinate) of eigenvalue lam keeps, with
 
         R = [(2-D) g3 + D (2-D) g2 + (1-D) g2 lam ((2-D) g2 + g3)] / [lam (D + (1-D) g2 lam) (4 - 2 D - (2-D) g2 lam - g3 lam)].
 
     The rule is stable in mean square if and only if every r < 1, every factor is positive, and q < 1; otherwise the result is infinite or
-    at least 1. Derived; it agrees with the recursion to rounding. For small steps q ~ (g2 tr K + (g3/g2) N(D/g2)) / (2 B), N = `effective_dimension`.
+    at least 1. Derived; it agrees with the recursion of `exact.risk` to rounding. For small steps q ~ (g2 tr K + (g3/g2) N(D/g2)) / (2 B), where
+    tr K = sum_i lam_i and N is `effective_dimension`.
 
     Args:
         spectrum: The eigenvalues lam_i, positive.

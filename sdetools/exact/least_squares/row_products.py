@@ -31,6 +31,8 @@ MOST_FACTORS = 6
 class ProductMoment:
     """E W_ij V_ij of two words W and V, for each entry (i, j): sum_rs coupled[r, s] lam_i^r lam_j^s + delta_ij sum_t diagonal[t] lam_i^t.
 
+    A word is a product of the rows' covariance K = diag(lam) and of the empirical covariances H_l of batches of B rows.
+
     Attributes:
         coupled: For each pair (r, s) the coefficient of lam_i^r lam_j^s, a polynomial in 1/B and the tr K^q (see `Coefficient`).
         diagonal: For each t the coefficient of delta_ij lam_i^t, a polynomial of the same form.
@@ -151,10 +153,10 @@ def _components(pairs: Mapping[int, int], letters: int) -> int:
 
 
 def evaluated_at(coefficient: Coefficient, rows: int, sums: np.ndarray) -> float:
-    """Return the value of a coefficient.
+    """Return the value of a coefficient, a polynomial in 1/B and the power sums tr K^q.
 
     Args:
-        coefficient: The polynomial in 1/B and the power sums.
+        coefficient: The number of terms B^-k prod_q tr K^q by keys (k, tuple of the q).
         rows: The number B of rows of a batch.
         sums: The power sums tr K^q = sum_i lam_i^q, q = 0, 1, ..., `(powers,)`.
     """

@@ -39,10 +39,13 @@ _LATE = 4_000
 
 
 def level_gain(maps: MomentMap, lam: np.ndarray, z: float = 1.0) -> np.ndarray:
-    """Return K(z) of the module, by which the levels of the noise reproduce themselves, shape `(J^2, J^2)`; level_jl has the index J j + l.
+    """Return K(z), the matrix by which the levels of the noise reproduce themselves, shape `(J^2, J^2)` for J gradients a step.
+
+    level_jl = s^2 + sum_i lam_i E u_j,i u_l,i, with the label noise s and the points u_j of the gradients, has the index J j + l. A level adds moments in
+    each mode, which E(lam_i) then moves, and these enter the levels of later steps: K(z) is the sum over steps, each over z. K(1) is the total.
 
     Args:
-        maps: The map of the packed moments in a step of J gradients.
+        maps: The map E of the packed moments in a step.
         lam: The eigenvalues, positive, shape `(modes,)`.
         z: A number larger than every eigenvalue of the maps E(lam_i) of the modes; at one of them K is infinite.
     """
@@ -63,10 +66,10 @@ def largest_eigenvalue(matrices: np.ndarray) -> float:
 
 
 def is_stable(maps: MomentMap, lam: np.ndarray) -> bool:
-    """Return whether the second moments remain bounded and converge to a limit that does not depend on their start.
+    """Return whether a rule on streaming least squares is stable in mean square: its second moments converge to a limit, whatever their start.
 
     Args:
-        maps: The map of the packed moments in a step.
+        maps: The map of the packed second moments of a mode in a step of the rule, from `moment_map`.
         lam: The eigenvalues, positive, shape `(modes,)`.
     """
     with np.errstate(all="ignore"):
@@ -74,10 +77,12 @@ def is_stable(maps: MomentMap, lam: np.ndarray) -> bool:
 
 
 def exact_rate(maps: MomentMap, lam: np.ndarray) -> float:
-    """Return the factor by which the second moments' distance from their limit is finally multiplied in a step, by the secular equation.
+    """Return the factor by which the second moments' distance from their limit is finally multiplied in a step of a rule on streaming least squares.
+
+    It solves the secular equation of the module; 1 or above means divergence.
 
     Args:
-        maps: The map of the packed moments in a step.
+        maps: The map of the packed second moments of a mode in a step of the rule, from `moment_map`.
         lam: The eigenvalues, positive, shape `(modes,)`.
     """
     from scipy.optimize import brentq
@@ -213,7 +218,7 @@ def _with_rate(dynamics: Any, column: int, by: float) -> Any:
 
 @dataclass(frozen=True)
 class LateStep:
-    """A late step of a rule, where its coefficients are constant, and the limit of the second moments if it is repeated.
+    """A late step of a rule on streaming least squares, where its coefficients are constant, and the limit of the second moments if it is repeated.
 
     Attributes:
         problem: The problem with its positive eigenvalues alone.
@@ -230,7 +235,7 @@ class LateStep:
 
     @property
     def stable(self) -> bool:
-        """Whether the second moments remain bounded and converge to a limit that does not depend on their start."""
+        """Whether the second moments of the state, under repetition of the step, converge to a limit that does not depend on their start."""
         if isinstance(self.maps, ChainedMoments):
             with np.errstate(all="ignore"):
                 return chained_rate(self.maps) < 1
@@ -275,7 +280,7 @@ def _last(made: ModeSteps) -> ModeSteps:
 
 
 def heavy_ball_map(eta: float, beta: float, factor: float) -> MomentMap:
-    """Return the map of the packed moments of `st.SGDM` at learning rate `eta` and momentum `beta`, without calls of the rule, for searches over both.
+    """Return the map of the packed second moments of a mode in a step of `st.SGDM`, without calls of the rule, for searches over eta and beta.
 
     The state in a mode is (x, m), or x alone for beta = 0.
 
