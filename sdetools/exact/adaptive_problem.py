@@ -50,7 +50,8 @@ class AdaptiveProblem:
         ValueError: If a number lies outside its range.
 
     Example:
-        >>> problem = AdaptiveProblem(lam=1.0, sigma0=0.5, eps0=0.2, u0=2.5)
+        >>> import sdetools as st
+        >>> problem = st.exact.AdaptiveProblem(lam=1.0, sigma0=0.5, eps0=0.2, u0=2.5)
         >>> mean, square = problem.rmsprop([2.0])
         >>> [round(float(v), 5) for v in (*mean, *square, problem.skewness(2.0, third=2.0))]
         [0.09058, 0.16883, -0.12374]

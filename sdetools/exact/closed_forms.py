@@ -48,7 +48,8 @@ def warmup(eta: float, beta: float, steps: int) -> Warmup:
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> warmup(eta=1.0, beta=0.6, steps=100)
+        >>> import sdetools as st
+        >>> st.exact.warmup(eta=1.0, beta=0.6, steps=100)
         Warmup(one_step_sgd=1.0, one_step_sgdm=0.25, endpoint_sgd=100.0, endpoint_sgdm=98.125)
     """
     eta, beta, k = _check.positive("eta", eta), _check.momentum("beta", beta), _check.count("steps", steps, least=0)
@@ -78,7 +79,8 @@ def stationary_variance(eta: float, beta: float = 0.0, curvature: float = 1.0, n
         ValueError: If eta lam (1 - beta)/(1 + beta) >= 2, where no stationary law exists, or if an argument lies outside its range.
 
     Example:
-        >>> stationary_variance(eta=0.5), stationary_variance(eta=0.4, beta=0.6)
+        >>> import sdetools as st
+        >>> st.exact.stationary_variance(eta=0.5), st.exact.stationary_variance(eta=0.4, beta=0.6)
         (0.3333333333333333, 0.2105263157894737)
     """
     eta, beta, lam = _check.positive("eta", eta), _check.momentum("beta", beta), _check.positive("curvature", curvature)
@@ -107,7 +109,8 @@ def local_orders(etas: Sequence[float], errors: Sequence[float]) -> np.ndarray:
         ValueError: If an argument lies outside its range or the lengths differ.
 
     Example:
-        >>> local_orders([0.4, 0.2, 0.1], [3.2, 0.8, 0.2])
+        >>> import sdetools as st
+        >>> st.exact.local_orders([0.4, 0.2, 0.1], [3.2, 0.8, 0.2])
         array([2., 2.])
     """
     etas, errors = _check.finite("etas", etas), _check.finite("errors", errors)

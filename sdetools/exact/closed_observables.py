@@ -38,7 +38,8 @@ class Absolute:
 
     Example:
         >>> import numpy as np
-        >>> Absolute(1.0, p=0.5).value(np.array([[1.0, 5.0]]))
+        >>> import sdetools as st
+        >>> st.exact.Absolute(1.0, p=0.5).value(np.array([[1.0, 5.0]]))
         array([0., 2.])
     """
 
@@ -69,7 +70,8 @@ class Below:
 
     Example:
         >>> import numpy as np
-        >>> Below(0.0).value(np.array([[-1.0, 0.0, 2.0]]))
+        >>> import sdetools as st
+        >>> st.exact.Below(0.0).value(np.array([[-1.0, 0.0, 2.0]]))
         array([1., 1., 0.])
     """
 

@@ -55,7 +55,7 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
     Example:
         >>> import sdetools as st
         >>> ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
-        >>> m = solution(ou, x0=[1.0], times=[1.0])
+        >>> m = st.exact.solution(ou, x0=[1.0], times=[1.0])
         >>> m.mean.ravel().round(6), m.covariance.ravel().round(6)
         (array([0.367879]), array([0.432332]))
     """
@@ -191,7 +191,7 @@ def step_law(dynamics: Integrator, x0: Sequence[float]) -> tuple[np.ndarray, np.
     Example:
         >>> import sdetools as st
         >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x")
-        >>> points, weights = step_law(st.EulerMaruyama(gbm, dt=0.5), [1.0])
+        >>> points, weights = st.exact.step_law(st.EulerMaruyama(gbm, dt=0.5), [1.0])
         >>> [round(float(weights @ points[0] ** k), 12) for k in (1, 2, 3)]
         [1.25, 2.0625, 3.828125]
     """

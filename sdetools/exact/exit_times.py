@@ -66,9 +66,9 @@ def exit_time(of: Any, x0: Sequence[float], low: float | None = None, high: floa
     Example:
         >>> import sdetools as st
         >>> motion = st.SDE(drift=["0"], diffusion=["1"], variables="x")
-        >>> round(exit_time(motion, [0.25], low=-1.0, high=1.0), 9)  # 1 - x^2
+        >>> round(st.exact.exit_time(motion, [0.25], low=-1.0, high=1.0), 9)  # 1 - x^2
         0.9375
-        >>> round(exit_time(st.EulerMaruyama(motion, 0.01), [0.25], low=-1.0, high=1.0), 4)
+        >>> round(st.exact.exit_time(st.EulerMaruyama(motion, 0.01), [0.25], low=-1.0, high=1.0), 4)
         1.0599
     """
     if getattr(of, "dim", None) != 1 or not isinstance(of, (SDE, Moving)):

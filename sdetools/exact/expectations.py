@@ -34,8 +34,8 @@ def expectation(moments: Moments, observable: Any) -> np.ndarray:
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
-        >>> m = moments(st.SGD(oracle, st.schedules.constant(0.5)), x0=[0.0], steps=1)
-        >>> expectation(m, "x0**2"), expectation(m, "abs(x0)").round(6)
+        >>> m = st.exact.moments(st.SGD(oracle, st.schedules.constant(0.5)), x0=[0.0], steps=1)
+        >>> st.exact.expectation(m, "x0**2"), st.exact.expectation(m, "abs(x0)").round(6)
         (array([0., 1.]), array([0.      , 0.797885]))
     """
     if not isinstance(moments, Moments):
@@ -80,7 +80,7 @@ def gap(first: Any, second: Any, x0: Sequence[float], steps: int, h: Any, record
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
         >>> plan = st.schedules.constant(0.5, beta=0.5)
-        >>> gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), x0=[1.0], steps=2, h="x0")
+        >>> st.exact.gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), x0=[1.0], steps=2, h="x0")
         array([0.    , 0.25  , 0.1875])
     """
     check_dynamics(first, "first")

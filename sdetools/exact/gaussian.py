@@ -35,7 +35,8 @@ def absolute_moment(
         ValueError: If p or the variance is negative, or an argument is not finite.
 
     Example:
-        >>> round(absolute_moment(0.0, 4.0), 6), absolute_moment(3.0, 0.0, a=1.0, p=2)
+        >>> import sdetools as st
+        >>> round(st.exact.absolute_moment(0.0, 4.0), 6), st.exact.absolute_moment(3.0, 0.0, a=1.0, p=2)
         (1.595769, 4.0)
     """
     from scipy.special import gammaln, hyp1f1
@@ -72,7 +73,8 @@ def raw_moment(mean: float | np.ndarray, variance: float | np.ndarray, n: int) -
         ValueError: If n or the variance is negative, or an argument is not finite.
 
     Example:
-        >>> raw_moment(1.0, 2.0, 3)
+        >>> import sdetools as st
+        >>> st.exact.raw_moment(1.0, 2.0, 3)
         7.0
     """
     n = _check.count("n", n, least=0)
@@ -98,7 +100,8 @@ def probability_below(mean: float | np.ndarray, variance: float | np.ndarray, a:
         ValueError: If the variance is negative, or an argument is not finite.
 
     Example:
-        >>> probability_below(0.0, 1.0, 0.0), probability_below(0.5, 0.0, 0.5)
+        >>> import sdetools as st
+        >>> st.exact.probability_below(0.0, 1.0, 0.0), st.exact.probability_below(0.5, 0.0, 0.5)
         (0.5, 1.0)
     """
     from scipy.special import ndtr

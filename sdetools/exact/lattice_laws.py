@@ -87,7 +87,7 @@ def sign_chain(
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.5)
-        >>> law = sign_chain(st.SignSGD(oracle, st.schedules.constant(0.25)), x0=[1.0], steps=2, record=[1, 2])
+        >>> law = st.exact.sign_chain(st.SignSGD(oracle, st.schedules.constant(0.25)), x0=[1.0], steps=2, record=[1, 2])
         >>> law.expectation("x0").round(6)  # the first step goes up with probability Phi(-2) = 0.02275
         array([0.761375, 0.544089])
     """
@@ -129,7 +129,7 @@ def stationary_sign_law(rule: SignSGD, x0: Sequence[float] = (0.0,), law: Any = 
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-        >>> law = stationary_sign_law(st.SignSGD(oracle, st.schedules.constant(0.01)))
+        >>> law = st.exact.stationary_sign_law(st.SignSGD(oracle, st.schedules.constant(0.01)))
         >>> round(float(law.expectation("x0**2")[0]) / 0.01, 3), round((3.14159265 / 8) ** 0.5, 3)  # eta sqrt(pi/2) / 2 for small eta
         (0.629, 0.627)
     """

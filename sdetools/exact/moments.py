@@ -50,7 +50,7 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
-        >>> m = moments(st.SGDM(oracle, st.schedules.constant(0.5, beta=0.5)), x0=[1.0], steps=2)
+        >>> m = st.exact.moments(st.SGDM(oracle, st.schedules.constant(0.5, beta=0.5)), x0=[1.0], steps=2)
         >>> m.mean.ravel(), m.covariance.ravel()
         (array([1.    , 0.75  , 0.4375]), array([0.      , 0.25    , 0.640625]))
     """

@@ -55,7 +55,7 @@ def transfer(
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.double_well(), st.noise.gaussian(dim=1), sigma=2.0)
-        >>> transfer(st.SGD(oracle, st.schedules.constant(0.1)), x0=[0.0], steps=2, h="x**2").round(6)
+        >>> st.exact.transfer(st.SGD(oracle, st.schedules.constant(0.1)), x0=[0.0], steps=2, h="x**2").round(6)
         array([0.      , 0.04    , 0.087354])
     """
     check_linear(dynamics, "`exact.transfer`")

@@ -101,7 +101,7 @@ def transfer_kernel(
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.5)
         >>> sgd = st.SGD(oracle, st.schedules.constant(0.1))
-        >>> kernel = transfer_kernel(sgd, (-3.0, 3.0))
+        >>> kernel = st.exact.transfer_kernel(sgd, (-3.0, 3.0))
         >>> round(kernel.expectation("x0**2", [1.0], 20), 10), round(float(st.exact.moments(sgd, [1.0], 20).covariance[-1, 0, 0] + 0.9**40), 10)
         (0.0277442924, 0.0277442924)
     """
@@ -143,7 +143,7 @@ def semigroup(sde: SDE, interval: tuple[float, float], time: float, nodes: int =
     Example:
         >>> import sdetools as st
         >>> ou = st.SDE(drift=["-x"], diffusion=["0.5"], variables="x")
-        >>> round(semigroup(ou, (-4.0, 4.0), time=1.0).expectation("cos(x)", [1.0]), 10)  # exp(-v/2) cos m
+        >>> round(st.exact.semigroup(ou, (-4.0, 4.0), time=1.0).expectation("cos(x)", [1.0]), 10)  # exp(-v/2) cos m
         0.8840046642
     """
     from scipy.linalg import expm

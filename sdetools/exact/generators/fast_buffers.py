@@ -166,7 +166,7 @@ class _Elimination:
     # ---- one step
 
     def push(self, terms: Terms) -> Operator:
-        """Return T f for f = sum_a c_a(y, F) d^a h, an operator on h with coefficients in y and F."""
+        """Return T f, the mean of f after a step, for f = sum_a c_a(y, F) d^a h with `terms` c_a: an operator on h with coefficients in y and F."""
         home = self.home
         out: dict[Index, Series] = {}
         for a, c in terms.items():

@@ -84,9 +84,9 @@ def generator_gap(
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2", "x"), st.noise.gaussian(dim=1))
         >>> sgd = st.SGD(oracle, st.schedules.constant(0.1))
-        >>> generator_gap(sgd, st.ModifiedSDE(oracle, 0.1)).weak_order
+        >>> st.exact.generator_gap(sgd, st.ModifiedSDE(oracle, 0.1)).weak_order
         2.0
-        >>> print(generator_gap(sgd, st.ModifiedSDE(oracle, 0.1, order=1)).table())
+        >>> print(st.exact.generator_gap(sgd, st.ModifiedSDE(oracle, 0.1, order=1)).table())
         weak order 1, leading error tau^2 times
         coefficient  derivative
                -x/2  d_x
@@ -199,7 +199,7 @@ def _round_pair(rule: LocalSGD, equation: SDE, sigma_power: float) -> ExpandedPa
 
 
 def _check_pair(one: Any, equation: SDE) -> None:
-    """Raise NotExpandable for an equation that no step of the rule approximates."""
+    """Raise NotExpandable for an SDE that no step of the rule or integrator `one` approximates, such as a slow SDE for an optimiser."""
     if isinstance(equation, SlowSDE) and not isinstance(one, Integrator):
         raise NotExpandable(
             f"a step of {one.name} must approach one of the equation as eta tends to 0; st.{type(equation).__name__} describes the projection Phi(x) onto "

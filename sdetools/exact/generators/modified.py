@@ -148,7 +148,7 @@ def step_generator(
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2", "x"), st.noise.centred_exponential(dim=1), sigma=0.25**-0.5)
-        >>> print(step_generator(st.SGD(oracle, st.schedules.constant(0.25)), weak_order=1, sigma_power=-0.5).table())
+        >>> print(st.exact.step_generator(st.SGD(oracle, st.schedules.constant(0.25)), weak_order=1, sigma_power=-0.5).table())
         power of tau  coefficient  derivative
                    0           -x  d_x
                    0          1/2  d_x^2
@@ -236,7 +236,7 @@ def modified_equation(
     Example:
         >>> import sdetools as st
         >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2", "x"), st.noise.gaussian(dim=1))
-        >>> print(modified_equation(st.SGD(oracle, st.schedules.constant(0.1))).table())
+        >>> print(st.exact.modified_equation(st.SGD(oracle, st.schedules.constant(0.1))).table())
         dx = (-eta*x/2 - x) dt + (-sqrt(eta)) dW0
         eta = 0.1, weak order 2
     """

@@ -76,7 +76,7 @@ class OneStep:
         return polynomial_oracle(self.rule.oracle)
 
     def moments(self, home: DifferentialRing, largest: int) -> tuple[list[Series], list[Moment], bool]:
-        """Return the change of the state in one step up to r^largest, the moments of each draw of the ring, and whether all moments are exact.
+        """Return the change of the state in one step up to r^largest, r the root of its time, the moments of each draw of `home`, and whether all are exact.
 
         The change is a list with a series for each of `names`. NotExpandable if it is of order one, or has no such series.
         """
@@ -100,7 +100,7 @@ class OneStep:
         return self.draws(home, change, largest)
 
     def draws(self, home: DifferentialRing, change: Sequence[Series], largest: int) -> tuple[list[Series], list[Moment], bool]:
-        """Return the series `change` up to r^largest, the moments of each draw of the ring (unused ones: 0), and whether all of these are exact.
+        """Return the series `change` up to r^largest, the moments of each draw of `home` (unused ones: 0), and whether all moments are exact.
 
         NotExpandable if a coefficient up to r^largest is unknown.
         """

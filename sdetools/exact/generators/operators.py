@@ -61,7 +61,7 @@ class Operator:
         return Operator(self.home, out)
 
     def at(self, power: int, like: Operator | None = None) -> dict[Index, Any]:
-        """Return the coefficients of r^power: polynomials of the ring by multi-index, by increasing total order, without those that vanish.
+        """Return the coefficients of r^power, r the root of the step's time: polynomials by multi-index, by increasing total order, without those that vanish.
 
         Args:
             power: The power of r.
@@ -75,18 +75,18 @@ class Operator:
         return {a: found[a] for a in ordered if not self.home.vanishes(found[a])}
 
     def powers(self) -> Iterator[Operator]:
-        """Yield the operator, its square, its cube, ... as long as they have terms; these end where all terms lie above the largest power of r of the ring."""
+        """Yield the operator, its square, its cube, ... as long as they have terms; they end where all terms lie above `home.largest`."""
         power = self
         while power.terms:
             yield power
             power = power @ self
 
     def exponential_minus_one(self) -> Operator:
-        """Return exp(A) - 1 = A + A^2 / 2 + ... for an operator A whose coefficients tend to 0 with r."""
+        """Return exp(A) - 1 = A + A^2 / 2 + ... for this operator A, whose coefficients begin with a positive power of r, the root of the step's time."""
         return self._sum(lambda k: Fraction(1, math.factorial(k)))
 
     def logarithm_of_one_plus(self) -> Operator:
-        """Return log(1 + A) = A - A^2 / 2 + ... for an operator A whose coefficients tend to 0 with r."""
+        """Return log(1 + A) = A - A^2 / 2 + ... for this operator A, whose coefficients begin with a positive power of r, the root of the step's time."""
         return self._sum(lambda k: Fraction((-1) ** (k + 1), k))
 
     def _sum(self, factor: Callable[[int], Fraction]) -> Operator:

@@ -45,7 +45,7 @@ class Series:
 
     @property
     def valuation(self) -> int:
-        """The smallest power with a coefficient that is not 0; the precision for the series 0."""
+        """The smallest power of r with a coefficient that is not 0; `precision`, the first unknown power, for the series 0."""
         return next(iter(self.terms), self.precision)
 
     def _other(self, other: Any) -> Series | None:
@@ -111,7 +111,7 @@ class Series:
     __ge__ = __gt__
 
     def shifted(self, by: int) -> Series:
-        """Return r^by times the series, for an integer `by` of either sign."""
+        """Return r^by times this series in r, for an integer `by` of either sign."""
         return Series(self.home, {j + by: c for j, c in self.terms.items()}, self.precision + by)
 
     def mapped(self, function: Callable[[Any], Any]) -> Series:
@@ -119,7 +119,7 @@ class Series:
         return Series(self.home, {j: function(c) for j, c in self.terms.items()}, self.precision)
 
     def truncated(self, largest: int) -> Series:
-        """Return the series without powers above `largest`, which count as unknown from then on."""
+        """Return the series without powers of r above `largest`, which count as unknown from then on."""
         return Series(self.home, self.terms, min(self.precision, largest + 1))
 
     # ---- functions

@@ -69,8 +69,8 @@ def drop_momentum(spectrum: Spectrum, batch: int, h: float, beta: float, steps: 
         ValueError: If `spectrum` is no `Spectrum`, or an argument lies outside its range.
 
     Example:
-        >>> from sdetools.exact.least_squares.spectra import power_law
-        >>> terms = drop_momentum(power_law(100, a=1.0, b=0.5, label_noise=0.5), batch=8, h=0.001, beta=0.9, steps=1000)
+        >>> import sdetools as st
+        >>> terms = st.exact.drop_momentum(st.exact.power_law(100, a=1.0, b=0.5, label_noise=0.5), batch=8, h=0.001, beta=0.9, steps=1000)
         >>> terms.drop(0.05), terms.drop(1e-4)
         (True, False)
     """
@@ -133,8 +133,8 @@ def dropping_diagram(spectrum: Spectrum, batches: Any, rates: Any, beta: float, 
         ValueError: If a list is empty, `spectrum` is no `Spectrum`, or an argument lies outside its range.
 
     Example:
-        >>> from sdetools.exact.least_squares.spectra import power_law
-        >>> dropping_diagram(power_law(9, 1.0, 0.5, 2.0), [1, 8], [0.001, 0.01, 9.0], beta=0.9, steps=1000).round(3)
+        >>> import sdetools as st
+        >>> st.exact.dropping_diagram(st.exact.power_law(9, 1.0, 0.5, 2.0), [1, 8], [0.001, 0.01, 9.0], beta=0.9, steps=1000).round(3)
         array([[0.016, 0.156,   inf],
                [0.016, 0.159,   inf]])
     """

@@ -42,7 +42,8 @@ def mass_parameters(spectrum: Any, batch: int) -> MassParameters:
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> mass_parameters([1.0, 0.25], batch=1).eta  # 1 / (1.25 + 2)
+        >>> import sdetools as st
+        >>> st.exact.mass_parameters([1.0, 0.25], batch=1).eta  # 1 / (1.25 + 2)
         0.3076923076923077
     """
     lam, m = checked_spectrum(spectrum), _check.count("batch", batch)

@@ -36,7 +36,8 @@ def momentum_budget(spectrum: Any, batch: int, h: float, beta: float = 0.0) -> f
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> momentum_budget([1.0], batch=1, h=0.5)
+        >>> import sdetools as st
+        >>> st.exact.momentum_budget([1.0], batch=1, h=0.5)
         0.5
     """
     lam, B, h, k = _checked(spectrum, batch, h, beta)
@@ -58,7 +59,8 @@ def momentum_stationary_risk(spectrum: Any, batch: int, label_noise: float, h: f
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> momentum_stationary_risk([1.0], batch=1, label_noise=2.0, h=0.5)
+        >>> import sdetools as st
+        >>> st.exact.momentum_stationary_risk([1.0], batch=1, label_noise=2.0, h=0.5)
         2.0
     """
     s, q = _check.non_negative("label_noise", label_noise), momentum_budget(spectrum, batch, h, beta)
@@ -79,7 +81,8 @@ def mode_edge(batch: float, beta: float = 0.0) -> float:
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> mode_edge(2), round(mode_edge(float("inf"), beta=0.9), 12)
+        >>> import sdetools as st
+        >>> st.exact.mode_edge(2), round(st.exact.mode_edge(float("inf"), beta=0.9), 12)
         (1.0, 38.0)
     """
     beta = _check.momentum("beta", beta)
@@ -102,7 +105,8 @@ def momentum_edge(spectrum: Any, batch: int, beta: float = 0.0) -> float:
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> round(momentum_edge([2.0], batch=4), 12)
+        >>> import sdetools as st
+        >>> round(st.exact.momentum_edge([2.0], batch=4), 12)
         0.666666666667
     """
     from scipy.optimize import brentq
@@ -142,7 +146,8 @@ def general_budget(spectrum: Any, batch: int, D: float, g2: float, g3: float) ->
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> round(general_budget([1.0], batch=1, D=1.0, g2=0.5, g3=0.0), 12), momentum_budget([1.0], batch=1, h=0.5)
+        >>> import sdetools as st
+        >>> round(st.exact.general_budget([1.0], batch=1, D=1.0, g2=0.5, g3=0.0), 12), st.exact.momentum_budget([1.0], batch=1, h=0.5)
         (0.5, 0.5)
     """
     lam, B, _, _ = _checked(spectrum, batch, 1.0, 0.0)
@@ -168,7 +173,8 @@ def effective_dimension(spectrum: Any, mu: float) -> float:
         ValueError: If `spectrum` is not a vector of positive numbers or `mu` is not positive.
 
     Example:
-        >>> effective_dimension([1.0, 1.0], mu=1.0)
+        >>> import sdetools as st
+        >>> st.exact.effective_dimension([1.0, 1.0], mu=1.0)
         1.0
     """
     return DiagonalQuadratic(checked_spectrum(spectrum)).effective_dimension(_check.positive("mu", mu))
@@ -208,7 +214,8 @@ def batch_threshold(spectrum: Any) -> BatchThreshold:
         ValueError: If `spectrum` is not a vector of positive numbers.
 
     Example:
-        >>> batch_threshold([1.0, 0.25])
+        >>> import sdetools as st
+        >>> st.exact.batch_threshold([1.0, 0.25])
         BatchThreshold(effective_rank=1.25, kappa=4.0, threshold=1.25)
     """
     lam = checked_spectrum(spectrum)
@@ -246,7 +253,8 @@ def best(spectrum: Any, batch: int, momentum: bool = True) -> Best:
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> found = best([1.0], batch=2, momentum=False)  # 1 - h lam (2 - h lam (B + 2)/B) is least at h lam = B/(B + 2)
+        >>> import sdetools as st
+        >>> found = st.exact.best([1.0], batch=2, momentum=False)  # 1 - h lam (2 - h lam (B + 2)/B) is least at h lam = B/(B + 2)
         >>> round(found.h, 4), round(found.rate, 8)
         (0.5, 0.5)
     """

@@ -56,13 +56,14 @@ def power_law(modes: int, a: float, b: float, label_noise: float = 0.0) -> Spect
         modes: The number of modes, at most 2^30.
         a: Half the exponent of the eigenvalues, positive.
         b: The exponent of the distance, any number.
-        label_noise: The standard deviation of the labels, 0 or above.
+        label_noise: The standard deviation of the errors of labels, 0 or above.
 
     Raises:
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> power_law(2, a=1.0, b=0.5).values
+        >>> import sdetools as st
+        >>> st.exact.power_law(2, a=1.0, b=0.5).values
         array([1.  , 0.25])
     """
     j = np.arange(1.0, _check.count("modes", modes, most=MOST_MODES, hint=_GROUPS) + 1)
@@ -88,8 +89,9 @@ def random_features(features: int, inputs: int, a: float, b: float, label_noise:
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> found = random_features(4, 64, a=1.0, b=0.3)
-        >>> found.values.shape, found.label_noise > 0
+        >>> import sdetools as st
+        >>> few, many = (st.exact.random_features(n, 64, a=1.0, b=0.3) for n in (4, 32))
+        >>> few.values.shape, few.label_noise > many.label_noise > 0  # more features leave less of the target outside
         ((4,), True)
     """
     features = _check.count("features", features)
@@ -113,13 +115,14 @@ def two_bulks(
         modes: The number of modes of eigenvalue 1, and of eigenvalue 1/ratio.
         ratio: The condition number, at least 1.
         distance: The distance of the start from the minimiser in each mode of the first group, and of the second.
-        label_noise: The standard deviation of the labels, 0 or above.
+        label_noise: The standard deviation of the errors of labels, 0 or above.
 
     Raises:
         ValueError: If an argument lies outside its range.
 
     Example:
-        >>> two_bulks((1, 2), ratio=4.0).values
+        >>> import sdetools as st
+        >>> st.exact.two_bulks((1, 2), ratio=4.0).values
         array([1.  , 0.25, 0.25])
     """
     ratio = _check.positive("ratio", ratio)
@@ -148,7 +151,8 @@ def from_data(features: Any, targets: Any, start: Any = None) -> Spectrum:
 
     Example:
         >>> import numpy as np
-        >>> found = from_data([[2.0, 0.0], [0.0, 1.0]], [2.0, 3.0])
+        >>> import sdetools as st
+        >>> found = st.exact.from_data([[2.0, 0.0], [0.0, 1.0]], [2.0, 3.0])
         >>> found.values, np.abs(found.distance), round(found.label_noise, 12)
         (array([2. , 0.5]), array([1., 3.]), 0.0)
     """

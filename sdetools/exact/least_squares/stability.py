@@ -118,7 +118,7 @@ def stationary_risk(dynamics: Any) -> float:
     Example:
         >>> import sdetools as st
         >>> oracle = st.streaming_least_squares(spectrum=[1.0, 0.5], label_noise=0.2, batch=4)
-        >>> round(stationary_risk(st.SGD(oracle, st.schedules.constant(0.2))), 6)
+        >>> round(st.exact.stationary_risk(st.SGD(oracle, st.schedules.constant(0.2))), 6)
         0.000875
     """
     return _final(dynamics).risk
@@ -139,7 +139,7 @@ def rate(dynamics: Any) -> float:
     Example:
         >>> import sdetools as st
         >>> oracle = st.streaming_least_squares(spectrum=[1.0], batch=1)
-        >>> rate(st.SGD(oracle, st.schedules.constant(0.25)))  # (1 - 1/4)^2 + 2 (1/4)^2
+        >>> st.exact.rate(st.SGD(oracle, st.schedules.constant(0.25)))  # (1 - 1/4)^2 + 2 (1/4)^2
         0.6875
     """
     return float(f"{_final(dynamics).rate:.14g}")
@@ -160,7 +160,7 @@ def stability_edge(dynamics: Any) -> float:
     Example:
         >>> import sdetools as st
         >>> oracle = st.streaming_least_squares(spectrum=[2.0], batch=4)
-        >>> round(stability_edge(st.SGD(oracle, st.schedules.constant(1.0))), 12)  # 2 B / (lam (B + 2))
+        >>> round(st.exact.stability_edge(st.SGD(oracle, st.schedules.constant(1.0))), 12)  # 2 B / (lam (B + 2))
         0.666666666667
     """
     if isinstance(dynamics, NoisyOracle):
