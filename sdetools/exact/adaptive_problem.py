@@ -1,7 +1,8 @@
 r"""RMSProp and Adam on a quadratic: their SDEs' moments by ordinary differential equations, and the leading terms beside them.
 
-L = lam x^2/2 with noise of variance s^2 in the scaling sigma = sigma0 / eta, 1 - beta_i = c_i h, eps = eps0 / eta, h = eta^2, without bias corrections. The second
-moment u = v / sigma^2 moves by itself, u = s^2 + (u_0 - s^2) e^{-c2 t}, and P = sigma0 u^{1/2} + eps0 is a number at each time, so that the moments of
+L = lam x^2/2 with noise of variance s^2 in the scaling sigma = sigma0 / eta, 1 - beta_i = c_i h, eps = eps0 / eta, h = eta^2, without bias
+corrections. The second moment u = v / sigma^2 moves by itself, u = s^2 + (u_0 - s^2) e^{-c2 t}, and P = sigma0 u^{1/2} + eps0 is a number at each
+time, so that the moments of
 
     RMSProp   dX = -P^{-1} (lam X dt + sigma0 s dW)
     Adam      dX = -P^{-1} M dt,        dM = c1 ((lam X - M) dt + sigma0 s dW)
@@ -11,8 +12,9 @@ obey linear equations. The rules differ from these by terms that are known too: 
     C' = -(lam/P + c2) C - c2 sigma0 s^3 mu3 / P
     M1' = -lam M1 / P + lam sigma0 C / (2 u^{1/2} P^2) + q c2 sigma0^2 s^3 mu3 / (2 u^{1/2} P^2),
 
-where M1 is that term over eta and C is Cov(x, u) / eta, both to leading order and 0 at the start, with q = 0 for RMSProp with the lagged denominator, beta1 for Adam with it, and 1 for the current one; and by momentum with a fixed beta1 in Adam, which
-changes the mean by kappa A + h beta1 B, kappa = h beta1 / (1 - beta1), beyond order h^2. Derived.
+where M1 is that term over eta and C is Cov(x, u) / eta, both to leading order and 0 at the start, with q = 0 for RMSProp with the lagged denominator,
+beta1 for Adam with it, and 1 for the current one; and by momentum with a fixed beta1 in Adam, which changes the mean by kappa A + h beta1 B, kappa =
+h beta1 / (1 - beta1), beyond order h^2. Derived.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ TOLERANCE = 1e-12
 class AdaptiveProblem:
     """RMSProp and Adam on L = lam x^2/2 with noise of a constant variance: moments of their SDEs, and the leading differences of the rules from these.
 
-    The rules have the learning rate eta, noise of scale sigma = sigma0 / eta, beta2 = 1 - c2 eta^2, eps = eps0 / eta and no bias corrections; a step takes the
-    time h = eta^2. v is their average of squared gradients.
+    The rules have the learning rate eta, noise of scale sigma = sigma0 / eta, beta2 = 1 - c2 eta^2, eps = eps0 / eta and no bias corrections; a step
+    takes the time h = eta^2. v is their average of squared gradients.
 
     Attributes:
         lam: The curvature, positive.

@@ -1,6 +1,7 @@
 """Moments of linear SDEs, exact in time, and of integrators on linear SDEs, exact at a finite step.
 
-With Y = (1, y), y the state of n coordinates, all parts one after another, a linear SDE is dY = A Y dt + sum_j B_j Y dW_j (Ito). The second moments P = E[Y Y^T], which include the mean, obey
+With Y = (1, y), y the state of n coordinates, all parts one after another, a linear SDE is dY = A Y dt + sum_j B_j Y dW_j (Ito). The second moments P
+= E[Y Y^T], which include the mean, obey
 
     P' = A P + P A^T + sum_j B_j P B_j^T,
 

@@ -1,7 +1,7 @@
 r"""Mean exit times in one dimension: the integral for an SDE, and the equation of a Markov chain for steps with Gaussian noise.
 
-For dX = a dt + b dW let s(y) = exp(-int^y 2 a / b^2) be the scale density, m = 2 / (b^2 s) the speed density, and S(y) = int^y s. x ^ z is the smaller of two
-numbers, x v z the larger. The mean time to leave (low, high) from x is
+For dX = a dt + b dW let s(y) = exp(-int^y 2 a / b^2) be the scale density, m = 2 / (b^2 s) the speed density, and S(y) = int^y s. x ^ z is the
+smaller of two numbers, x v z the larger. The mean time to leave (low, high) from x is
 
     tau(x) = int_low^high G(x, z) m(z) dz,        G(x, z) = (S(x ^ z) - S(low)) (S(high) - S(x v z)) / (S(high) - S(low)),
 

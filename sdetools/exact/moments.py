@@ -1,8 +1,8 @@
 """Means and covariances of linear rules on quadratic losses, step by step and without Monte Carlo.
 
-With s the state, all parts of the dynamics one after another, the rule gives s' = A_k s + b_k + N_k v (see `exact.linear`), with the noise v of the gradient,
-E[v | u] = 0 and Cov[v | u] = Sigma(u) at the point u = U s + d at which the gradient is evaluated. Hence mean mu and covariance C of s obey, for noise of any
-distribution,
+With s the state, all parts of the dynamics one after another, the rule gives s' = A_k s + b_k + N_k v (see `exact.linear`), with the noise v of the
+gradient, E[v | u] = 0 and Cov[v | u] = Sigma(u) at the point u = U s + d at which the gradient is evaluated. Hence mean mu and covariance C of s
+obey, for noise of any distribution,
 
     mu_{k+1} = A mu_k + b,        C_{k+1} = A C_k A^T + N E[Sigma(u)] N^T,
 

@@ -1,9 +1,9 @@
 r"""Expectations of Markov chains and diffusions on a line by one matrix on Chebyshev nodes, for steps with kinks too.
 
-A step of a chain maps a function u to T u(x) = E u(x'), and n steps map h to T^n h. With u as a polynomial through its values at Chebyshev nodes T is a matrix:
-the law of x' given x is a quadrature over the normal noise of the gradient, cut where the step has kinks or jumps. u stays smooth since E smooths
-it, so that the error falls geometrically with the number of nodes. For an SDE dX = b dt + a dW, T is exp(t A) with A u = b u' + (a^2/2) u'' on the same nodes;
-its drift must point inwards at both ends, where it acts alone. Paths should hardly reach the ends.
+A step of a chain maps a function u to T u(x) = E u(x'), and n steps map h to T^n h. With u as a polynomial through its values at Chebyshev nodes T is
+a matrix: the law of x' given x is a quadrature over the normal noise of the gradient, cut where the step has kinks or jumps. u stays smooth since E
+smooths it, so that the error falls geometrically with the number of nodes. For an SDE dX = b dt + a dW, T is exp(t A) with A u = b u' + (a^2/2) u''
+on the same nodes; its drift must point inwards at both ends, where it acts alone. Paths should hardly reach the ends.
 """
 
 from __future__ import annotations

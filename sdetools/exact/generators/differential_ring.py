@@ -1,10 +1,10 @@
 """The ring in which one-step expansions are computed: polynomials over the rationals with derivatives along the coordinates.
 
-Its generators are the coordinates of the state, the draws of one step, and atoms: values of functions at a formula c of the coordinates,
-such as exp(c) or 1 / c, and irrational numbers. A polynomial is an element of SymPy's `PolyRing`, a dict from monomials to rational coefficients, whose
-monomials are tuples with the power of each generator in this order. The derivative of an atom is again a polynomial, d exp(c) = exp(c) dc, so that products and
-derivatives need no simplification. Relations such as c (1 / c) = 1 are not applied; whether a polynomial with atoms vanishes is decided at
-fixed irregular points in 40 digits.
+Its generators are the coordinates of the state, the draws of one step, and atoms: values of functions at a formula c of the coordinates, such as
+exp(c) or 1 / c, and irrational numbers. A polynomial is an element of SymPy's `PolyRing`, a dict from monomials to rational coefficients, whose
+monomials are tuples with the power of each generator in this order. The derivative of an atom is again a polynomial, d exp(c) = exp(c) dc, so that
+products and derivatives need no simplification. Relations such as c (1 / c) = 1 are not applied; whether a polynomial with atoms vanishes is decided
+at fixed irregular points in 40 digits.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class DifferentialRing:
         exact: Whether all numbers so far were fractions or roots of fractions; other numbers have the rounding errors of floats.
         own_moments: The moments of the draws for signs and clippings, which come last: for each a function of the order k that returns a polynomial in the
             coordinates. Set by `OneStep.moved`, as `joint`.
-        joint: Draws that are not independent: pairs of a tuple of their numbers, and the function from a tuple of their powers to the mean of the product of
-            these powers, a polynomial. `mean` uses these instead of single moments.
+        joint: Draws that are not independent: pairs of a tuple of their numbers, and the function from a tuple of their powers to the mean of the
+            product of these powers, a polynomial. `mean` uses these instead of single moments.
     """
 
     def __init__(self, coordinates: Sequence[Any], draws: int, atoms: int = 12, largest: int = 12) -> None:
@@ -127,7 +127,8 @@ class DifferentialRing:
         """Return a new atom; TooFewAtoms if none is free.
 
         Args:
-            key: (function, argument, exponent), by which the atom is found again: its name, a polynomial, and a fraction, None, or the numbers of "radial".
+            key: (function, argument, exponent), by which the atom is found again: its name, a polynomial, and a fraction, None, or the numbers of
+                "radial".
             symbol: Its value as a SymPy expression in the coordinates.
         """
         if not self._free:

@@ -21,9 +21,10 @@ from sdetools.noise.oracle import NoisyOracle, SVAGNoise
 
 
 def polynomial_oracle(oracle: NoisyOracle) -> tuple[NoisyOracle, list[tuple[str, Any]], bool]:
-    """Return a copy of an oracle with the noise of `polynomial_noise`, the laws of its draws in their order, and whether the law of the noise is the same.
+    """Return a copy of an oracle whose noise is a polynomial in its draws, the laws of these, and whether the law of the noise is still the same.
 
-    The `parameters` of the copy are sigma, then those of loss and new noise.
+    The noise is that of `polynomial_noise`; a law is a pair of a name and its numbers, in the order of the draws. The `parameters` of the copy are sigma,
+    then those of loss and new noise.
     """
     noise, laws, exact = polynomial_noise(oracle.noise)
     out = copy.copy(oracle)

@@ -1,8 +1,9 @@
 """Linear filters whose buffers are forgotten in a few steps, or in a time that tends to 0: the position follows an SDE of its own.
 
-Without gradients a combination y = w . s of the parts s of the state is constant, and with them it moves slowly; the rest, F, one number for each buffer and
-coordinate, is forgotten at a constant rate. One step acts on functions of y and F by f -> T f = E f(y', F'). tau = r^unit is the time of a step. For functions h
-of y, the functions Lambda h = h + r Lambda_1 h + ... that T maps among themselves, T Lambda = Lambda exp(tau A), are found power by power of r: at every power
+Without gradients a combination y = w . s of the parts s of the state is constant, and with them it moves slowly; the rest, F, one number for each
+buffer and coordinate, is forgotten at a constant rate. One step acts on functions of y and F by f -> T f = E f(y', F'). tau = r^unit is the time of a
+step. For functions h of y, the functions Lambda h = h + r Lambda_1 h + ... that T maps among themselves, T Lambda = Lambda exp(tau A), are found
+power by power of r: at every power
 
     (1 - T_0) Lambda_k h + E_k h = (what the lower powers give),        exp(tau A) - 1 = sum_k r^k E_k,
 

@@ -6,8 +6,8 @@ first difference, tau^(p+1) times the leading error operator Psi, gives the erro
 
     E f(x_k) - E f(X_t) = tau^p int_0^t E [(Psi u_(t-s))(X_s)] ds + o(tau^p),        u_s(x) = E[f(X_s) | X_0 = x],        t = k tau.
 
-Expansions are in powers of r, tau = r^unit, with coefficients in a ring (`differential_ring`): polynomials in the coordinates of the state, the draws of a step, and
-atoms, values of functions such as exp(x).
+Expansions are in powers of r, tau = r^unit, with coefficients in a ring (`differential_ring`): polynomials in the coordinates of the state, the draws
+of a step, and atoms, values of functions such as exp(x).
 """
 
 from __future__ import annotations

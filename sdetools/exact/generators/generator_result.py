@@ -99,8 +99,8 @@ class GeneratorGap(Saved):
     def data(self) -> xarray.Dataset:
         """The terms of the leading error operator Psi, then those of the terminal operator O, as a dataset over (term, coordinate).
 
-        `index` (term, coordinate) has the orders of the derivatives and `coefficient` (term) the coefficients as texts. The coordinate `operator` (term) is
-        "step" for Psi and "terminal" for O, and `coordinate` has `names`.
+        `index` (term, coordinate) has the orders of the derivatives and `coefficient` (term) the coefficients as texts. The coordinate `operator`
+        (term) is "step" for Psi and "terminal" for O, and `coordinate` has `names`.
         """
         import xarray
 
@@ -145,9 +145,10 @@ class GeneratorGap(Saved):
     def constant(self, observable: str, x0: Sequence[float], horizon: float) -> float:
         """Return C in E h(x_k) - E h(X_T) = C tau^weak_order + o(tau^weak_order), T = k tau.
 
-        x_k is the rule and X_T the SDE, both from x0. C is int_0^T exp(s A) Psi exp((T-s) A) h ds at x0, where A is the limit's generator. A limit without
-        noise (sigma constant) may have any drift, and h be any smooth function. With noise the limit must be linear and h a polynomial: A is a matrix on
-        polynomials. For a linear filter exp(T A) O h with the operator O of `terminal` is added, and T must be long compared with its memory.
+        x_k is the rule and X_T the SDE, both from x0, and tau the time of a step. C is int_0^T exp(s A) Psi exp((T-s) A) h ds at x0, with the leading
+        error operator Psi of a step and the generator A of the limit, the SDE as tau tends to 0. A limit without noise (sigma constant) may have any
+        drift, and h be any smooth function. With noise the limit must be linear and h a polynomial: A is a matrix on polynomials. For a linear filter
+        exp(T A) O h with the operator O of `terminal` is added, and T must be long compared with its memory.
 
         Args:
             observable: The function h, an expression in `names`, such as "x**2".

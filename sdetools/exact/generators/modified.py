@@ -47,7 +47,8 @@ LONGEST_SENTENCE = 400
 class StepGenerator(Saved):
     """The formal generator A of a rule, in powers of the time tau of a step; `exact.step_generator` makes it.
 
-    A step x -> x' has E f(x') = exp(tau A) f (x) for smooth functions f, so that A = log(1 + M) / tau where a step changes E f by M f. `save` writes it to a file for `st.load`, with the coefficients as texts, which the parser of expressions reads.
+    A step x -> x' has E f(x') = exp(tau A) f (x) for smooth functions f, so that A = log(1 + M) / tau where a step changes E f by M f. `save` writes
+    it to a file for `st.load`, with the coefficients as texts, which the parser of expressions reads.
 
     Attributes:
         rule: The name of the rule.
@@ -223,8 +224,8 @@ def modified_equation(
         rule: An optimiser with constant coefficients, or a function of eta that returns one.
         weak_order: The order, 1 to 4.
         eta: The learning rate at which a function `rule` is called for the numbers of the equation; None for an optimiser.
-        kinetic: Whether 1 - beta is proportional to the time of a step, such that the equation contains the momentum (sqrt(gamma) times the
-            buffer for `st.HeavyBall`, with `step_time=gamma**0.5`). Otherwise beta is constant, and a rule with a buffer is replaced by its equivalent plain
+        kinetic: Whether 1 - beta is proportional to the time of a step, such that the equation contains the momentum (sqrt(gamma) times the buffer
+            for `st.HeavyBall`, with `step_time=gamma**0.5`). Otherwise beta is constant, and a rule with a buffer is replaced by its equivalent plain
             SGD, for weak_order=1 only. A second moment v of a library rule is in terms of v / sigma^2 if sigma grows. Not used for a function of eta.
         sigma_power: The power of the step's time to which sigma is proportional: 0 for constant sigma, -1/2 for sigma = eta^(-1/2). Not used for a
             function of eta.

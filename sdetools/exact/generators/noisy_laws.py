@@ -1,8 +1,9 @@
 r"""The laws of noisy numbers whose signs and clippings have smooth moments: normal, Student's, Cauchy's, and mixtures of these.
 
-A number g = m + s u, with u of the distribution function F, has F((w - m)/s). Draws with finitely many values make its law a mixture: it is one of the laws
-below for each of their values. For odd k, E sign(g)^k = 1 - 2 F(-m/s), which has as many derivatives in m as F has. Student's law with nu degrees of freedom and
-variance s^2, and Cauchy's law (nu = 1, scale s), have with t = w - m, p = (nu + 1)/2 and q = (nu - 2) s^2 (Cauchy: s^2) the density
+A number g = m + s u, with u of the distribution function F, has F((w - m)/s). Draws with finitely many values make its law a mixture: it is one of
+the laws below for each of their values. For odd k, E sign(g)^k = 1 - 2 F(-m/s), which has as many derivatives in m as F has. Student's law with nu
+degrees of freedom and variance s^2, and Cauchy's law (nu = 1, scale s), have with t = w - m, p = (nu + 1)/2 and q = (nu - 2) s^2 (Cauchy: s^2) the
+density
 
     f = c Q^-p,      Q = 1 + t^2/q,      c = Gamma(p) / (Gamma(p - 1/2) (pi q)^(1/2)).
 

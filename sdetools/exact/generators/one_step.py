@@ -194,8 +194,8 @@ class OneStep:
 def expansion(step: OneStep, home: DifferentialRing, largest: int) -> Operator:
     """Return E f(x + D) - f(x) = sum_a E[D^a] / a! d^a f as an operator on f, where D is the change of the state in a step.
 
-    The total orders of the multi-indices a are 1, ..., `largest`, the largest power of r, since D begins with r. NotExpandable if the step has no such series, or
-    moments that are not known enter it. `home` is a ring with the coordinates and draws of the rule.
+    The total orders of the multi-indices a are 1, ..., `largest`, the largest power of r, since D begins with r. NotExpandable if the step has no
+    such series, or moments that are not known enter it. `home` is a ring with the coordinates and draws of the rule.
     """
     change, moments, exact = step.moments(home, largest)
     n = len(change)
@@ -266,8 +266,8 @@ def generator(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing, timed: b
 def coefficients_of(sde: SDE, numbers: ScaledNumbers, home: DifferentialRing) -> tuple[list[Series], list[list[Series]]]:
     """Return the drift, n series for a state of n coordinates, and the columns of the diffusion, a list of n series for each Brownian motion.
 
-    The series are in the root r of the step's time, by `numbers`, the SDE's numbers as functions of r. The first coordinates of the ring `home` are those of
-    the SDE's state. Where `numbers` has no `signals`, the last coordinate is the time.
+    The series are in the root r of the step's time, by `numbers`, the SDE's numbers as functions of r. The first coordinates of the ring `home` are
+    those of the SDE's state. Where `numbers` has no `signals`, the last coordinate is the time.
     """
     n, scope = sde.dim * len(sde.parts), Trace()
     y = scope.input("y", (n,))

@@ -13,9 +13,9 @@ from sdetools.exact.generators.differential_ring import DifferentialRing, NotExp
 class Series:
     """A Laurent series sum_j c_j r^j in the root r of the step's time, with coefficients that are known for all j below `precision`.
 
-    NumPy's functions apply to object arrays of series. Sums, products, quotients and powers with series and numbers, and `sqrt`, `exp`, `log`, `sin`, `cos`, `tan`, `sinh`, `cosh`, `tanh`, `arctan`, `erf`, `expm1`
-    and `log1p` are new series. Comparisons with > and >= are true: they occur in the domain conditions of roots and logarithms, and choose a closed form
-    over its series.
+    NumPy's functions apply to object arrays of series. Sums, products, quotients and powers with series and numbers, and `sqrt`, `exp`, `log`, `sin`,
+    `cos`, `tan`, `sinh`, `cosh`, `tanh`, `arctan`, `erf`, `expm1` and `log1p` are new series. Comparisons with > and >= are true: they occur in the
+    domain conditions of roots and logarithms, and choose a closed form over its series.
 
     Args:
         home: The `DifferentialRing` of the coefficients. Powers above `home.largest` are dropped.

@@ -1,7 +1,8 @@
 r"""Gradients that are normalised or clipped by their norm, under normal noise of equal independent coordinates: moments in closed form.
 
-For g ~ N(m, s^2 I) in d coordinates, H is g min(1, C/|g|) = psi g, or g/|g| = psi g / (2 s^2)^(1/2), with the factor psi of the length of g in `radial_means`,
-where R_kn is the mean of psi^k in n coordinates. For a multi-index a of total order |a| = k Gauss' integration by parts gives, over 0 <= 2 b_i <= a_i,
+For g ~ N(m, s^2 I) in d coordinates, H is g min(1, C/|g|) = psi g, or g/|g| = psi g / (2 s^2)^(1/2), with the factor psi of the length of g in
+`radial_means`, where R_kn is the mean of psi^k in n coordinates. For a multi-index a of total order |a| = k Gauss' integration by parts gives, over 0
+<= 2 b_i <= a_i,
 
     E prod_i g_i^(a_i) psi^k = sum_b prod_i [a_i! / ((a_i - 2 b_i)! b_i! 2^(b_i)) s^(2 b_i) m_i^(a_i - 2 b_i)] R_k,d+2(k-|b|).
 

@@ -1,7 +1,7 @@
 r"""Means over the direction and length of a normal vector, as functions of SymPy: 1F1 and incomplete gamma functions of rho.
 
-For g ~ N(m, s^2 I) in n coordinates let X_n be |g|^2 / (2 s^2), a Poisson(rho) mixture of Gamma(n/2 + j) laws, rho = |m|^2 / (2 s^2), and R_kn = E psi(X_n)^k
-with psi = X^(-1/2) for g/|g|, and psi = min(1, (c/X)^(1/2)), c = C^2/(2 s^2), for g min(1, C/|g|). Then
+For g ~ N(m, s^2 I) in n coordinates let X_n be |g|^2 / (2 s^2), a Poisson(rho) mixture of Gamma(n/2 + j) laws, rho = |m|^2 / (2 s^2), and R_kn = E
+psi(X_n)^k with psi = X^(-1/2) for g/|g|, and psi = min(1, (c/X)^(1/2)), c = C^2/(2 s^2), for g min(1, C/|g|). Then
 
     R_kn(0, rho) = Gamma((n-k)/2) / Gamma(n/2) 1F1(k/2; n/2; -rho)
     R_kn(c, rho) = sum_j e^-rho rho^j / j! [P(n/2 + j, c) + c^(k/2) Gamma(n/2 + j - k/2, c) / Gamma(n/2 + j)],      d R_kn / d rho = R_k,n+2 - R_kn,

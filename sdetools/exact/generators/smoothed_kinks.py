@@ -6,9 +6,9 @@ For g ~ N(m, v) in one coordinate, with Phi and phi the normal distribution func
     E clip(g)^k       = low^k Phi(a) + high^k (1 - Phi(b)) + I_k,        clip(g) = min(max(g, low), high)
     I_0 = Phi(b) - Phi(a),        I_k = m I_(k-1) + (k-1) v I_(k-2) - s (high^(k-1) phi(b) - low^(k-1) phi(a)).
 
-So an expansion takes sign(g) or clip(g) itself for a new draw of the ring (`differential_ring`), whose moments depend on the state. Its noise must be independent of all other draws of the
-step; besides the normal law `exact.generators.noisy_laws` has Student's, Cauchy's, and mixtures. The error function of an SDE's drift, and a maximum with 0
-under a root, are recognised in the graph of operations.
+So an expansion takes sign(g) or clip(g) itself for a new draw of the ring (`differential_ring`), whose moments depend on the state. Its noise must be
+independent of all other draws of the step; besides the normal law `exact.generators.noisy_laws` has Student's, Cauchy's, and mixtures. The error
+function of an SDE's drift, and a maximum with 0 under a root, are recognised in the graph of operations.
 """
 
 from __future__ import annotations

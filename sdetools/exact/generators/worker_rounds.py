@@ -1,7 +1,7 @@
 """A round of local SGD as one step: K workers take H local steps from the same point on draws of their own, and meet at their mean.
 
-The chain of the means at the ends of rounds is compared with the SDE in the time H tau of a round, where tau is the time of a local step. The leading error of a
-round over H is the leading error for one local step.
+The chain of the means at the ends of rounds is compared with the SDE in the time H tau of a round, where tau is the time of a local step. The leading
+error of a round over H is the leading error for one local step.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def worker_of(rule: LocalSGD) -> SGD:
     """Return the SGD that one worker follows between meetings, with the oracle, plan and step time of the rule.
 
     Raises:
-        NotExpandable: If a round has more than `MOST_DRAWS` draws.
+        NotExpandable: If a round, all steps of all workers, has more than 64 draws.
     """
     draws = rule.oracle.noise.n_draws * rule.workers * rule.local_steps
     if draws > MOST_DRAWS:

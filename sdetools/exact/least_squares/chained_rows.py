@@ -1,8 +1,8 @@
 r"""The second moments of linear rules whose gradients on streaming least squares form chains, as x' = x - eta g(x + rho g(x)) on the same rows.
 
-A gradient is g(u) = F u + f with F = (1 - sigma) K + sigma sum_l r_l H_l and f = sigma s sum_l r_l f_l. Batch l of B rows a_b ~ N(0, K), K = diag(lam), gives
-H_l = (1/B) sum_b a_b a_b^T and f_l = (1/B) sum_b a_b eps_b with eps_b ~ N(0, 1); s is the label noise, and r_l are the weights of the batches, (1,) without
-`st.svag`. With one gradient inside another, a step is a sum of words W, products of the letters K and H_l,
+A gradient is g(u) = F u + f with F = (1 - sigma) K + sigma sum_l r_l H_l and f = sigma s sum_l r_l f_l. Batch l of B rows a_b ~ N(0, K), K =
+diag(lam), gives H_l = (1/B) sum_b a_b a_b^T and f_l = (1/B) sum_b a_b eps_b with eps_b ~ N(0, 1); s is the label noise, and r_l are the weights of
+the batches, (1,) without `st.svag`. With one gradient inside another, a step is a sum of words W, products of the letters K and H_l,
 
     s' = sum_W (W (x) A_W) s + sum_Wl (W f_l) (x) b_Wl,        a matrix A_W and vectors b_Wl, with all factors, over the parts of the state for each word.
 
@@ -40,9 +40,10 @@ MOST_KINDS = 64
 class WordSum:
     """A sum of words, products of K and the H_l, that act on the state s of n parts and on the label noise f_l of batches.
 
-    K is the covariance of the rows and H_l = (1/B) sum_b a_b a_b^T that of the rows of batch l; f_l = (1/B) sum_b a_b eps_b. The sum is either one vector over the coordinates, such as a gradient or the point of one (an entry of `state` is a vector `(n,)`, one of `noise` a
-    number), or the whole new state (a matrix `(n, n)` and a vector `(n,)`). A word is a tuple of letters from left to right: -1 is K, and l >= 0 is
-    H_l, with the batches of all copies of the noise in one count.
+    K is the covariance of the rows and H_l = (1/B) sum_b a_b a_b^T that of the rows of batch l; f_l = (1/B) sum_b a_b eps_b. The sum is either one
+    vector over the coordinates, such as a gradient or the point of one (an entry of `state` is a vector `(n,)`, one of `noise` a number), or the
+    whole new state (a matrix `(n, n)` and a vector `(n,)`). A word is a tuple of letters from left to right: -1 is K, and l >= 0 is H_l, with the
+    batches of all copies of the noise in one count.
 
     Attributes:
         state: For each word W, what multiplies W s.
@@ -66,10 +67,10 @@ class WordSum:
 
 
 def word_step(problem: ModeProblem, made: ModeSteps, kind: int) -> WordSum:
-    """Return the new state after a step as a sum of words.
+    """Return the new state after a step as a sum of words: products of the rows' covariance K and the empirical covariances H_l of batches.
 
     Args:
-        problem: The problem, with the weights r_l, sigma and the label noise.
+        problem: The problem, with the weights r_l of the batches in a gradient, sigma and the label noise.
         made: The steps of the rule.
         kind: Which of its different steps, an index of `made.A`.
 
@@ -107,9 +108,9 @@ def word_step(problem: ModeProblem, made: ModeSteps, kind: int) -> WordSum:
 class ChainedMoments:
     """The recursion of the second moments of a rule with chained gradients, at points that contain other gradients on the same rows.
 
-    A mode i is a coordinate of the eigenbasis of the rows' covariance K, with the eigenvalue lam_i. z_i = lam_i E s s^T, with the n parts s of the state in
-    this mode; as an array, z has the shape `(n^2, modes)`, with lam_i E s_a s_b in row n a + b. The module has the formula. Steps with the same
-    coefficients are of one kind. What kinds and words, products of covariances of rows, need is computed at first use and remains in memory.
+    A mode i is a coordinate of the eigenbasis of the rows' covariance K, with the eigenvalue lam_i. z_i = lam_i E s s^T, with the n parts s of the
+    state in this mode; as an array, z has the shape `(n^2, modes)`, with lam_i E s_a s_b in row n a + b. The module has the formula. Steps with the
+    same coefficients are of one kind. What kinds and words, products of covariances of rows, need is computed at first use and remains in memory.
 
     Args:
         problem: The problem: eigenvalues, rows of a batch, label noise.
@@ -157,6 +158,8 @@ class ChainedMoments:
 
     def step(self, kind: int) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray], np.ndarray]:
         """Return the step z_i <- own_i z_i + sum_rs lam_i^(r+1) shared_rs sum_j lam_j^(s-1) z_j + lam_i noise_i as its three parts.
+
+        z_i are the n^2 numbers lam_i E s_a s_b of mode i, for the n parts s of the state.
 
         Args:
             kind: Which of the different steps, an index of `made.A`.

@@ -1,11 +1,13 @@
 """Rate and stationary risk of rules with chained gradients: the spectral radius and the fixed point of the map of their second moments.
 
-The moments z_i = lam_i S_i, with S_i the n x n matrix of the second moments of the n parts of the state in mode i, move in a step of constant coefficients by
+The moments z_i = lam_i S_i, with S_i the n x n matrix of the second moments of the n parts of the state in mode i, move in a step of constant
+coefficients by
 
     z_i <- E_i z_i + sum_rs lam_i^(r+1) M_rs T_s + lam_i noise_i,        T_s = sum_j lam_j^(s-1) z_j,
 
-a map of finite rank apart from its blocks E_i. `ChainedMoments.step` of `exact.least_squares.chained_rows` returns E_i, M_rs and noise_i. The map preserves the
-order of covariances, so that its spectral radius, the rate, is an eigenvalue. The fixed point solves linear equations for the few sums T_s.
+a map of finite rank apart from its blocks E_i. `ChainedMoments.step` of `exact.least_squares.chained_rows` returns E_i, M_rs and noise_i. The map
+preserves the order of covariances, so that its spectral radius, the rate, is an eigenvalue. The fixed point solves linear equations for the few sums
+T_s.
 """
 
 from __future__ import annotations

@@ -115,8 +115,9 @@ def _lagrange(x: np.ndarray, at: np.ndarray) -> np.ndarray:
 def contraction(maps: MomentMap, centre: float) -> tuple[float, float, np.ndarray]:
     """Return (radius, theta, W): on the disc of complex lam of this radius about `centre`, |W E(lam) W^-1| <= theta < 1 in the spectral norm.
 
-    E(lam), `(p, p)`, is the map of the packed second moments of a mode of eigenvalue lam in a step. theta is half-way between the spectral radius of E(centre) and 1. W, `(p, p)`, is taken from the eigenvectors of E(centre) or from its Lyapunov
-    equation, whichever has the larger disc. For an unstable mode the result is (0.0, 1.0, the identity).
+    E(lam), `(p, p)`, is the map of the packed second moments of a mode of eigenvalue lam in a step. theta is half-way between the spectral radius of
+    E(centre) and 1. W, `(p, p)`, is taken from the eigenvectors of E(centre) or from its Lyapunov equation, whichever has the larger disc. For an
+    unstable mode the result is (0.0, 1.0, the identity).
 
     Args:
         maps: The map E, with p = n (n + 1) / 2 moments for n parts of the state.

@@ -80,7 +80,8 @@ def start_moments(dynamics: Any, x0: Any) -> np.ndarray:
         x0: A point `(dim,)`, a law of `st.starts`, or a pair (mean, variance) of two vectors `(dim,)`, in the eigenbasis and from the minimiser.
 
     Raises:
-        ValueError: If `x0` has another form or a negative variance, a part of the state has another length than x, or a momentum has more than 4,096 draws.
+        ValueError: If `x0` has another form or a negative variance, a part of the state has another length than x, or a momentum has more than 4,096
+            draws.
     """
     dim = dynamics.dim
     if isinstance(x0, tuple) and len(x0) == 2 and np.ndim(x0[0]) == 1:

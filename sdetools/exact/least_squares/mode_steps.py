@@ -43,7 +43,7 @@ class ModeSteps:
 
     @property
     def chained(self) -> bool:
-        """Whether a point depends on another gradient of the same step."""
+        """Whether the point at which a gradient is taken depends on another gradient of the same step, in a step of any kind."""
         return bool(self.K.any())
 
     @property

@@ -1,8 +1,9 @@
 """The linear map of the second moments of one mode in one step, as a polynomial in its eigenvalue.
 
-A mode is a coordinate of the eigenbasis with its eigenvalue lam; s are the n parts of the state in it, such as x and m. z = lam E s s^T is packed as its
-p = n (n + 1) / 2 entries (a, b) with a <= b, in the order (0, 0), (0, 1), ..., (0, n-1), (1, 1), ...; those off the diagonal carry the factor sqrt 2, so that
-the Euclidean norm of z is that of the matrix. With A, G_j and U_j of `exact.least_squares.mode_steps`, one step on streaming least squares is
+A mode is a coordinate of the eigenbasis with its eigenvalue lam; s are the n parts of the state in it, such as x and m. z = lam E s s^T is packed as
+its p = n (n + 1) / 2 entries (a, b) with a <= b, in the order (0, 0), (0, 1), ..., (0, n-1), (1, 1), ...; those off the diagonal carry the factor
+sqrt 2, so that the Euclidean norm of z is that of the matrix. With A, G_j and U_j of `exact.least_squares.mode_steps`, one step on streaming least
+squares is
 
     z <- E(lam) z + lam^2 sum_jl level_jl N_jl,      level_jl = s^2 + sum over modes of U_j z U_l^T,      s the label noise,
     E(lam) = E0 + lam E1 + lam^2 E2,      E z = M z M^T + lam^2 sum_jl (U_j z U_l^T) N_jl,      M = A + lam sum_j G_j U_j^T,
@@ -24,8 +25,8 @@ from sdetools.exact.least_squares.mode_steps import ModeSteps
 class MomentMap:
     """The map z <- E(lam) z + lam^2 sum_jl level_jl N_jl of the second moments z = lam E s s^T of a mode of eigenvalue lam in one step.
 
-    s are the n parts of the state; z is packed as its p = n (n + 1) / 2 entries (a, b), a <= b, by a, then b, those off the diagonal times sqrt 2. The step
-    has J gradients at points with the weights U_j . s; level_jl is the label variance plus the sum of U_j z U_l^T over modes.
+    s are the n parts of the state; z is packed as its p = n (n + 1) / 2 entries (a, b), a <= b, by a, then b, those off the diagonal times sqrt 2.
+    The step has J gradients at points with the weights U_j . s; level_jl is the label variance plus the sum of U_j z U_l^T over modes.
 
     Attributes:
         E0: The part of E(lam) without the eigenvalue, shape `(p, p)`.

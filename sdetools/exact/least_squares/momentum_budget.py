@@ -1,8 +1,8 @@
 """Closed forms of momentum on streaming least squares: noise budget, stationary risk, edge, batch threshold, and the best rates.
 
-h = eta is the learning rate of the EMA form (in the heavy-ball form gamma / (1 - beta)), beta the momentum coefficient, B the rows of a batch, s the standard
-deviation of the labels, lam_i the eigenvalues of the rows' covariance K. The level of the noise is s^2 + sum_i lam_i E x_i^2, the mean square of a row's
-residual; in the stationary law it solves level = s^2 + q level, and the factor q is the noise budget.
+h = eta is the learning rate of the EMA form (in the heavy-ball form gamma / (1 - beta)), beta the momentum coefficient, B the rows of a batch, s the
+standard deviation of the labels, lam_i the eigenvalues of the rows' covariance K. The level of the noise is s^2 + sum_i lam_i E x_i^2, the mean
+square of a row's residual; in the stationary law it solves level = s^2 + q level, and the factor q is the noise budget.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class Risk(Result):
     def data(self) -> xarray.Dataset:
         """The numbers as a dataset: `risk` over `step`, with `time` as a coordinate along `step`.
 
-        If moments were asked for, there is also `second_moment` over (step, part, part2, mode), with the coordinate `spectrum` along `mode`. The attributes
-        of the dataset have the name of the rule, `modes`, `nodes`, `grouping_bound`, `grouping_estimate`, `diverged` and the origin.
+        If moments were asked for, there is also `second_moment` over (step, part, part2, mode), with the coordinate `spectrum` along `mode`. The
+        attributes of the dataset have the name of the rule, `modes`, `nodes`, `grouping_bound`, `grouping_estimate`, `diverged` and the origin.
         """
         import xarray
 

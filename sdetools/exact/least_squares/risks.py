@@ -1,10 +1,11 @@
 """The exact risk of linear rules on streaming least squares, step by step.
 
-In the eigenbasis of the rows' covariance diag(lam), with s the label noise and B the rows of a batch, the gradient g at points u and w has E g_i = lam_i u_i and
-Cov(g_i(u), g_i(w)) = (lam_i^2 u_i w_i + lam_i (s^2 + sum_j lam_j u_j w_j)) / B on the same rows. A coordinate of this basis is called a mode. So the second moments of the parts of the state in one coordinate move by themselves, but for the one number (one for each pair of
-gradients) by which all coordinates are coupled. Off-diagonal moments never enter. See `exact.least_squares.mode_loop` for the recursion.
-Gradients on independent rows, as those of the workers of `st.LocalSGD`, are uncorrelated. A gradient at a point that contains another gradient on
-the same rows, as in `st.SAM`, brings products of the rows; `exact.least_squares.chained_rows` has their recursion.
+In the eigenbasis of the rows' covariance diag(lam), with s the label noise and B the rows of a batch, the gradient g at points u and w has E g_i =
+lam_i u_i and Cov(g_i(u), g_i(w)) = (lam_i^2 u_i w_i + lam_i (s^2 + sum_j lam_j u_j w_j)) / B on the same rows. A coordinate of this basis is called a
+mode. So the second moments of the parts of the state in one coordinate move by themselves, but for the one number (one for each pair of gradients) by
+which all coordinates are coupled. Off-diagonal moments never enter. See `exact.least_squares.mode_loop` for the recursion. Gradients on independent
+rows, as those of the workers of `st.LocalSGD`, are uncorrelated. A gradient at a point that contains another gradient on the same rows, as in
+`st.SAM`, brings products of the rows; `exact.least_squares.chained_rows` has their recursion.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def risk(
 ) -> Risk:
     """Return the exact excess risk 1/2 sum_i lam_i E x_i^2 of a linear rule on streaming least squares, at recorded steps.
 
-    x is the distance from the minimiser in the eigenbasis of the rows' covariance, lam_i its eigenvalues. Any rule goes that is linear in its state and its
-    gradients and treats all coordinates alike, with moving coefficients, any number of parts of the state, and several gradients a step, on the same rows
-    or on independent ones. The point of a gradient may contain other gradients of the step, up to three in a chain. The risk of an unstable rule
-    overflows to infinity, without an error.
+    x is the distance from the minimiser in the eigenbasis of the rows' covariance, lam_i its eigenvalues. Any rule goes that is linear in its state
+    and its gradients and treats all coordinates alike, with moving coefficients, any number of parts of the state, and several gradients a step, on
+    the same rows or on independent ones. The point of a gradient may contain other gradients of the step, up to three in a chain. The risk of an
+    unstable rule overflows to infinity, without an error.
 
     Args:
         dynamics: The rule, such as `st.SGDM(oracle, plan)`, on an oracle of `st.streaming_least_squares`.

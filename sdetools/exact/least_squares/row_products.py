@@ -4,9 +4,9 @@ A word is a product of letters: K itself, or H_l of the l-th of several independ
 
     E W_ij V_ij = sum_rs c_rs lam_i^r lam_j^s + delta_ij sum_t d_t lam_i^t,        E W_ij V_ik = 0 for j != k,
 
-for each entry (i, j), with c and d polynomials in 1/B and in the power sums tr K^q. By Isserlis' theorem each of the (2m-1)!! matchings of the 2m factors a of m letters
-H contributes once: a matched pair is an entry of K, rows that matchings connect are one row, so that n of them in m letters weigh B^(n-m); a path
-of r pairs between two open indices is lam^r, and a closed path is tr K^r. With two letters it is Wishart's covariance.
+for each entry (i, j), with c and d polynomials in 1/B and in the power sums tr K^q. By Isserlis' theorem each of the (2m-1)!! matchings of the 2m
+factors a of m letters H contributes once: a matched pair is an entry of K, rows that matchings connect are one row, so that n of them in m letters
+weigh B^(n-m); a path of r pairs between two open indices is lam^r, and a closed path is tr K^r. With two letters it is Wishart's covariance.
 """
 
 from __future__ import annotations

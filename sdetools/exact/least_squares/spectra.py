@@ -137,9 +137,9 @@ def two_bulks(
 def from_data(features: Any, targets: Any, start: Any = None) -> Spectrum:
     """Return the spectrum of a data set: its covariance's eigenvalues, the distance of the start, and the residual as label noise.
 
-    The covariance is (1/samples) sum_i a_i a_i^T, not centred, and modes of eigenvalues below 1e-12 of the largest are left out. The label noise is the root
-    mean square of the residuals of the least squares fit. The rows of streaming least squares are Gaussian with this covariance, and the residuals
-    independent of them: a model of the data.
+    The covariance is (1/samples) sum_i a_i a_i^T, not centred, and modes of eigenvalues below 1e-12 of the largest are left out. The label noise is
+    the root mean square of the residuals of the least squares fit. The rows of streaming least squares are Gaussian with this covariance, and the
+    residuals independent of them: a model of the data.
 
     Args:
         features: The rows a_i, `(samples, dim)`.

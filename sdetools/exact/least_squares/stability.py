@@ -1,9 +1,9 @@
 """Stationary law, stability edge and exact rate of linear rules on streaming least squares.
 
-A mode i is a coordinate of the eigenbasis of the rows' covariance, with the eigenvalue lam_i; z_i are its packed second moments lam_i E s s^T over the n parts of
-the state, p = n (n + 1) / 2 numbers. At constant coefficients z_i <- E(lam_i) z_i + lam_i^2 sum_jl level_jl N_jl (see `exact.least_squares.moment_maps`). The
-J^2 levels of the noise level_jl = s^2 + sum_i lam_i E u_j,i u_l,i, with the label noise s and the points u_j of the J gradients of a step, couple the modes.
-In terms of
+A mode i is a coordinate of the eigenbasis of the rows' covariance, with the eigenvalue lam_i; z_i are its packed second moments lam_i E s s^T over
+the n parts of the state, p = n (n + 1) / 2 numbers. At constant coefficients z_i <- E(lam_i) z_i + lam_i^2 sum_jl level_jl N_jl (see
+`exact.least_squares.moment_maps`). The J^2 levels of the noise level_jl = s^2 + sum_i lam_i E u_j,i u_l,i, with the label noise s and the points u_j
+of the J gradients of a step, couple the modes. In terms of
 
     K(z) = sum_i lam_i^2 points (z I - E(lam_i))^-1 N,        points z_i the part of mode i in the levels,
 
