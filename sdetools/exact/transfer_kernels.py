@@ -85,7 +85,7 @@ class TransferKernel:
 def transfer_kernel(
     rule: Dynamics, interval: tuple[float, float], nodes: int = 96, breaks: Sequence[float] | None = None
 ) -> TransferKernel:
-    """Return the operator of one step of a rule in one coordinate with one noisy gradient a step, which need not be linear.
+    """Return the operator u -> E[u(x') | x] of a step x -> x' of a rule in one coordinate with one noisy gradient a step, which need not be linear.
 
     Args:
         rule: A rule with one part in one coordinate, constant coefficients, and normal noise.

@@ -130,7 +130,7 @@ def by_class(rule: Any, sde: SDE | None, step_time: float, kinetic: bool, sigma_
 
 
 def of_equation(sde: SDE) -> ScaledNumbers:
-    """Return the numbers of an SDE that does not depend on the step, as an integrator discretises it: `equation` and `signals`, all constant in r."""
+    """Return the numbers of an SDE that does not depend on the step, as an integrator discretises it: `equation` and `signals`, all constant in the root r of its time."""
     signals = constant_signals(sde, 1.0)
     constant = [{0: float(v)} for v in sde.parameters]
     return ScaledNumbers(equation=constant, signals=None if signals is None else [{0: float(v)} for v in signals])

@@ -152,7 +152,7 @@ def grouping_bound(groups: Groups, maps: MomentMap, start: np.ndarray, drive: np
 
     Args:
         groups: The groups, made with the radii of `contraction`.
-        maps: The map of the packed moments in a step of constant coefficients with one gradient.
+        maps: The map of the second moments of a mode in a step, from `moment_map`; coefficients are constant, and a step has one gradient.
         start: The initial moments lam_i E s_a s_b of the n parts of the state, modes in their original order, `(n, n, modes)`.
         drive: lam_i^2, by which the level of the noise enters the moments of a mode, `(modes,)`.
         largest_level: The largest level of the noise in the computed run.

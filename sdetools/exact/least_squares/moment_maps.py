@@ -51,7 +51,9 @@ class MomentMap:
 
 
 def moment_map(steps: ModeSteps, factor: float, kind: int = 0) -> MomentMap:
-    """Return the map of the packed second moments of one step, for gradients whose points contain no other gradients.
+    """Return the map of the second moments lam E s s^T of a mode in one step, packed as `MomentMap` says, s the parts of the state.
+
+    The points of the gradients must contain no other gradients of the step.
 
     Args:
         steps: The matrices of the rule in one coordinate.

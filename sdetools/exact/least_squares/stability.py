@@ -45,7 +45,7 @@ def level_gain(maps: MomentMap, lam: np.ndarray, z: float = 1.0) -> np.ndarray:
     each mode, which E(lam_i) then moves, and these enter the levels of later steps: K(z) is the sum over steps, each over z. K(1) is the total.
 
     Args:
-        maps: The map E of the packed moments in a step.
+        maps: The map E of the second moments of a mode in a step, from `moment_map`.
         lam: The eigenvalues, positive, shape `(modes,)`.
         z: A number larger than every eigenvalue of the maps E(lam_i) of the modes; at one of them K is infinite.
     """
@@ -280,9 +280,9 @@ def _last(made: ModeSteps) -> ModeSteps:
 
 
 def heavy_ball_map(eta: float, beta: float, factor: float) -> MomentMap:
-    """Return the map of the packed second moments of a mode in a step of `st.SGDM`, without calls of the rule, for searches over eta and beta.
+    """Return the map of the second moments of a mode in a step of `st.SGDM`, without calls of the rule, for searches over eta and beta.
 
-    The state in a mode is (x, m), or x alone for beta = 0.
+    The state in a mode is (x, m), or x alone for beta = 0; its moments are packed as `MomentMap` says.
 
     Args:
         eta: The learning rate of the EMA form, h of the closed forms.
