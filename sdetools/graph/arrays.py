@@ -27,18 +27,22 @@ REDUCED = {"add": "sum", "maximum": "amax", "minimum": "amin", "multiply": "prod
 def compiled(
     outputs: Sequence[Value], inputs: Sequence[Value], torch: Any = None, device: Any = "cpu", dtype: Any = None
 ) -> Callable[..., tuple[Any, ...]]:
-    """Compile a graph to a function `f(*arrays) -> arrays` in NumPy or torch.
+    """Compile symbolic arrays of one graph to a function `f(*arrays) -> arrays` in NumPy or torch.
+
+    `shape` below is a value's component shape, that of one path; a uniform value is the same for all paths.
 
     Args:
         outputs: Values to compute.
-        inputs: All inputs of the graph, in the order of f's arguments. An array is `(*shape, paths)`, for a uniform input `shape`.
+        inputs: All inputs on which `outputs` depend, in the order of f's arguments. f takes an array `(*shape, paths)` for each, for a uniform
+            input an array `shape`.
         torch: The module `torch`, for tensors; None for NumPy.
-        device: Device of the tensors; NumPy ignores it.
-        dtype: Type of the floats, such as `torch.float32` for torch; float64 by default.
+        device: Device of the tensors, as torch takes it; NumPy ignores it.
+        dtype: Type of the floats, such as `torch.float32` for torch; None for float64.
 
     Returns:
-        The function. It returns a tuple of arrays in the order of `outputs`, `(*shape, paths)` each, for uniform outputs `shape`. Nodes of
-        kind "call" are called once with the arrays of all paths. Overflow and invalid operations give infinity and NaN without a warning.
+        The function. It returns a tuple of arrays or tensors in the order of `outputs`, `(*shape, paths)` each, for uniform outputs `shape`.
+        Compiled functions in the graph (`graph.calls.Call`) are called once with the arrays of all paths. Overflow and invalid operations give
+        infinity and NaN without a warning.
 
     Example:
         >>> from sdetools.graph.value import Trace
@@ -54,14 +58,16 @@ def compiled(
 def source(
     outputs: Sequence[Value], inputs: Sequence[Value], torch: Any = None, device: Any = "cpu", dtype: Any = None
 ) -> tuple[str, dict[str, Any]]:
-    """Return the pair (source code of the function that `compiled` makes, dictionary of the objects that it uses, by name).
+    """Return the pair (source code of the function f that `compiled` makes, dictionary of the objects that it uses, by name).
+
+    f computes symbolic arrays from numeric ones. The code defines f when it is executed with the dictionary as its global names.
 
     Args:
         outputs: Values to compute.
-        inputs: All inputs of the graph, in the order of the function's arguments.
-        torch: The module `torch`, for tensors; None for NumPy.
-        device: Device of the tensors; NumPy ignores it.
-        dtype: Type of the floats, such as `torch.float32` for torch; float64 by default.
+        inputs: All inputs on which `outputs` depend, in the order of f's arguments.
+        torch: The module `torch`, for code on tensors; None for NumPy.
+        device: Device of the tensors, as torch takes it; NumPy ignores it.
+        dtype: Type of the floats, such as `torch.float32` for torch; None for float64.
     """
     return _Writer(torch, device, dtype).text(outputs, inputs)
 
@@ -216,8 +222,9 @@ def _number(x: float) -> str:
 def pull(v: Value) -> list[int | None] | None:
     """Return, for each axis of the source of the view `v`, the number of the axis of `v` that runs along it: [1, 0] for a transpose.
 
-    An axis of the source with one element is None in the list. The view may repeat the source along new axes: a broadcast of `(3,)` to `(5, 3)`
-    gives [1]. The result is None for all other views, such as slices and reshapes.
+    A view is a symbolic array that consists of the elements of another one, its source. An axis of the source with one element is None in the
+    list. The view may repeat the source along new axes: a broadcast of `(3,)` to `(5, 3)` gives [1]. The result is None, instead of a list, for
+    all other views, such as slices and reshapes.
     """
     source, w = v.args[0], v.extra
     if w.start or w.table is not None:

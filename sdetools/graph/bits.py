@@ -94,9 +94,7 @@ def whole_below(typingctx, x):
 def polynomial(*coefficients: float) -> Any:
     """Return a function x -> c_0 + c_1 x + c_2 x^2 + ... of one number, by Horner's rule, to be called in functions that Numba compiles.
 
-    The coefficients are c_0, c_1, ..., at least one.
-
-    The result has the type of x, float32 or float64, to which the coefficients are rounded.
+    The coefficients are c_0, c_1, ..., at least one. The result has the type of x, float32 or float64, to which the coefficients are rounded.
     """
 
     @intrinsic
@@ -142,12 +140,12 @@ whole_pointer = _pointer(types.int64, _WORD)
 
 
 def stack_array(kind: Any, count: int, zeros: bool = True) -> Any:
-    """Return a compiled function without arguments that allocates `count` numbers on the stack and returns a pointer to them.
+    """Return a function without arguments, to be called in code that Numba compiles: it allocates numbers on the stack and returns a pointer to them.
 
-    The pointer is valid until the function that calls it returns; calls in a loop return the same memory.
+    The pointer is indexed like an array, `p[i]`. It is valid until the function that makes the call returns; calls in a loop return the same memory.
 
     Args:
-        kind: Numba's type of the numbers.
+        kind: Numba's type of the numbers, such as `numba.types.float64`.
         count: How many there are.
         zeros: Whether each call sets them to zero; else their values are undefined.
     """
@@ -168,13 +166,13 @@ def stack_array(kind: Any, count: int, zeros: bool = True) -> Any:
 
 
 def block_copy(kind: Any, count: int) -> Any:
-    """Return a compiled function `copy(source, at, target, to)` that copies `count` numbers by whole registers.
+    """Return a function `copy(source, at, target, to)`, to be called in code that Numba compiles: it copies `count` numbers by vector instructions.
 
     It copies from position `at` of the pointer `source` to position `to` of the pointer `target`, both counted in numbers, and returns nothing.
 
     Args:
-        kind: Numba's type of the numbers.
-        count: How many are copied.
+        kind: Numba's type of the numbers, such as `numba.types.float64`.
+        count: How many numbers one call copies.
     """
 
     @intrinsic

@@ -16,14 +16,15 @@ from sdetools.graph.value import Value, trace_of, value
 class Call:
     """A compiled function as an operation of a graph: it is called as `function(*parts, out, *data)`.
 
-    A part is an array `(n, lanes)`, n its number of components, `(lanes,)` for a scalar, or one number if it is the same for all lanes. A lane
-    is the place of a path. `out` is `(results + scratch, lanes)`, or `(lanes,)` for one scalar result.
+    The parts are the inputs of the operation. A part is an array `(n, lanes)`, n its number of components, `(lanes,)` for a scalar, or one number
+    if it is the same for all lanes. A lane is the place of one path. `out` is an array `(results + scratch, lanes)`, or `(lanes,)` for one scalar
+    result.
 
     Attributes:
-        function: Compiled function that writes its results into the first rows of `out`; None if there is only `plain` or `tensors`.
-        data: Arrays that `function` takes after `out`.
+        function: Function compiled by Numba that writes its results into the first rows of `out`; None if there is only `plain` or `tensors`.
+        data: Constant arrays that `function` takes after `out`.
         scratch: Number of rows of working memory in `out`, after the results.
-        plain: `plain(*parts)` returns the results for NumPy arrays; None: `function` computes them.
+        plain: `plain(*parts)` returns the results, `(results, paths)` or `(paths,)`, for NumPy arrays; None: `function` computes them.
         tensors: `tensors(*parts)` returns the results for torch tensors; None: they are computed on NumPy arrays.
     """
 
@@ -44,7 +45,7 @@ class Call:
         """Return the results as an array `(*shape, paths)`, computed by `plain` if it is given, else by `function`.
 
         Args:
-            shape: Component shape of the results, `(n,)` or `()`.
+            shape: Shape of the results for one path, `(n,)` or `()`.
             *parts: The arguments: arrays `(n, paths)` or `(paths,)`, or numbers that are the same for all paths. Without an array there is one path.
         """
         if self.plain is not None:
@@ -57,10 +58,11 @@ class Call:
     def on_tensors(self, shape: tuple[int, ...], *parts: Any) -> Any:
         """Return the results as a torch tensor `(*shape, paths)`.
 
-        Without `tensors` the parts must be on the CPU: `on_arrays` computes the results on arrays that share their memory.
+        They are computed by the attribute `tensors` if it is given. Else the parts must be on the CPU, at least one of them with two axes, and
+        `on_arrays` computes the results.
 
         Args:
-            shape: Component shape of the results, `(n,)` or `()`.
+            shape: Shape of the results for one path, `(n,)` or `()`.
             *parts: Tensors `(n, paths)` or `(paths,)`, or numbers that are the same for all paths.
         """
         if self.tensors is not None:

@@ -34,13 +34,13 @@ LIBRARY = {"absolute": "fabs", "power": "pow", "arctan": "atan", "arcsin": "asin
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix product between two kernels.
+    """A matrix product that runs between two CUDA kernels (functions that all threads execute, one thread for each path).
 
-    out[i] = sum_k A[i, k] x[k], for i < n and k < d: A is the array of data `data[matrix]`, `(n, d)`, and x[k] and out[i] are blocks of `columns`
-    consecutive rows of all lanes. The result is written to the state array S.
+    out[i] = sum_k A[i, k] x[k], for i < n and k < d: A is `Tables.data[matrix]`, `(n, d)`. A row has one number for each path, and x[k] and out[i]
+    are blocks of `columns` consecutive rows. The result is written to S, the array of the state and of working memory.
 
     Attributes:
-        matrix: Number of the matrix among the arrays of data.
+        matrix: Number of the matrix A in `graph.elements.Tables.data`.
         array: "S" (state) or "Z" (draws), the array that has x.
         source: First row of x in that array.
         target: First row of out in S.
@@ -55,10 +55,11 @@ class Product:
 
 
 class CudaLoops(Loops):
-    """Like `Loops`, for kernels in which a thread is a lane, the place of a path.
+    """Writes the code that computes values of a graph, as `Loops` does, for CUDA kernels in which each thread advances one lane, the place of a path.
 
-    `given` are the arguments of `Loops` (outputs, rows, draws, names, free, lanes, tables), with `lanes` as a text, such as "lanes". Where the code
-    is cut into kernels it has a marking line, such as "product 12" or "cut 0"; `products` maps it to the matrix product that runs there, or None.
+    `given` are the arguments of `Loops` (outputs, rows, draws, names, free, lanes, tables), with `lanes`, the number of lanes, as a text, such as
+    "lanes"; the attribute `lines` has the code. Where the code is cut into kernels it has a marking line, such as "product 12" or "cut 0"; the
+    attribute `products` maps each of these lines to the matrix product that runs there, a `Product`, or to None.
     """
 
     NEVER_INLINED, ROWWISE, STORES, BUDGET = (), (), 24, inf
@@ -69,11 +70,14 @@ class CudaLoops(Loops):
 
     @property
     def in_registers(self) -> bool:
-        """Whether `CudaStraight` can write the code: it is straight-line, in one kernel, and indexes no rows of samples (registers have no index)."""
+        """Whether `CudaStraight`, which uses no memory, can write the code.
+
+        So it is if the code has no loop over components, is one kernel, and takes no samples of data at drawn indices (registers have no index).
+        """
         return self.unrolled and not self.products and not any(n.op in ("rows", "tally") for n in self.nodes)
 
     def entry(self, name: str, index: tuple[Any, ...]) -> str:
-        """Return the expression of element `index` of the array of data `name`, with all of its indices: "d0[i0, 1]"."""
+        """Return the expression of element `index` of the constant array `name`: "d0[i0, 1]" for "d0" and ("i0", 1), ints or loop variables."""
         return f"{name}[{', '.join(map(str, index))}]"
 
     def begins(self, row: int) -> str:
@@ -85,25 +89,31 @@ class CudaLoops(Loops):
         return list(body)
 
     def begin(self) -> None:
-        """Begin a new body of code: empty the lists of lines, variables and conditions of the one before; rows of working memory stay reserved."""
+        """Begin a new body of code: empty the lists of lines, variables and conditions (truth values) of the one before.
+
+        Rows of working memory stay reserved.
+        """
         super().begin()
         self.conditions: set[str] = set()
 
     def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
-        """Add the line `name = text` and return its new name; if `v` is a condition, the name is kept in `conditions`. See `Elements.emit`.
+        """Add the line `name = text` of code and return its new name, such as "v3"; if `v` is a condition, the name is added to `conditions`.
 
-        `v` is the value that the line computes (None for a load from memory), `uses` are the names in `text`, and `more` are further fields of
-        `graph.straight.Item` by name, such as load=True.
+        Args:
+            v: The value that the line computes; None for a load from memory.
+            text: The right-hand side, such as "v1 + v2".
+            uses: The names of the variables in `text`.
+            **more: Further fields of `graph.straight.Item` by name, such as load=True.
         """
         name = super().emit(v, text, uses, **more)
         self.conditions |= {name} if v is not None and v.boolean else set()
         return name
 
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
-        """Return, as code, the lines that `emit` has added since `begin`, and then `ends`, the lines that write the results.
+        """Return, as lines of code, what `emit` has added since `begin`, and then `ends`, the lines that write the results.
 
-        More than `LONGEST` lines are cut into several kernels, by marking lines that are keys of `products`. Between kernels, values are in rows of
-        working memory.
+        More than `LONGEST` = 200 lines are cut into several kernels, by marking lines such as "cut 0", which are keys of `products`. Between kernels,
+        values are in rows of working memory.
         """
         own = [item for item in self.items if not item.load]
         if len(own) > LONGEST:
@@ -130,7 +140,10 @@ class CudaLoops(Loops):
         return [*lines, *(f"{end.target} = {end.text}" for end in ends)]
 
     def function(self, name: str, given: Sequence[str]) -> str:
-        """Return the expression of NumPy's function `name` of the expressions `given`: "math.atan(v3)"; a conditional one for those in `TEXTS`."""
+        """Return the expression of NumPy's function `name` of the expressions `given`: "math.atan(v3)" for "arctan" and ["v3"].
+
+        For "maximum", "minimum" and "sign", which CUDA's library lacks, it is a conditional expression from `TEXTS`.
+        """
         if name in TEXTS:
             return TEXTS[name].format(*given, zero=self.zero, one=self.one)
         return f"math.{LIBRARY.get(name, name)}({', '.join(given)})"
@@ -176,9 +189,10 @@ class CudaLoops(Loops):
 
 
 class CudaStraight(CudaLoops):
-    """Like `CudaLoops`, with its arguments `given`, for code without loops (`CudaLoops.in_registers`): rows are local variables of a thread.
+    """Writes the code of `CudaLoops`, with its arguments `given`, in local variables of a thread instead of memory.
 
-    Row 4 of the state array S is the variable s4, row 4 of the draws Z is z4; `used` is the set of the rows of S that the code reads or writes.
+    That needs code without loops over components (`CudaLoops.in_registers`). Row 4 of S (state and working memory) is the variable s4, row 4 of Z
+    (draws) is z4; the attribute `used` is the set of the rows of S that the code reads or writes.
     """
 
     def __init__(self, *given: Any) -> None:
@@ -186,7 +200,10 @@ class CudaStraight(CudaLoops):
         super().__init__(*given)
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """Return the local variable that is row `row + flat` of `array`: "s4" for "S", "z4" for "Z". `flat` is an int, `more` is ignored."""
+        """Return the name of the local variable that is row `row + flat` of `array`: "s4" for row 4 of "S", "z4" for "Z".
+
+        `flat` is an int, `more` is ignored. A row of "S" is added to `used`.
+        """
         if array == "S":
             self.used.add(row + flat)
         return f"{array.lower()}{row + flat}"

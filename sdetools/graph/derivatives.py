@@ -24,7 +24,7 @@ Partial = Callable[[Any, Sequence[Value], Value], Any]
 
 
 def _inside(g: Any, inside: Any, slope: Any) -> Any:
-    """Return g times a slope, and NaN outside the domain."""
+    """Return g times a slope where the condition `inside` holds, that the argument lies in the function's domain, and NaN elsewhere."""
     return np.where(inside, g * slope, np.nan)
 
 
@@ -77,14 +77,14 @@ g is the tangent of an argument in forward mode and the adjoint of the result in
 
 
 def gradient(out: Any, x: Value) -> Value:
-    """Return the gradient dL/dx of a scalar L = `out` as a `Value` of the shape of `x`; zeros if `out` does not depend on `x`.
+    """Return the gradient dL/dx of a scalar L = `out` as a symbolic array (`Value`) of the shape of `x`; zeros if `out` does not depend on `x`.
 
     Args:
-        out: A value with one element.
-        x: The input to differentiate by, or any node on which `out` depends.
+        out: A value with one element for each path.
+        x: The input to differentiate by, or any value from which `out` was computed.
 
     Raises:
-        TracingError: If `out` has not exactly one element, or depends on `x` through a compiled function (a node of kind "call").
+        TracingError: If `out` has not exactly one element, or depends on `x` through a compiled function (`graph.calls.Call`) or `sampling.tally`.
     """
     out = value(out)
     if out.size != 1:
@@ -95,15 +95,17 @@ def gradient(out: Any, x: Value) -> Value:
 
 
 def vjp(out: Value, x: Value, weight: Any = 1.0) -> Value:
-    """Return the vector-Jacobian product weight . d out / dx as a `Value` of the shape of `x`; zeros if `out` does not depend on `x`.
+    """Return the vector-Jacobian product sum_i weight_i d out_i / dx as a symbolic array (`Value`) of the shape of `x`.
+
+    It is computed in reverse mode, and consists of zeros if `out` does not depend on `x`.
 
     Args:
         out: The value to differentiate.
-        x: The input, or any node on which `out` depends.
-        weight: Adjoint of `out`, a number, array or value; it broadcasts to the shape of `out`.
+        x: The input to differentiate by, or any value from which `out` was computed.
+        weight: Weights of the elements of `out`, a number, array or value; it broadcasts to the shape of `out`.
 
     Raises:
-        TracingError: If `out` depends on `x` through a compiled function (a node of kind "call").
+        TracingError: If `out` depends on `x` through a compiled function (`graph.calls.Call`) or `sampling.tally`.
     """
     nodes = order([out])
     live = {x.key}
@@ -205,15 +207,17 @@ def _unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
 
 
 def jvp(out: Value, x: Value, along: Any) -> Value:
-    """Return the Jacobian-vector product d out / dx . along as a `Value` of the shape of `out`; zeros if `out` does not depend on `x`.
+    """Return the Jacobian-vector product sum_j d out / dx_j along_j as a symbolic array (`Value`) of the shape of `out`.
+
+    It is computed in forward mode, and consists of zeros if `out` does not depend on `x`.
 
     Args:
         out: The value to differentiate.
-        x: The input, or any node on which `out` depends.
+        x: The input to differentiate by, or any value from which `out` was computed.
         along: Direction, a number, array or value; it broadcasts to the shape of `x`.
 
     Raises:
-        TracingError: If `out` depends on `x` through a compiled function (a node of kind "call").
+        TracingError: If `out` depends on `x` through a compiled function (`graph.calls.Call`) or `sampling.tally`.
     """
     dots: dict[Any, Value] = {x.key: broadcast(value(along), x.shape)}
     for node in order([out]):
@@ -253,14 +257,14 @@ def _pushforward(node: Value, dots: dict[Any, Value]) -> Value | None:
 
 
 def jacobian(out: Value, x: Value) -> Value:
-    """Return the Jacobian d out_i / dx_j as a `Value` of shape `(*out.shape, *x.shape)`; zeros if `out` does not depend on `x`.
+    """Return the Jacobian d out_i / dx_j as a symbolic array (`Value`) of shape `(*out.shape, *x.shape)`; zeros if `out` does not depend on `x`.
 
     Args:
         out: The value to differentiate: in reverse mode if it has fewer elements than `x`, else in forward mode.
-        x: The input, or any node on which `out` depends.
+        x: The input to differentiate by, or any value from which `out` was computed.
 
     Raises:
-        TracingError: If `out` depends on `x` through a compiled function (a node of kind "call").
+        TracingError: If `out` depends on `x` through a compiled function (`graph.calls.Call`) or `sampling.tally`.
     """
     out = value(out)
     if out.size < x.size:

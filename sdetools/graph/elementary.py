@@ -25,12 +25,13 @@ u64 = np.uint64
 
 
 class Precision(NamedTuple):
-    """The numbers and polynomials by which the elementary functions of float64 and float32 differ.
+    """The numbers and polynomials by which the elementary functions (exp, log, sin, ...) of float64 and float32 differ.
 
-    The fields sinh to cosine are polynomials P, compiled functions of s = r^2 (of z for log and arcsin); r is the argument after reduction.
+    The fields sinh to cosine are polynomials P of s = r^2 (of z for log and arcsin), as functions to be called in code that Numba compiles; r is
+    the argument after reduction to a small range.
 
     Attributes:
-        real: NumPy's type.
+        real: NumPy's type, `np.float64` or `np.float32`.
         float_of: Function from bits, a uint64, to the float.
         mantissa: Number of stored bits of the mantissa.
         bias: Bias of the exponent.

@@ -1,7 +1,7 @@
-"""Code for single elements of a graph: integer indices give unrolled code, loop variables the body of a loop.
+"""Code for single elements of a graph: integer indices give unrolled code, loop variables the body of a loop. Expressions are texts of code.
 
-A lane j is the place of a path in a block, a row one number for each lane: row r of the state and of working memory begins at `r * lanes` in
-the flat array `S`; rows of draws are in `Z`. Element k of a value, in C order, is row k from its first. LLVM sees that rows do not overlap.
+A lane j is the place of a path in a block, a row one number for each lane. Row r of the state and of working memory begins at `r * lanes` in the flat
+array `S`, rows of draws are in `Z`. Element k of a value, in C order, is row k from its first. LLVM sees that rows do not overlap.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ INLINE = {
 """Names of functions of one lane; all others are `lanes.v` and NumPy's name."""
 PRICE = {"power": 60, "sinh": 40, "cosh": 30, "tanh": 35, "log1p": 25, "expm1": 40} | dict.fromkeys(
     ("exp", "log", "arctan", "arcsin", "arccos"), 20
-)
-"""Lines of code that an inlined function takes; 1 for all others."""
+)  # lines of code that an inlined function takes; 1 for all others
 LITERALS = frozenset({0.0, 0.5, 0.25, *map(float, range(1, 17))})
 """Numbers that are written into the code. All others are passed as data, so that new values do not recompile."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Where the code finds the draws of an input: draw i of lane j is Z[(row + i) * lanes + j + shift].
+    """Where generated code finds the draws (random numbers) of an input: draw i of lane (path) j is Z[(row + i) * lanes + j + shift], Z a flat array.
 
-    `shift` is an expression, such as "z0_1", or empty. `sign(i)`, if given, is an expression of draw i that needs no row. Draws with `tile` > 0 may
-    be made in the loop that reads them: the line `fill(first, count)` makes `count` <= `tile` of them, from draw `first` on, in rows from `row` on.
+    `shift` is an expression of the code, such as "z0_1", or empty for 0. `sign(i)`, if given, returns an expression of draw i that does not read Z.
+    Draws with `tile` > 0 may be made in the loop that reads them: the line of code `fill(first, count)`, whose arguments are expressions, makes
+    `count` <= `tile` of them, from draw `first` on, in rows (one number for each lane) from `row` on.
     """
 
     row: int
@@ -48,10 +48,10 @@ class Draw:
 
 @dataclass
 class Tables:
-    """What the code refers to by name: arrays d0, d1, ... (`data`), numbers K[0], ... (`numbers`), lengths of loops N[0], ... (`sizes`).
+    """What generated code refers to by name: arrays d0, d1, ... (`data`), numbers K[0], ... (`numbers`), lengths of loops N[0], ... (`sizes`).
 
-    `functions` has the names in `graph.rows` of the functions whose addresses are F[0], ..., `stages` compiled functions by name, "stage0", `real`
-    the type of floats, `whole` contiguous copies of arrays by `id`. `straight` counts the operations of straight-line code so far.
+    `functions` has the names in `graph.rows` of the functions at addresses F[0], ..., `stages` compiled functions by name, "stage0", `whole` pairs (array,
+    contiguous copy) by the array's `id`. `real` is the type of floats, `straight` the number of operations in code without loops over components.
     """
 
     real: Real = DOUBLE
@@ -64,7 +64,7 @@ class Tables:
     straight: int = 0
 
     def function(self, name: str) -> str:
-        """Return the expression of the address of the function on rows that `graph.rows` calls `name`: "F[2]" for "exp"; a new one is added."""
+        """Return the expression, "F[2]", of the address of a function on arrays; `name` is that in `graph.rows`, such as "exp". A new one is added."""
         return f"F[{self.number_of_function(name)}]"
 
     def number_of_function(self, name: str) -> int:
@@ -73,7 +73,7 @@ class Tables:
         return self.functions.index(name)
 
     def array(self, a: np.ndarray) -> str:
-        """Return the name of the array `a` in the code, "d0" (its address is "d0at"); a new one is added, not a second view of the same memory."""
+        """Return the name of the array `a` in the code, "d0" (its address is "d0at"); it is added to `data` unless the same view of its memory is there."""
         a = a if a.flags.forc else self.whole.setdefault(id(a), (a, np.ascontiguousarray(a)))[1]
         for n, known in enumerate(self.data):
             if known is a or (
@@ -91,7 +91,7 @@ class Tables:
         return f"K[{len(self.numbers) - 1}]"
 
     def size(self, n: int) -> str:
-        """Return the expression of a loop length n, "N[2]"; a new one is added. LLVM would unroll a loop of known length, and compile for seconds."""
+        """Return the expression of the loop length `n`, "N[2]"; a new one is added. LLVM would unroll a loop of known length, and compile for seconds."""
         if n not in self.sizes:
             self.sizes.append(n)
         return f"N[{self.sizes.index(n)}]"
@@ -106,15 +106,15 @@ class Tables:
 
 
 class Elements:
-    """Writes the code of elements of values, in bodies of loops: `begin()` opens one, `take(n)` reserves n rows and returns the first.
+    """Writes the code of elements of values (symbolic arrays), in bodies of loops over lanes (paths): `begin()` opens one.
 
-    Arguments `rows`, `draws` and `names` say by `Value.key` where inputs are: first rows in S, a `Draw`, the variable of a uniform input. Rows from
-    `free` on are working memory, `lanes` is the number of lanes or its text, `tables` collects what the code refers to. Sets of keys: `making` (what
-    the body computes); of draws `in_place` (read by `Draw.sign`), `from_rows` (the caller must make them first), `tiled` (the loop makes them).
+    Arguments `rows`, `draws`, `names` map `Value.key` of an input to its place: its first row in the array S (a row has one number for each lane), a
+    `Draw`, the variable of a uniform input, the same for all lanes. Rows from `free` on are working memory (`take(n)` reserves n, returns the first),
+    `lanes` is the number of lanes or its text, `tables` collects what the code refers to. Attributes that are sets of keys: `making` (what the body
+    computes); of draws `in_place` (read by `Draw.sign`), `from_rows` (the caller must make them first), `tiled` (the loop makes them).
     """
 
-    NEVER_INLINED: tuple[str, ...] = ANGLES
-    """Functions that are never inlined."""
+    NEVER_INLINED: tuple[str, ...] = ANGLES  # sin, cos and tan: calls on whole rows
 
     def __init__(
         self, rows: dict[Any, int], draws: dict[Any, Draw], names: dict[Any, str], free: int, lanes: Any, tables: Tables
@@ -139,9 +139,9 @@ class Elements:
         self.columns: set[Any] = set()
 
     def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
-        """Add the line `name = text` and return its new name, "v3"; `uses` are the variables in `text`, `more` further fields of `straight.Item`.
+        """Add the line of code `name = text` and return its new name, "v3"; `uses` are the variables in `text`, `more` further fields of `straight.Item`.
 
-        It goes before the loop over lanes if `v`, the value that it computes (None: it varies), is uniform and no variable in `uses` varies.
+        It goes before the loop over lanes (paths) if `v`, the value that it computes, and `uses` are the same for all; v = None says that it differs.
         """
         name = f"v{len(self.pre) + len(self.items)}"
         if v is not None and v.uniform and not any(u in self.varying for u in uses):
@@ -152,7 +152,7 @@ class Elements:
         return name
 
     def element(self, v: Value, index: tuple[Any, ...]) -> str:
-        """Return the variable with element `index` of `v`, "v3", or a number's text; add its lines. An index is ints or variables, (0, "i1")."""
+        """Return the name of the variable with an element of `v`, "v3", or a number's text; add its lines. `index` has ints or loop variables, (0, "i1")."""
         index = tuple(0 if n == 1 else i for i, n in zip(index[len(index) - v.ndim :], v.shape))
         if v.op == "const" and v.ndim == 0:
             return self.number(v)
@@ -162,7 +162,7 @@ class Elements:
         return self.known[key]
 
     def entry(self, name: str, index: tuple[Any, ...]) -> str:
-        """Return the expression of element `index` (ints or loop variables) of the array of data `name`: "d0[i0 * 3 + 1]" for "d0", ("i0", 1)."""
+        """Return the expression of element `index` (ints or loop variables) of the constant array `name`: "d0[i0 * 3 + 1]" for "d0", ("i0", 1)."""
         a = self.tables.data[int(name[1:])]
         return f"{name}[{self.flat(index, [s // a.itemsize for s in a.strides])}]"
 
@@ -252,7 +252,7 @@ class Elements:
         return self.element(source, self.unravel(flat, source))
 
     def looked_up(self, v: Value, source: Value, flat: str) -> str:
-        """Return the variable with element `table[flat]` of `source`, 0 if that is -1: `table` is that of the view `v`, `flat` an expression."""
+        """Return the name of the variable with element `table[flat]` of `source`, 0 for entry -1: `table` is `View.table` of `v`, `flat` an expression."""
         table = np.frombuffer(v.extra.table, np.int64)
         name = f"o{len(self.known)}"
         self.known["place", v.key, flat] = name
@@ -309,7 +309,7 @@ class Elements:
         return self.emit(v, f"{self.tables.array(v.extra)}[{place}]", (which,))
 
     def sample(self, v: Value, index: tuple[Any, ...]) -> str:
-        """Return the variable, "v3", with element `index` of `v` as an integer; `v` has the indices of samples as floats."""
+        """Return the name of the variable, "v3", with element `index` of `v` converted to an integer; `v` has indices of samples of data as floats."""
         number = self.element(v, index)
         if ("sample", number) not in self.known:
             self.known["sample", number] = self.emit(v, f"np.int64({number})", (number,))
@@ -327,18 +327,18 @@ class Elements:
         return tuple(f"(({flat}) // {s} % {n})" if n > 1 else 0 for s, n in zip(dense(source.shape), source.shape))
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """Return the expression of lane j of row `row + flat` of `array`: "S[1024 + j]"; `flat` is an int or a text, `more` is appended: " + z0"."""
+        """Return the expression of lane j (path) of row `row + flat` of `array`: "S[1024 + j]"; `flat` is an int or text, `more` is appended: " + z0"."""
         return f"{array}[{self.offset(row, flat)}{more}]"
 
     def begins(self, row: int) -> str:
-        """Return the text of the position in the flat array at which row `row` begins: "1024" for row 4 with 256 lanes."""
+        """Return the text of the position in the flat array S at which row `row`, one number for each lane, begins: "1024" for row 4 with 256 lanes."""
         return f"{row * self.L}"
 
     def lane_loop(self, body: Sequence[str]) -> list[str]:
         return [f"for j in range({self.L}):", *indent(body)] if body else []
 
     def offset(self, row: int, flat: Any) -> str:
-        """Return the expression of the position in the flat array of lane j of row `row + flat`, "1024 + j"; `flat` is an int or an expression."""
+        """Return the expression of the position in the flat array S of lane j (path) of row `row + flat`, "1024 + j"; `flat` is an int or an expression."""
         if isinstance(flat, int):
             return f"{self.begins(row + flat)} + j"
         key = ("offset", flat)
@@ -348,7 +348,7 @@ class Elements:
         return f"{self.begins(row)} + {self.known[key]} + j"
 
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
-        """Return the lines of code, without loops over components, that compute `stores`, pairs (first row of the result, value)."""
+        """Return the lines of code, without loops over components, that compute `stores`, pairs (first row of the result in S, value)."""
         self.begin()
         ends = []
         for row, v in stores:
@@ -360,7 +360,7 @@ class Elements:
         return [*self.pre, *self.scheduled(ends)]
 
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
-        """Return loops over lanes, as code, that run the lines that `emit` has added since `begin`, and then `ends`, which write the results."""
+        """Return loops over lanes (paths), as lines of code, that run what `emit` has added since `begin`, and then `ends`, which write the results."""
         scratch: dict[str, str] = {}
 
         def keep(name: str) -> str:
@@ -375,7 +375,7 @@ class Elements:
         return lines
 
     def angles(self, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
-        """Return lines that call functions on whole rows; `wanted` has triples ("sin", the argument's row "S[0 + j]", the result's "S[256 + j]")."""
+        """Return lines of code that compute sin, cos and tan of whole rows; `wanted` has triples ("sin", argument "S[0 + j]", result "S[256 + j]")."""
         by_row: dict[str, dict[str, str]] = {}
         for function, source, target in wanted:
             by_row.setdefault(source, {})[function] = target
@@ -390,7 +390,7 @@ class Elements:
 
 
 def mixed(v: Value, kept: Sequence[Any], summed: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the index, in the argument of the reduction `v`, of one term: entries `kept` along axes that remain, `summed` along reduced ones."""
+    """Return the index, in the argument of the reduction (a sum, say) `v`, of one term: entries `kept` along axes that remain, `summed` along others."""
     kept, summed = iter(kept), iter(summed)
     return tuple(next(summed) if a in v.extra else next(kept) for a in range(v.args[0].ndim))
 

@@ -29,7 +29,7 @@ def _polynomials() -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Any) -> Any:
-    """Return a polynomial by Horner's rule."""
+    """Return a polynomial at `x` by Horner's rule; its coefficients stand in descending order of the powers."""
     out = coefficients[0]
     for c in coefficients[1:]:
         out = out * x + c
@@ -40,9 +40,10 @@ def erf(x: Any) -> Any:
     """Return the error function 2/sqrt(pi) int_0^x e^(-s^2) ds, elementwise.
 
     Args:
-        x: Numbers, arrays or traced values.
+        x: A number, an array, or a symbolic array (`graph.value.Value`); the result has its shape.
 
     Example:
+        >>> import numpy as np
         >>> erf(np.array([0.0, 0.25, -1.0, 10.0])).round(12)
         array([ 0.        ,  0.27632639, -0.84270079,  1.        ])
     """
@@ -56,7 +57,7 @@ def normal_cdf(x: Any) -> Any:
     """Return the distribution function (1 + erf(x / sqrt 2)) / 2 of the standard normal law, elementwise, with an absolute error below 1e-15.
 
     Args:
-        x: Numbers, arrays or traced values.
+        x: A number, an array, or a symbolic array (`graph.value.Value`); the result has its shape.
 
     Example:
         >>> float(normal_cdf(0.0)), round(float(normal_cdf(1.96)), 6)
@@ -69,7 +70,7 @@ def normal_density(x: Any) -> Any:
     """Return the density e^(-x^2/2) / sqrt(2 pi) of the standard normal law, elementwise.
 
     Args:
-        x: Numbers, arrays or traced values.
+        x: A number, an array, or a symbolic array (`graph.value.Value`); the result has its shape.
 
     Example:
         >>> round(float(normal_density(0.0)), 6)

@@ -21,16 +21,16 @@ from sdetools.graph.views import at_places, broadcast, join, reshape, stack, tak
 
 
 def ufunc_of(ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, Any]) -> Any:
-    """Apply a ufunc, or its `reduce` or `outer`, to values; NumPy calls this for each ufunc on a value.
+    """Apply a ufunc (an elementwise function of NumPy), or its `reduce` or `outer`, to symbolic arrays; NumPy calls this for each ufunc on one.
 
     Args:
         ufunc: The ufunc, such as `np.exp`.
         method: Its method that was called, "__call__" for the ufunc itself.
-        inputs: Operands, some of them values.
+        inputs: Operands, some of them symbolic arrays (`Value`).
         options: Keyword arguments of the call.
 
     Returns:
-        The result, a `Value`.
+        The result, a symbolic array (`Value`).
 
     Raises:
         TracingError: If the ufunc, its method or an option is not supported, such as `out=` or `where=`.
@@ -61,9 +61,9 @@ def ufunc_of(ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, 
 
 
 def function_of(function: Any, given: Sequence[Any], options: dict[str, Any]) -> Any:
-    """Return what a function of NumPy that is no ufunc, such as `np.concatenate`, gives for values; NumPy calls this.
+    """Return what a function of NumPy that is no ufunc, such as `np.concatenate`, gives for symbolic arrays; NumPy calls this.
 
-    The result is a `Value`, or what `function` returns instead of an array: `np.split` gives a list of values, `np.shape` a tuple.
+    The result is a symbolic array (`Value`), or what `function` returns instead of an array: `np.split` gives a list of them, `np.shape` a tuple.
 
     Args:
         function: The function of NumPy.
@@ -81,11 +81,11 @@ def function_of(function: Any, given: Sequence[Any], options: dict[str, Any]) ->
 
 
 def called(name: str, function: Callable[..., Any], given: Sequence[Any], options: dict[str, Any]) -> Any:
-    """Return `function(*given, **options)`, without those options that are `harmless`, such as dtype=float.
+    """Return `function(*given, **options)`, without the options that change nothing (`harmless`), such as dtype=float.
 
     Args:
         name: Name of the function for the message: "np.sum".
-        function: The version for values of a function of NumPy, from the tables `FUNCTIONS` or `METHODS`.
+        function: The version of a function of NumPy for symbolic arrays (`Value`), from the tables `FUNCTIONS` or `METHODS`.
         given: Positional arguments.
         options: Keyword arguments.
 
@@ -158,10 +158,10 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return `np.linalg.norm` of vectors, or the Frobenius norm of matrices, as a `Value` without the axes of the vectors or matrices.
+    """Return `np.linalg.norm` of vectors, or the Frobenius norm of matrices, as a symbolic array without the axes of the vectors or matrices.
 
     Args:
-        x: A vector, or an array with several axes.
+        x: A vector, or an array with several axes, symbolic (`Value`) or not.
         ord: None for the root of the sum of squares, also written 2 for vectors and "fro" for matrices; for vectors also 1 and infinity.
         axis: The axis of the vectors, a pair of axes of the matrices, or None for all axes.
         keepdims: Whether the axes stay, with length 1.
@@ -184,10 +184,10 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> V
 
 
 def rearranged(function: Callable[..., Any]) -> Callable[..., Value]:
-    """Return a version for values of a NumPy function that only rearranges its first argument, such as `np.roll` or `np.repeat`.
+    """Return a version for symbolic arrays of a NumPy function that only rearranges its first argument x, such as `np.roll` or `np.repeat`.
 
-    The version takes the arguments of `function`. It applies `function` to the array of the flat positions of x's elements, and returns the view of
-    x with the elements at the resulting positions. For invalid arguments it raises what NumPy's function raises.
+    The version takes the arguments of `function`. It applies `function` to the array of the positions of x's elements in C order, and returns the
+    elements at the resulting positions as a symbolic array (`Value`). For invalid arguments it raises what NumPy's function raises.
     """
 
     def rearrange(x: Any, *given: Any, **options: Any) -> Value:
@@ -198,22 +198,26 @@ def rearranged(function: Callable[..., Any]) -> Callable[..., Value]:
 
 
 def split_into_views(function: Callable[..., Any]) -> Callable[..., list[Value]]:
-    """Return a version for values of a NumPy function that splits its first argument, such as `np.split`: same arguments, a list of values."""
+    """Return a version for symbolic arrays of a NumPy function that splits its first argument, such as `np.split`.
+
+    The version takes the arguments of `function` and returns a list of symbolic arrays (`Value`).
+    """
     return lambda x, *given, **options: [
         at_places(value(x), part) for part in function(np.arange(value(x).size).reshape(value(x).shape), *given, **options)
     ]
 
 
 def shaped(function: Callable[..., Any]) -> Callable[..., Value]:
-    """Return a version for values of a NumPy function that changes only the shape of its first argument, such as `np.squeeze`.
+    """Return a version for symbolic arrays of a NumPy function that changes only the shape of its first argument, such as `np.squeeze`.
 
-    The version takes the arguments of `function`, which determines the new shape and raises its own errors for invalid arguments.
+    The version takes the arguments of `function` and returns a symbolic array (`Value`). `function` determines its shape, and raises its own errors
+    for invalid arguments.
     """
     return lambda x, *given, **options: reshape(x, function(np.broadcast_to(0.0, value(x).shape), *given, **options).shape)
 
 
 def reshaped(x: Any, shape: Any, *, order: str = "C") -> Value:
-    """Return `x` in another shape as a `Value`: `order` is "C" (last index changing fastest) or "F" (first index changing fastest).
+    """Return `x` in another shape as a symbolic array: `order` is "C" (last index changing fastest) or "F" (first index changing fastest).
 
     One axis of `shape` may be -1, and then has the length that remains. ValueError if the number of elements differs.
     """
@@ -221,12 +225,14 @@ def reshaped(x: Any, shape: Any, *, order: str = "C") -> Value:
 
 
 def flat(x: Any, order: str = "C") -> Value:
-    """Return the n elements of `x` as a `Value` `(n,)`: `order` is "C" (last index changing fastest) or "F" (first index changing fastest)."""
+    """Return the n elements of `x` as a symbolic array `(n,)`: `order` is "C" (last index changing fastest) or "F" (first index changing fastest)."""
     return reshape(x, -1) if order == "C" else rearranged(np.ravel)(x, order)
 
 
 def diag(x: Any, k: int = 0) -> Value:
-    """Return diagonal k of a matrix x as a vector, or for a vector x the square matrix with x as diagonal k and zeros elsewhere; a `Value`.
+    """Return diagonal k of a matrix x as a vector, or for a vector x the square matrix with x as diagonal k and zeros elsewhere.
+
+    Both are symbolic arrays (`Value`).
 
     k = 0 is the main diagonal, k > 0 lies above it and k < 0 below.
     """
@@ -235,15 +241,15 @@ def diag(x: Any, k: int = 0) -> Value:
 
 
 def like(number: float) -> Callable[..., Any]:
-    """Return a function x -> NumPy array of the shape of x, filled with `number`: a version for values of `np.zeros_like` or `np.ones_like`.
+    """Return a function x -> NumPy array of the shape of x, filled with `number`: a version of `np.zeros_like` or `np.ones_like` for symbolic x.
 
-    Arrays of at most 4096 elements have dtype object, so that values can be assigned to their elements; larger ones are float arrays.
+    Arrays of at most 4096 elements have dtype object, so that symbols can be assigned to their elements; larger ones are float arrays.
     """
     return lambda x: np.full(value(x).shape, number, dtype=object) if value(x).size <= SMALL else np.full(value(x).shape, number)
 
 
 def cumsum(x: Any, axis: int | None = None) -> Value:
-    """Return sums of x's first 1, 2, ..., n elements along an axis as a `Value` of x's shape; for axis None of the flattened x, `(n,)`."""
+    """Return sums of x's first 1, 2, ..., n elements along an axis as a symbolic array of x's shape; for axis None of the flattened x, `(n,)`."""
     x = value(x)
     out, step = reshape(x, -1) if axis is None else rearranged(np.moveaxis)(x, axis, 0), 1
     out = apply("where", out, 1.0, 0.0) if out.boolean else out
@@ -253,10 +259,10 @@ def cumsum(x: Any, axis: int | None = None) -> Value:
 
 
 def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Value:
-    """Return `x` limited to an interval as a `Value`; a bound that is None does not limit it.
+    """Return `x` limited to an interval as a symbolic array (`Value`); a bound that is None does not limit it.
 
     Args:
-        x: A value, or what `value` converts to one.
+        x: A symbolic array (`Value`), a number, an array or a sequence of these.
         a_min: Lower bound; it broadcasts with `x`.
         a_max: Upper bound; it broadcasts with `x`, and is the result where the lower bound exceeds it.
         min: Another name of `a_min`; if both are given, `a_min` is ignored.
@@ -268,9 +274,9 @@ def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: 
 
 
 def astype(x: Value, dtype: Any) -> Value:
-    """Return `x` as a `Value` of the kind of `dtype`: for floats x, for signed integers x truncated (still floats), for Booleans x != 0.
+    """Return a symbolic array converted to the kind of `dtype`: for floats x, for signed integers x truncated (still floats), for Booleans x != 0.
 
-    TracingError for all other kinds of `dtype`. A condition becomes 0 and 1 for floats and integers.
+    TracingError for all other kinds of `dtype`. Truth values become 0 and 1 for floats and integers.
     """
     kind = np.dtype(dtype).kind
     if kind not in "fib":
@@ -281,14 +287,16 @@ def astype(x: Value, dtype: Any) -> Value:
 
 
 def outer(a: Any, b: Any) -> Value:
-    """Return the outer product a_i b_j of the flattened arrays a and b as a `Value` `(a.size, b.size)`."""
+    """Return the outer product a_i b_j of the flattened arrays a and b as a symbolic array (`Value`) `(a.size, b.size)`."""
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
 
 
 def dot(a: Any, b: Any) -> Value:
-    """Return `np.dot(a, b)` of arrays with at most two axes as a `Value`: the matrix product, or the product with a number.
+    """Return `np.dot(a, b)` as a symbolic array (`Value`): the matrix product, or the product with a number.
 
-    TracingError for more axes, ValueError if the shapes do not match.
+    Raises:
+        TracingError: If an array has more than two axes.
+        ValueError: If the shapes do not match.
     """
     if max(np.ndim(a), np.ndim(b)) > 2:
         raise TracingError("np.dot and np.inner of arrays with more than two axes cannot be traced; write `a @ b`")
@@ -296,9 +304,9 @@ def dot(a: Any, b: Any) -> Value:
 
 
 def where(condition: Any, *branches: Any) -> Value:
-    """Return, elementwise, `branches[0]` where the condition holds (numbers: is not 0), else `branches[1]`, as a `Value` of the broadcast shape.
+    """Return, elementwise, `branches[0]` where the condition holds (numbers: is not 0), else `branches[1]`, as a symbolic array (`Value`).
 
-    TracingError unless there are two branches: which elements are true is known only when numbers are.
+    It has the shape to which all three broadcast. TracingError unless there are two branches: which elements of a symbol are true is not known.
     """
     if len(branches) != 2:
         raise TracingError("np.where without its two branches depends on values; write `np.where(condition, yes, no)`")

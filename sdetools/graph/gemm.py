@@ -25,7 +25,7 @@ FEW = 4
 
 
 def tile_of(wide: bool) -> tuple[int, int]:
-    """Return the size of a tile, the block of results that is computed in registers, as (number of rows, bytes of a row).
+    """Return the size of a tile, the block of results of a matrix product that is computed in registers, as (number of rows, bytes of a row).
 
     It is (8, 128), 16 registers, if `wide`: the processor's registers have 64 bytes (AVX-512). Else it is (4, 64), 8 registers of 32 bytes.
     """
@@ -84,13 +84,13 @@ def _tile(kind: Any, rows: int, lanes: int) -> Any:
 def small(pointer: Any, kind: Any, wide: bool | None = None) -> Any:
     """Return the Python function of a product with a small matrix, for Numba to compile (`rows.function("small_product")`).
 
-    Its arguments are (matrix, source, target, n << 32 | d, width, transposed): the addresses of a matrix `(n, d)` and of rows `(d, width)` and
-    `(n, width)`, sizes, and whether the matrix is stored as `(d, n)`. It returns 0. The product is computed in tiles (`tile_of`); the last tile of
-    rows begins earlier and recomputes some of them, to the same bits.
+    Its arguments are six ints (matrix, source, target, n << 32 | d, width, transposed): the addresses of a matrix `(n, d)`, of the factor
+    `(d, width)` and of the result `(n, width)`, the sizes, and whether the matrix is stored as `(d, n)`, 1 or 0. It writes the result and returns 0.
+    The product is computed in tiles (`tile_of`); the last tile of rows begins earlier and recomputes some of them, to the same bits.
 
     Args:
-        pointer: Compiled function that casts an address to a pointer to the numbers.
-        kind: Numba's type of the numbers, float64 or float32.
+        pointer: Compiled function that casts an address to a pointer to the numbers, such as `bits.float_pointer`.
+        kind: Numba's type of the numbers, `numba.types.float64` or `float32`.
         wide: Whether registers have 64 bytes; None for what this processor has.
     """
     most, size = tile_of(_has_wide_registers() if wide is None else wide)
@@ -153,12 +153,12 @@ def _blas(kind: Any) -> Any:
 def large(pointer: Any, kind: Any) -> Any:
     """Return the Python function of a product with a large matrix by BLAS, for Numba to compile (`rows.function("product")`).
 
-    Its arguments are (matrix, source, target, n << 32 | d, width, transposed): the addresses of a matrix `(n, d)` and of rows `(d, width)` and
-    `(n, width)`, sizes, and whether the matrix is stored as `(d, n)`. It returns 0.
+    Its arguments are six ints (matrix, source, target, n << 32 | d, width, transposed): the addresses of a matrix `(n, d)`, of the factor
+    `(d, width)` and of the result `(n, width)`, the sizes, and whether the matrix is stored as `(d, n)`, 1 or 0. It writes the result and returns 0.
 
     Args:
-        pointer: Compiled function that casts an address to a pointer to the numbers.
-        kind: Numba's type of the numbers, float64 or float32.
+        pointer: Compiled function that casts an address to a pointer to the numbers, such as `bits.float_pointer`.
+        kind: Numba's type of the numbers, `numba.types.float64` or `float32`.
     """
     blas()
     gemm = _blas(kind)

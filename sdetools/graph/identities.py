@@ -43,19 +43,20 @@ ROOTS = {"sqrt", "log", "log1p", "arcsin", "arccos", "power"}
 
 @dataclass(slots=True)
 class NodeFacts:
-    """What is known of a node: its numbers at the points, and structural properties for all inputs.
+    """What is known of a node, one operation of a graph that depends on an input x: its numbers at some points, and properties for all x.
 
-    `shape` is the node's component shape, n the number of elements of the input x.
+    `shape` is the shape of the node, n the number of elements of x, and m that of the points x at which the graph is evaluated. Structural
+    properties are read off the graph, without numbers.
 
     Attributes:
-        values: Its values, `(*shape, m)` at m points.
+        values: The node's values at the points, `(*shape, m)`.
         sizes: Sum of the absolute values of the terms that it adds up, `(*shape, m)`: 3 for 2 - 1. A measure of rounding.
         least: The smallest absolute value of those terms, `(*shape, m)`; infinite where an element vanishes structurally.
         reach: Which elements of x each element can depend on, `(*shape, n)`, Boolean.
         zero: Whether an element vanishes structurally, such as 0 x, `(*shape, 1)`, Boolean.
-        affine: Whether it is affine in x.
+        affine: Whether the node is affine in x.
         whole: Whether it is analytic without poles.
-        sign: 2 for positive, 1 for nonnegative, 0 for unknown.
+        sign: Sign of all of its elements: 2 for positive, 1 for nonnegative, 0 for unknown.
     """
 
     values: np.ndarray
@@ -74,15 +75,19 @@ class NodeFacts:
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """The arrays (values, sizes, least, reach, zero), described at the attributes."""
+        """The tuple (values, sizes, least, reach, zero) of the attributes that are arrays: numbers at the points, then properties for all inputs."""
         return self.values, self.sizes, self.least, self.reach, self.zero
 
 
 class Examination:
-    """Formulas evaluated at m points of the input `x`: which of its elements they depend on, and whether they vanish for all x.
+    """Formulas evaluated at m points of an input: which of its elements they depend on, and whether they vanish for all of its values.
 
-    `points` is an array `(*x.shape, m)`; with m < 8 points only structural zeros are proven. All other inputs get random positive numbers.
-    The formulas must belong to the trace of `x`.
+    The formulas are values (symbolic arrays) of the trace of `x`. Inputs other than `x` get random positive numbers.
+
+    Args:
+        x: The input, a value of kind "input".
+        points: Its numbers at the points, `(*x.shape, m)`, best random ones. With m < 8 points only structural zeros are proven: those that the
+            graph shows without numbers, such as 0 x.
 
     >>> from sdetools.graph.value import Trace
     >>> x = Trace().input("x", (2,))
@@ -104,15 +109,17 @@ class Examination:
     def depends(self, out: Value) -> np.ndarray:
         """Return which of the n elements of x each element of `out` can depend on, by the structure of its graph: Booleans `(*out.shape, n)`.
 
-        TooLong if a node has more than `MOST` = 2^23 values over all points.
+        Raises:
+            TooLong: If an operation of the graph has more than `MOST` = 2^23 numbers over all points.
         """
         return self._of(out).reach
 
     def along(self, out: Value, direction: Value) -> Value:
-        """Return the directional derivative of `out` as a `Value` of its shape: d out / dx . direction, plus terms for operations that may jump.
+        """Return the directional derivative d out / dx . direction as a symbolic array of the shape of `out`, plus terms for operations that may jump.
 
-        An operation that may jump (floor, sign, `np.where`, ...) has no derivative at a jump. It contributes a new input, a free slope, for each
-        element of x on which it depends. So the result vanishes identically only if the derivative does and no jump matters.
+        An operation that may jump (floor, sign, `np.where`, ...) has no derivative at a jump. It contributes d out / d operation . (slope . direction),
+        where the slope is a new input, free of the others, for each element of x on which the operation depends. So the result vanishes identically
+        only if the derivative does and no jump matters.
 
         Args:
             out: The formula.
@@ -120,7 +127,7 @@ class Examination:
 
         Raises:
             TracingError: If x enters a compiled function, which has no derivative.
-            TooLong: If a node has more than `MOST` = 2^23 values over all points.
+            TooLong: If an operation of the graph has more than `MOST` = 2^23 numbers over all points.
         """
         self._of(out)
         total = jvp(out, self.x, direction)
@@ -134,7 +141,10 @@ class Examination:
         """Return, for each element of `out`, whether it vanishes for all inputs: Booleans of its shape; False may also mean not proven.
 
         An element vanishes if it does structurally (0 x), or if it is 0 within rounding at all points where it is finite, of which at least `FEW` = 8
-        must have no term so small that rounding hides it. TooLong if a node has more than `MOST` = 2^23 values over all points.
+        must have no term so small that rounding hides it.
+
+        Raises:
+            TooLong: If an operation of the graph has more than `MOST` = 2^23 numbers over all points.
         """
         seen = self._of(out)
         with np.errstate(all="ignore"):
@@ -266,7 +276,7 @@ def _any(arrays: Sequence[Any]) -> np.ndarray:
 
 
 def _facts(node: Value, args: list[NodeFacts]) -> tuple[bool, bool, int | None]:
-    """Return whether an operation is affine, whether it is analytic without poles, and its sign (None for a free variable)."""
+    """Return whether an operation is affine, whether it is analytic without poles, and its sign (None: it must become a free variable)."""
     name, a, b = node.name, args[0], args[-1]
     affine, whole, both = all(s.affine for s in args), all(s.whole for s in args), min(a.sign, b.sign)
     numbers = [n.op == "const" for n in node.args]

@@ -61,11 +61,15 @@ def _operation(code: int, name: str) -> str:
 
 @once
 def function(dtype: str = "float64") -> Any:
-    """Return the interpreter of programs on rows of float64, or of float32 if `dtype` is "float32", as a C callback of six int64.
+    """Return the interpreter of programs on rows, arrays with one number for each path, as a C callback with the attribute `address`.
 
-    They are (code, count, bases, n, functions, 0): the address of `count` instructions of five int64 each, that of a table of base addresses, the
-    number of floats in a row, and the address of a table of addresses of functions on rows. The callback returns 0; at an instruction whose
-    operation is a negative number it stops and returns that number. Its source is generated from `programs.FORMULAS`.
+    A program is a list of instructions such as "row 7 = row 3 + row 5". The callback takes six int64, (code, count, bases, n, functions, 0): the
+    address of `count` instructions of five int64 each (`programs.encoded`), that of a table of base addresses, the number of floats in a row, and
+    the address of a table of addresses of functions on rows. It returns an int64, 0; at an instruction whose operation is a negative number it
+    stops and returns that number. Its source is generated from `programs.FORMULAS`.
+
+    Args:
+        dtype: Type of the numbers in a row, "float64" or "float32".
     """
     lane, one = (lanes32, np.float32(1)) if dtype == "float32" else (lanes, 1.0)
     space = {

@@ -30,12 +30,15 @@ class _NoProgram(Exception):
 
 
 class LongFormulas(Elements):
-    """Writes code like `Elements`, with its arguments, but formulas beyond a budget as programs: data for an interpreter, not lines to compile.
+    """Writes the code of values like `Elements`, with its arguments, but long formulas as programs: data for an interpreter, not lines to compile.
+
+    A subclass sets the attributes `outputs`, `nodes` and `lines`, and implements `_call`, which returns the lines that call a compiled function.
 
     Attributes:
-        BUDGET: Largest number of operations of straight-line code in a kernel; infinite for CUDA, which has no interpreter.
-        outputs: What to compute, as pairs (first row of the result, value).
-        nodes: The nodes that the outputs depend on, arguments first.
+        BUDGET: Largest number of operations of straight-line code (without loops over components) in a kernel, the compiled loop over steps;
+            infinite for CUDA, which has no interpreter.
+        outputs: What to compute, as pairs (first row of the result in the array S, value). A row has one number for each path.
+        nodes: The values that the outputs depend on, arguments first.
         lines: The code.
     """
 
@@ -45,15 +48,22 @@ class LongFormulas(Elements):
     lines: list[str]
 
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
-        """Return the lines that compute `stores`, pairs (first row of the result, value): `as_program`, or straight-line code if that is None."""
+        """Return the lines of code that compute `stores`, pairs (first row of the result in the array S, value).
+
+        They run a program, data for the interpreter, if `as_program` makes one, and else are straight-line code.
+        """
         lines = self.as_program(stores)
         return super().straight(stores) if lines is None else lines
 
     def as_program(self, stores: Sequence[tuple[int, Value]], always: bool = False) -> list[str] | None:
-        """Return lines that run a program which computes `stores`, pairs (first row of the result, value); None if there should be no program.
+        """Return lines of code that run a program, data for the interpreter; None if there should be no program.
 
-        That is the case if the operations stay within the budget (its use is then counted in `tables.straight`; with `always` the budget is ignored),
-        if `BUDGET` is infinite, or if a value needs an operation that no program has, such as a compiled function.
+        That is the case if the operations stay within the budget, which are then counted in `tables.straight`, if `BUDGET` is infinite, or if a value
+        needs an operation that no program has, such as a compiled function.
+
+        Args:
+            stores: What to compute, as pairs (first row of the result in the array S, value).
+            always: Whether to make a program also within the budget.
         """
         if math.inf == self.BUDGET:
             return None
@@ -75,10 +85,13 @@ class LongFormulas(Elements):
         raise NotImplementedError
 
     def as_programs(self, stores: Sequence[tuple[int, Value]], nodes: Sequence[Value]) -> list[str] | None:
-        """Return lines that compute `stores`, pairs (first row of the result, value), by programs and calls of the compiled functions in `nodes`.
+        """Return lines of code that compute values by programs (data for the interpreter) and by calls of compiled functions.
 
-        `nodes` are the nodes that the values depend on, arguments first. A program computes the arguments of each call, and a last one the rest.
-        The result is None if a value needs an operation that no program has.
+        A program computes the arguments of each call, and a last one the rest. The result is None if a value needs an operation that no program has.
+
+        Args:
+            stores: What to compute, as pairs (first row of the result in the array S, value).
+            nodes: The values that those of `stores` depend on, arguments first; those of kind "call" are the compiled functions.
         """
         lines: list[str] = []
         for n in (n for n in nodes if n.op == "call"):
@@ -93,10 +106,13 @@ class LongFormulas(Elements):
         return None if made is None else [*lines, *made]
 
     def shorter(self, rows: dict[Any, int], free: int) -> list[str]:
-        """Return the lines of programs that compute `self.outputs`; the present `self.lines`, many lines of loops, if programs cannot.
+        """Return the lines that compute `self.outputs` by programs (data for the interpreter); `self.lines`, loops, if programs cannot compute them.
 
-        The code is written anew from the state at the beginning: `rows` has the first rows of inputs by `Value.key`, and working memory begins at row
-        `free`. If programs cannot compute the outputs, all attributes are as before.
+        The code is written anew, as at the beginning. If programs cannot compute the outputs, all attributes are as before.
+
+        Args:
+            rows: The first row in the array S of each input, by `Value.key`.
+            free: The first row of working memory.
         """
         before = dict(vars(self))
         self.at, self.rows = rows, free

@@ -1,8 +1,7 @@
 """Code generator for loops over components and lanes, shared by CPUs (inner loop over lanes) and CUDA (a thread is a lane).
 
-Few components become straight-line code. Many become loops, whose code is as long for 10 components as for 10,000. Values that must be stored
-before they are read (rows of a GEMM, long sums, joins, functions of rows) divide the work into phases; all else is fused. A lane is the place
-of a path in a block, row r of S one number for each lane. Expressions and lines are texts of code.
+Few components become straight-line code. Many become loops, whose code is as long for 10 components as for 10,000. Values that are stored before
+they are read (rows of a GEMM, long sums, joins, functions of rows) divide the work into phases; all else is fused. See `elements` for lane, row, S, Z.
 """
 
 from __future__ import annotations
@@ -36,10 +35,11 @@ ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", 
 
 
 class Loops(LongFormulas):
-    """Writes, when it is created, the code that computes `outputs`, pairs (first row of the result in S, value); `lines` has its lines.
+    """Writes, when it is created, the code that computes `outputs`, pairs (first row of the result in the array S, value); `lines` has its lines.
 
     Attribute `by_tiles` says whether the lines are one loop over tiles (ranges of components) that are independent of each other; `opening` is then
-    its first line. The other arguments (`rows`, `draws`, `names`, `free`, `lanes`, `tables`) are described at `graph.elements.Elements`.
+    its first line. `rows`, `draws` and `names` map `Value.key` of an input to its place: its first row in S, a `Draw`, the name of a variable. `free` is
+    the first row of working memory, `lanes` the number of lanes (paths) or its text, and `tables` collects what the code refers to.
     """
 
     ROWWISE: tuple[str, ...] = ROWWISE
@@ -66,7 +66,7 @@ class Loops(LongFormulas):
 
     @property
     def cost(self) -> int:
-        """Number of operations that code without loops over components would have; uniform nodes and scalars (but for sums) are not counted."""
+        """Number of operations of code without loops over components; scalars but for sums, and what is the same for all paths, are not counted."""
         return sum(operations(n) for n in self.nodes if not n.uniform and (n.size > 1 or n.op == "reduce"))
 
     # ---- phases
@@ -160,7 +160,7 @@ class Loops(LongFormulas):
         return "loop" if (n.args[0].size if n.op == "reduce" else n.size) > 1 else "straight"
 
     def rowwise(self, n: Value) -> bool:
-        """Whether node n is computed by a call of a function on rows: it is one of `ROWWISE`, exp say, of arrays of its shape, none uniform."""
+        """Whether the value n is computed by a call on whole arrays: a function of `ROWWISE`, exp say, of values of its shape that differ between paths."""
         return (
             n.op == "map" and n.name in self.ROWWISE and n.size > 1 and all(a.shape == n.shape and not a.uniform for a in n.args)
         )
@@ -294,21 +294,21 @@ class Loops(LongFormulas):
         return [*lines, *body]
 
     def filled(self, row: int, count: int, number: str) -> list[str]:
-        """Return the lines of code that set `count` rows of S, from `row` on, to `number`, a text such as "0.0"."""
+        """Return the lines of code that set `count` rows of the array S, from row `row` on, to `number`, a text such as "0.0"."""
         body = [f"q = i * {self.L}", *self.lane_loop([f"S[{self.begins(row)} + q + j] = {number}"])]
         return [f"for i in range({self.tables.size(count)}):", *indent(body)]
 
     def array_argument(self, a: np.ndarray) -> str:
-        """Return the expression of the array of data `a` with its shape, as an argument of a compiled function: "lanes.carray(d0, (N[0], ))"."""
+        """Return the expression of the constant array `a` with its shape, as an argument of a compiled function: "lanes.carray(d0, (N[0], ))"."""
         shape = "".join(f"{self.tables.size(n)}, " for n in a.shape)
         return f"lanes.carray({self.tables.array(np.ascontiguousarray(a))}, ({shape}))"
 
     def number_argument(self, v: Value) -> str:
-        """Return the expression of the uniform scalar v as an argument of a compiled function: a variable, "v3", or, if it is stored, "S[64]"."""
+        """Return the expression of v, one number for all paths, as an argument of a compiled function: a variable, "v3", or, if it is stored, "S[64]"."""
         return f"S[{self.at[v.key] * self.L}]" if v.key in self.at else self.element(v, ())
 
     def start_of(self, v: Value) -> str:
-        """Return the expression of the address of the value v in memory: "base + 8192" if it is stored in S, "Zbase + 8192" for draws."""
+        """Return the expression of the address of v in memory, in bytes: "base + 8192" if it is stored in the array S, "Zbase + 8192" for draws."""
         size = self.tables.real.size
         if v.key in self.draws:
             draw = self.draws[v.key]
@@ -317,7 +317,7 @@ class Loops(LongFormulas):
         return f"base + {size * self.at[v.key] * self.L}"
 
     def block(self, v: Value) -> str:
-        """Return the expression of the stored value v as argument of a compiled function: "S2[4:7]", `(n, lanes)`, for a scalar "S2[4]"."""
+        """Return the expression of v, stored in S or Z (draws), as argument of a compiled function: "S2[4:7]", `(n, lanes)`, for a scalar "S2[4]"."""
         if v.key in self.draws:
             draw = self.draws[v.key]
             self.from_rows.add(v.key)
@@ -383,14 +383,14 @@ class Loops(LongFormulas):
 
 
 def source_of(v: Value) -> Value:
-    """Return the value that a view rearranges, through views of views; `v` itself if it is no view."""
+    """Return the value whose elements the view `v` rearranges, through views of views; `v` itself if it is no view."""
     while v.op == "view":
         v = v.args[0]
     return v
 
 
 def operations(n: Value) -> int:
-    """Return how many operations node n takes for one lane (path) without loops; exp counts as its lines (`PRICE`), views and joins as 0."""
+    """Return how many operations n, one node of a graph, takes for a path without loops: `PRICE` for a function such as exp, 0 for a view or join."""
     if n.op == "map":
         return n.size * PRICE.get(n.name, 1)
     if n.op == "reduce":

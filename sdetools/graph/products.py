@@ -16,11 +16,11 @@ REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "mi
 
 
 def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return the sum, product, maximum or minimum over axes as a `Value`.
+    """Return the sum, product, maximum or minimum over axes as a symbolic array (`Value`).
 
     Args:
         name: A key of `REDUCTIONS`: "add", "multiply", "maximum" or "minimum".
-        x: A value, or what `value` converts to one; a condition counts as 0 and 1.
+        x: A symbolic array (`Value`), a number, an array or a sequence of these; a condition counts as 0 and 1.
         axis: The axis, or a sequence of axes, that is reduced; None for all. Negative ones count from the end.
         keepdims: Whether the axes stay, with length 1.
 
@@ -132,11 +132,11 @@ def _wide(f: Value, ndim: int) -> Value:
 
 
 def decided(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return whether any or all elements along axes are true, as a condition (a Boolean `Value`).
+    """Return whether any or all elements along axes are true, as a symbolic array (`Value`) of truth values.
 
     Args:
         name: "logical_or" for any, "logical_and" for all.
-        x: Conditions or numbers; a number is true if it is not 0.
+        x: Truth values or numbers, symbolic or not; a number is true if it is not 0.
         axis: The axis, or a sequence of axes, that is reduced; None for all.
         keepdims: Whether the axes stay, with length 1.
     """
@@ -145,24 +145,24 @@ def decided(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Valu
 
 
 def total(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
-    """Return the sum of `x` over one axis, a sequence of axes, or all (None) as a `Value`; with `keepdims` the axes stay, with length 1."""
+    """Return the sum of `x` over one axis, a sequence of axes, or all (None) as a symbolic array; with `keepdims` the axes stay, with length 1."""
     return reduce("add", x, axis, keepdims)
 
 
 def average(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
-    """Return the mean of `x` over one axis, a sequence of axes, or all (None) as a `Value`; with `keepdims` the axes stay, with length 1.
+    """Return the mean of `x` over one axis, a sequence of axes, or all (None) as a symbolic array; with `keepdims` the axes stay, with length 1.
 
-    NaN if `x` has no elements.
+    It is NaN if `x` has no elements.
     """
     out = reduce("add", x, axis, keepdims)
     return out * (out.size / value(x).size if value(x).size else nan)
 
 
 def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Value:
-    """Return the variance over axes, the sum of squared deviations from the mean divided by n - ddof, as a `Value`.
+    """Return the variance over axes, the sum of squared deviations from the mean divided by n - ddof, as a symbolic array (`Value`).
 
     Args:
-        x: A value, or what `value` converts to one.
+        x: A symbolic array (`Value`), a number, an array or a sequence of these.
         axis: The axis, or a sequence of axes, over which it is taken; None for all. n is the number of elements along them.
         ddof: Degrees of freedom that are subtracted: 1 for the unbiased estimate.
         keepdims: Whether the axes stay, with length 1.
@@ -177,13 +177,13 @@ def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False)
 
 
 def matmul(a: Any, b: Any) -> Value:
-    """Return the matrix product a @ b as NumPy defines it, as a `Value`.
+    """Return the matrix product a @ b as NumPy defines it, as a symbolic array (`Value`).
 
-    A constant matrix on one side becomes a product of that matrix with the columns of all paths (a GEMM).
+    With a constant matrix on one side it becomes one operation, the product of that matrix with the columns of all paths (a GEMM).
 
     Args:
-        a: A value, or what `value` converts to one, with at least one axis.
-        b: Likewise; its last axis but one, or its only one, is as long as the last axis of `a`.
+        a: A symbolic array (`Value`), a number, an array or a sequence of these, with at least one axis.
+        b: Of the same kinds; its last axis but one, or its only one, is as long as the last axis of `a`.
 
     Raises:
         ValueError: If the shapes do not match.
@@ -208,14 +208,14 @@ def matmul(a: Any, b: Any) -> Value:
 
 
 def einsum(subscripts: Any, *factors: Any) -> Value:
-    """Return a sum of products in Einstein notation, as a `Value` whose axes are the indices after "->".
+    """Return a sum of products in Einstein notation, as `np.einsum` does, as a symbolic array (`Value`) whose axes are the indices after "->".
 
     A constant matrix contracted with the first index of a value goes through `matmul`.
 
     Args:
         subscripts: Indices of each factor and of the result, "ij,j->i"; without "->" the result has those that occur once, sorted. An
             ellipsis is ignored: it can only stand for no axes.
-        *factors: Values, or what `value` converts to them.
+        *factors: Symbolic arrays, or numbers, arrays and sequences that `value` converts to them.
 
     Raises:
         TracingError: If the subscripts are not one string, name another number of axes than a factor has, or repeat an index in a factor ("ii").

@@ -45,17 +45,17 @@ KNOWN = ("map", "view", "join", "reduce", "contract", "const")
 
 @dataclass
 class ElementList:
-    """Elements of values in the order of computation; element number e is described by entry e of the lists.
+    """Elements of values, each a number for each lane (path), in the order of computation; element number e is described by entry e of the lists.
 
-    A location in memory is (base, first, alike). The base is `ROWS` (0: state and working memory), `NUMBERS` (1: constants), `DRAWS` (2), or 3, 4,
-    ... for draws that shift from step to step. The location is row `first` from the base on, or, if `alike`, the single number `first` from there,
-    which all lanes share. A constant has its bits in the place of `first`.
+    A row is an array with one number for each lane. A location in memory is (base, first, alike). The base is `ROWS` (0: state and working memory),
+    `NUMBERS` (1: constants), `DRAWS` (2), or 3, 4, ... for draws that shift from step to step. The location is row `first` from the base on, or, if
+    `alike`, the single number `first` from there, which all lanes share. A constant has its bits in the place of `first`.
 
     Attributes:
         names: Name of the operation, a key of `FORMULAS` or of `graph.rows.NAMES`; None for an element that exists already.
         args: Numbers of the operands in the lists, or the location of an existing element.
         alike: Whether the element is the same for all lanes.
-        known: The number of each element by its (name, args).
+        known: A dictionary from (name, args) of each element to its number e.
         depth: Length of the longest chain of operations that leads to the element; 0 for one that exists already.
     """
 
@@ -67,16 +67,16 @@ class ElementList:
 
     @property
     def deepest(self) -> int:
-        """Length of the longest chain of operations, each of which takes the result of the one before; 0 without elements."""
+        """Length of the longest chain of operations in the list, each of which takes the result of the one before; 0 without operations."""
         return max(self.depth, default=0)
 
     def add(self, name: str | None, args: Any, alike: bool) -> int:
         """Return the number of an element, its place in the lists; it is appended unless there is one with the same `name` and `args`.
 
         Args:
-            name: Name of its operation; None for an element that exists in memory.
-            args: Numbers of the operands, or for one in memory its location (base, first, alike).
-            alike: Whether it is the same for all lanes.
+            name: Name of its operation, such as "add"; None for an element that exists in memory.
+            args: Numbers of the operands in the lists, a tuple, or for an element in memory its location (base, first, alike), see `ElementList`.
+            alike: Whether it is the same for all lanes (paths).
         """
         key = (name, args)
         found = self.known.get(key)
@@ -93,17 +93,20 @@ class ElementList:
         return self.add(None, (NUMBERS, np.float64(x).tobytes(), True), True)
 
     def operation(self, name: str, *args: int) -> int:
-        """Return the place in the lists of the operation `name` on the elements numbered `args`, appended if new; a > b is stored as b < a."""
+        """Return the place in the lists of the operation `name`, such as "add", on the elements numbered `args`; it is appended if new.
+
+        a > b is stored as b < a, and likewise a >= b.
+        """
         if name in SWAPPED:
             name, args = SWAPPED[name], args[::-1]
         return self.add(name, args, all(self.alike[a] for a in args))
 
 
 class Walk:
-    """Translates elements of values, single numbers of a path, to operations: a depth-first walk through their graph that fills an `ElementList`.
+    """Translates elements of values, single numbers of a path, to operations on numbers: a depth-first walk through the graph that fills a list.
 
     Args:
-        made: The list to fill.
+        made: The list of operations to fill.
         leaf: For a value that exists in memory, `leaf(value)` returns a function that maps an element's flat position (in C order) to its number in
             `made`; for a value that must be computed it returns None.
         values: The values whose elements `element` will be asked for; nothing is translated before.
@@ -118,7 +121,10 @@ class Walk:
             self.depth[n.key] = 1 + max((self.depth[a.key] for a in n.args), default=0)
 
     def element(self, v: Value, flat: int) -> int:
-        """Return the number, in the list `made`, of element `flat` (in C order) of the value `v`; it and what it depends on are appended if new."""
+        """Return the number, in the list `made`, of element `flat` (its position in C order) of the value `v`.
+
+        The element and all that it depends on are appended to `made` if they are new.
+        """
         todo, found = [((v.key, flat), self._made(v, flat))], None
         while todo:
             own, making = todo[-1]
@@ -191,7 +197,7 @@ class Walk:
 def fused(made: ElementList, wanted: set[int]) -> None:
     """Merge, in place, each product a b that only a sum a b + c reads into that sum, as "multiply_add" with the operands (a, b, c).
 
-    It is rounded once where the processor can. If the product or c is the same for all lanes, the sum is left as it is.
+    It is rounded once where the processor can. If the product or c is the same for all lanes (paths), the sum is left as it is.
 
     Args:
         made: The elements, which are changed; a merged product keeps its entry, with the name "gone" and no operands.
@@ -219,23 +225,23 @@ def fused(made: ElementList, wanted: set[int]) -> None:
 
 
 class RowProgram:
-    """The instructions that compute elements and store them in rows.
+    """The instructions that compute elements and store them in rows, arrays with one number for each lane (path).
 
-    An instruction is (operation, location of the result, list of the locations of the operands); the operation is one of `CODES` or of
-    `graph.rows.NAMES`, and `ElementList` explains locations (base, first, alike).
+    An instruction is (operation, location of the result, list of the locations of the operands); the operation is a text of `CODES` or of
+    `graph.rows.NAMES`. A location is a tuple (base, first, alike) that `ElementList` explains: row `first` of a memory, or one number for all lanes.
 
     Args:
         made: The elements; they are changed, since products are merged into sums (`fused`).
-        stores: Pairs (row of the result, number of the element).
+        stores: What to store, as pairs (row of the result, number of the element in `made`).
         free: The first row of working memory.
         numbers: How many single numbers, the same for all lanes, exist before the program runs.
 
     Attributes:
-        lanes: Instructions on rows.
+        lanes: Instructions on rows, in order.
         single: Instructions on single numbers, which run before.
         rows: How many rows of working memory are used, from `free` on.
         numbers: How many single numbers there are, those that `single` computes included.
-        constants: The constants, a float array; a 0 without constants.
+        constants: The constants, a float64 array `(count,)`; `[0.0]` without constants.
     """
 
     def __init__(self, made: ElementList, stores: Sequence[tuple[int, int]], free: int, numbers: int) -> None:
@@ -307,10 +313,11 @@ class RowProgram:
 
 
 def coded(name: str, places: Sequence[tuple[int, int, bool]]) -> str:
-    """Return the interpreter's name of the operation `name` on operands at `places`, locations (base, first, alike) of `ElementList`.
+    """Return the interpreter's name of the operation `name` on operands at `places`, locations (base, first, alike) in memory.
 
-    For "subtract" it is "subtract" if all operands are rows, "s_subtract" if only the first is a single number, "subtract_s" if only the second is,
-    and "" in all other cases. The interpreter has the operation only if the name is in `CODES`, which is not checked.
+    An operand is a row, with one number for each path, or, if `alike`, a single number for all. For "subtract" the name is "subtract" if all operands
+    are rows, "s_subtract" if only the first is a single number, "subtract_s" if only the second is, and "" in all other cases. The interpreter has
+    the operation only if the name is in `CODES`, which is not checked. `ElementList` explains locations.
     """
     numbers = [i for i, place in enumerate(places) if place[2]]
     return {(): name, (0,): f"s_{name}", (1,): f"{name}_s"}.get(tuple(numbers), "")
@@ -319,12 +326,12 @@ def coded(name: str, places: Sequence[tuple[int, int, bool]]) -> str:
 def encoded(instructions: Sequence[tuple[Any, ...]], address: Callable[[Any], int], function: Callable[[str], int]) -> np.ndarray:
     """Return instructions encoded as an int64 array `(count, 5)`: operation, result, and three operands (0 for those that it lacks).
 
-    An operation is its place in `CODES`, or `FUNCTIONS` + the number of a function of rows; a location is base << `BASE` | offset in bytes.
+    An operation is its place in `CODES`, or `FUNCTIONS` = 64 + the number of a function of rows; a location is base << 40 | offset in bytes.
 
     Args:
-        instructions: `RowProgram.lanes` or `RowProgram.single`.
-        address: Maps a location (base, first, alike) to its offset in bytes from its base.
-        function: Maps the name of a function of rows (`graph.rows`) to its number in the table of their addresses.
+        instructions: Tuples (name of the operation, location of the result, list of the locations of the operands), as in `RowProgram.lanes`.
+        address: Maps a location, the tuple (base, first, alike) of `ElementList`, to its offset in bytes from its base.
+        function: Maps the name of a function of rows (`graph.rows`), such as "exp", to its number in the table of their addresses.
     """
 
     def places(all_of_it: Sequence[Any]) -> Iterator[int]:

@@ -14,7 +14,7 @@ class Real:
     Attributes:
         name: Name in NumPy and torch, "float64" or "float32".
         size: Size in bytes.
-        lanes: Name of the module of `sdetools.graph` with its functions of one number, "lanes" or "lanes32".
+        lanes: Name of the module of `sdetools.graph` with its elementary functions of one number, "lanes" or "lanes32".
     """
 
     name: str
@@ -37,12 +37,12 @@ class Real:
         return 1 << (53 if self.double else 24)
 
     def number(self, x: float) -> str:
-        """Return the text of the number `x` in a kernel: "0.5", or "real(0.5)" for float32; a plain literal would make all results double."""
+        """Return the text of the number `x` in generated code: "0.5", for float32 "real(0.5)", since a plain literal would make all results double."""
         text = repr(x) if x >= 0 and np.copysign(1, x) > 0 else f"({x!r})"
         return text if self.double else f"real({x!r})"
 
     def array(self, a: np.ndarray) -> np.ndarray:
-        """Return the array `a` as a kernel takes it: floats converted to this type, all others (integers, Booleans) as they are."""
+        """Return the array `a` as generated code takes it: floats converted to this type, without a copy if they have it; all others as they are."""
         return np.asarray(a, self.dtype) if a.dtype.kind == "f" else a
 
 

@@ -14,11 +14,12 @@ from sdetools.graph.views import at_places, broadcast, join, reshape, same_view,
 
 
 def replaced(outputs: Sequence[Value], given: Mapping[Value, Value]) -> list[Value]:
-    """Return `outputs` with values substituted for all of their inputs, in the trace of these values.
+    """Return formulas with other values substituted for all of their inputs.
 
     Args:
-        outputs: Values of one trace.
-        given: A dictionary from every input that the outputs depend on to its new value, of the same component shape.
+        outputs: The formulas, values (symbolic arrays) of one trace, the record of their operations.
+        given: A dictionary from every input that the outputs depend on to its new value, of the same shape. The new values may belong to another
+            trace; the results belong to theirs.
 
     Returns:
         The new values, in the order of `outputs`. The old ones are unchanged.
@@ -27,10 +28,12 @@ def replaced(outputs: Sequence[Value], given: Mapping[Value, Value]) -> list[Val
         ValueError: If a value differs in shape from its input, or an input of `outputs` is not in `given`.
 
     Example:
+        >>> import numpy as np
+        >>> from sdetools.graph.arrays import compiled
         >>> from sdetools.graph.value import Trace
         >>> x, y = Trace().input("x", (2,)), Trace().input("y", (2,))
-        >>> replaced([np.sum(x)], {x: 2.0 * y})[0].args[0].args[1] is y
-        True
+        >>> compiled(replaced([np.sum(x)], {x: 2.0 * y}), [y])(np.array([[1.0], [3.0]]))
+        (array([8.]),)
     """
     for source, target in given.items():
         if source.shape != target.shape:
@@ -66,12 +69,12 @@ def _rebuilt(node: Value, args: list[Value]) -> Value:
 
 
 def batched(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Value]) -> Value:
-    """Return a formula of one sample of data, evaluated for n samples at once, as a `Value` `(n, *out.shape)`.
+    """Return a formula of one sample of data, evaluated for n samples at once, as a symbolic array (`Value`) `(n, *out.shape)`.
 
     Args:
-        out: The formula of one sample.
-        samples: A dictionary from each input that stands for a part of the sample, of shape `shape`, to the parts of all samples: a value
-            `(n, *shape)`.
+        out: The formula of one sample, a value (symbolic array).
+        samples: A dictionary, not empty, from each input that stands for a part of the sample, of shape `shape`, to the parts of all n samples: a
+            value `(n, *shape)`.
         given: A dictionary from each other input of the formula to its new value, of the same shape.
 
     Raises:
@@ -79,12 +82,14 @@ def batched(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Va
         ValueError: If an input is in neither dictionary, `samples` is empty, or its values differ in n.
 
     Example:
-        >>> from sdetools.graph.value import Trace
-        >>> from sdetools.graph.value import value
+        >>> import numpy as np
+        >>> from sdetools.graph.arrays import compiled
+        >>> from sdetools.graph.value import Trace, value
         >>> one, here = Trace(), Trace()
         >>> x, a, y = one.input("x", (2,)), one.input("a", (2,)), here.input("y", (2,))
-        >>> batched(np.exp(a @ x), {a: value(np.ones((5, 2)))}, {x: y}).args
-        (contract:[5],)
+        >>> out = batched(a @ x, {a: value(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))}, {x: y})
+        >>> out.shape, compiled([out], [y])(np.array([[2.0], [3.0]]))[0].tolist()
+        ((3,), [[2.0], [3.0], [5.0]])
     """
     (n,) = {len(v) for v in samples.values()}
     known = {source.key: target for source, target in (*samples.items(), *given.items())}

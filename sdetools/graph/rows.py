@@ -136,15 +136,15 @@ def _write(name: str, dtype: str) -> Any:
 
 @once
 def function(name: str, dtype: str = "float64") -> Any:
-    """Return a function on rows of floats as a C callback of six int64, which kernels call by its attribute `address`; a process compiles it once.
+    """Return a function on rows, contiguous arrays of floats, as a Numba C callback; generated code calls it by its attribute `address`.
 
-    Its arguments are (source, target, count, 0, 0, 0): the addresses of two rows of `count` floats, arguments and results. "power" takes the address
-    of the row of exponents as the fourth, "sincos" that of the row of cosines (`target` gets the sines). "program" is described in
-    `graph.interpreter`, the products in `graph.gemm`.
+    It takes six int64 and returns an int64, 0. They are (source, target, count, 0, 0, 0): the addresses of two rows of `count` floats, arguments and
+    results. "power" takes the address of the row of exponents as the fourth, "sincos" that of the row of cosines (`target` gets the sines). "program"
+    is the interpreter of `graph.interpreter`, and the products are the matrix products of `graph.gemm`. A process compiles each function once.
 
     Args:
-        name: One of `NAMES` (NumPy's names and "sincos"), or "program", "product" or "small_product".
-        dtype: "float64" or "float32".
+        name: One of `NAMES`, "exp" for example (NumPy's names and "sincos"), or "program", "product" or "small_product".
+        dtype: Type of the floats, "float64" or "float32".
 
     Raises:
         ValueError: For another name or type.
@@ -161,11 +161,14 @@ def function(name: str, dtype: str = "float64") -> Any:
 
 
 def address(name: str, dtype: str = "float64") -> int:
-    """Return the address of `function(name, dtype)`, an int by which kernels call it; machine code that is not cached is compiled now.
+    """Return the address in memory of the machine code of a function on rows, contiguous arrays of floats, by which generated code calls it.
+
+    The code there is that of `function(name, dtype)`: it takes six int64, for most names (address of the arguments, address of the results, number of
+    floats, 0, 0, 0), and returns the int64 0. It is read from the cache on disk, and compiled now if it is not there.
 
     Args:
-        name: One of `NAMES` (NumPy's names and "sincos"), or "program", "product" or "small_product".
-        dtype: "float64" or "float32".
+        name: One of `NAMES`, "exp" for example (NumPy's names and "sincos"), or "program", "product" or "small_product".
+        dtype: Type of the floats, "float64" or "float32".
 
     Raises:
         ValueError: For another name or type.

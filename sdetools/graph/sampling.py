@@ -16,16 +16,18 @@ def gather(data: np.ndarray, index: Any) -> Any:
     """Return the samples at drawn indices, `data[index]`, with the axes of paths last.
 
     Args:
-        data: The samples, `(n, *row)`, along the first axis.
-        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`, which is not checked.
+        data: The n samples, each an array of shape `row`: `(n, *row)`.
+        index: Indices from 0 to n - 1 as floats, an array `(size, *paths)`, where `paths` are any axes of paths, or a symbolic array (`Value`)
+            `(size,)`, whose indices are not checked.
+
+    Returns:
+        A new array `(size, *row, *paths)`, or a symbolic array `(size, *row)`.
 
     Raises:
         IndexError: If an index of an array is no whole number from 0 to n - 1.
 
-    Returns:
-        Array `(size, *row, *paths)`, or a traced value `(size, *row)`.
-
     Example:
+        >>> import numpy as np
         >>> gather(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 1.0, 0.0])).tolist()
         [[3.0, 4.0], [3.0, 4.0], [1.0, 2.0]]
     """
@@ -36,20 +38,22 @@ def gather(data: np.ndarray, index: Any) -> Any:
 
 
 def tally(index: Any, n: int, weights: Any = None) -> Any:
-    """Return how often each of n samples was drawn, or the sum of the weights of its draws.
+    """Return how often each of n samples of data was drawn in each path, or the sum of the weights of its draws.
 
     Args:
-        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`, which is not checked.
+        index: Indices of the drawn samples, from 0 to n - 1, as floats: an array `(size, *paths)`, where `paths` are any axes of paths, or a
+            symbolic array (`Value`) `(size,)`, whose indices are not checked.
         n: Number of samples.
         weights: A weight of each draw, of the shape of `index`; 1 by default.
+
+    Returns:
+        A new float array `(n, *paths)`, or a symbolic array `(n,)`; 0 for a sample that was not drawn.
 
     Raises:
         IndexError: If an index of an array is no whole number from 0 to n - 1.
 
-    Returns:
-        Array `(n, *paths)`, or a traced value `(n,)`; 0 for a sample that was not drawn.
-
     Example:
+        >>> import numpy as np
         >>> tally(np.array([2.0, 0.0, 2.0]), 4).tolist()
         [1.0, 0.0, 2.0, 0.0]
     """

@@ -19,7 +19,7 @@ ANGLES = ("sin", "cos", "tan")
 
 @dataclass(frozen=True)
 class Item:
-    """A line of code `target = text` of a loop over lanes.
+    """A line of code `target = text` of a loop over lanes, the places of paths.
 
     Attributes:
         target: Name of the variable that it defines, "v3", or the place in memory to which it writes, "S[1024 + j]".
@@ -28,7 +28,7 @@ class Item:
         load: Whether it only reads memory, so that several loops may repeat it.
         store: Whether it writes memory.
         reads: The place that a load reads, "S[1024 + j]"; empty for draws and other lines.
-        angle: "sin", "cos" or "tan" if it is computed on whole rows, of the argument `uses[0]`; empty for other lines.
+        angle: "sin", "cos" or "tan" of `uses[0]` if a call after the loop computes the variable for all lanes; empty for other lines.
     """
 
     target: str
@@ -42,11 +42,11 @@ class Item:
 
 @dataclass
 class Pass:
-    """One loop over the lanes, and the calls of functions of whole rows after it.
+    """One loop over the lanes (paths), and the calls after it that compute sin, cos or tan for all lanes.
 
     Attributes:
-        lines: Lines of the loop's body, such as "v3 = v1 + v2".
-        angles: The calls, such as ("sin", "S[0 + j]", "S[256 + j]"): function, place of the argument's row, place of the result's row.
+        lines: Lines of the loop's body, such as "v3 = v1 + v2"; the number of the lane is j.
+        angles: The calls, such as ("sin", "S[0 + j]", "S[256 + j]"): function, place of the argument, place of the result.
     """
 
     lines: list[str]
@@ -54,7 +54,9 @@ class Pass:
 
 
 def passes(lines: Sequence[Item], stores: Sequence[Item], keep: Callable[[str], str]) -> list[Pass]:
-    """Return the loops over lanes that compute `lines` and then write the results by `stores`, in the order in which they run.
+    """Return the loops over lanes (paths) that compute `lines` and then write the results by `stores`, in the order in which they run.
+
+    Up to `SHORT` = 120 lines make one loop, unless sin, cos or tan divide it; more are divided into pieces of about `PIECE` = 60 lines.
 
     Args:
         lines: Lines that define variables, each after those whose variables it uses.

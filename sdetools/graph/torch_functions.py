@@ -74,7 +74,7 @@ def tally(index: Tensor, n: int, weights: Tensor | None = None) -> Tensor:
     """Return for each path how often each of n samples was drawn, or the sum of the weights of its draws, as a tensor `(n, *paths)`.
 
     Args:
-        index: Indices of samples from 0 to n - 1, as floats, `(size, *paths)`; for others torch raises RuntimeError (on a CPU).
+        index: Indices of the drawn samples, from 0 to n - 1, as floats, `(size, *paths)`; for others torch raises RuntimeError (on a CPU).
         n: Number of samples.
         weights: A weight of each draw, of the shape of `index`; 1 by default.
     """

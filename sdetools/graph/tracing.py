@@ -17,7 +17,7 @@ _STANDARD = str(Path(linecache.__file__).parent)
 
 
 class NotTraceable(TypeError):
-    """Raised, with a message, for a part of a simulation that can neither be traced nor compiled.
+    """Raised for a part of a simulation that cannot be traced (recorded by a call with symbols), or not compiled for the wanted kind of machine.
 
     Attributes:
         function: Whether the part is a user's function, so that rewriting it in NumPy helps; False by default.
@@ -29,15 +29,15 @@ class NotTraceable(TypeError):
 
 
 def trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
-    """Return `function(*arguments)` for traced values as arguments, with errors that name the part and the user's line.
+    """Return `function(*arguments)` for symbols as arguments, which record the formula, with errors that name the part and the user's line.
 
     Args:
         function: A formula in NumPy.
         part: What the formula is, for messages: "the observable".
-        *arguments: Values of one graph.
+        *arguments: Symbolic arrays (`graph.value.Value`) of one graph.
 
     Returns:
-        What the formula returns, usually a value or a sequence of values.
+        What the formula returns, usually a symbolic array or a sequence of them.
 
     Raises:
         NotTraceable: If the formula needs numbers; the message names the line. Any other error is the formula's own and propagates, with a

@@ -33,13 +33,13 @@ LARGEST_PRODUCT = 32
 
 
 class Trace:
-    """The nodes of one trace, that is of formulas called with the same symbolic inputs; equal operations share one node.
+    """The nodes of one trace, that is of formulas called with the same symbolic inputs. A node is one operation; equal operations share one node.
 
     `input` and `uniform` create the first nodes, operations on these the others.
 
     Attributes:
         known: All nodes except constants, by their content, the tuple (op, name, keys of args, shape, key of extra).
-        columns: Column-major copies, flattened, of arrays of data that are indexed by traced values, by `Value.key` of the array.
+        columns: Column-major copies, `(columns * rows,)`, of arrays of data whose rows are taken at traced indices, by `Value.key` of the array.
     """
 
     def __init__(self) -> None:
@@ -47,20 +47,20 @@ class Trace:
         self.columns: dict[Any, np.ndarray] = {}
 
     def input(self, name: str, shape: Shape = ()) -> Value:
-        """Return the input `name` of component shape `shape` that differs from path to path; the same node for a second call."""
+        """Return the input `name` that differs from path to path, a `Value`; `shape` is its shape for one path. A second call returns the same node."""
         return self.node("input", name, (), shape)
 
     def uniform(self, name: str, shape: Shape = ()) -> Value:
-        """Return the input `name` of shape `shape` that is the same for all paths, passed at run time; the same node for a second call."""
+        """Return the input `name` of shape `shape` that is the same for all paths, a `Value` whose numbers are passed at run time; the same node each time."""
         return self.node("uniform", name, (), shape)
 
     def node(
         self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any = None, key: Any = None, boolean: bool = False
     ) -> Value:
-        """Return the node of an operation in this trace: the existing one if there is an equal one, else a new one.
+        """Return the node of an operation in this trace, a `Value`: the existing one if there is an equal one, else a new one.
 
-        `op`, `name`, `args`, `shape`, `extra` and `boolean` are its attributes, explained at `Value`. Nodes are equal if their `op`, `name`, `shape`,
-        `key` and the keys of their `args` are; `key` must be hashable and identify `extra`.
+        `op` (kind), `name`, `args` (operands), `shape`, `extra` and `boolean` are its attributes, explained at `Value`. Nodes are equal if their `op`,
+        `name`, `shape`, `key` and the keys of their `args` are; `key` must be hashable and identify `extra`.
 
         Raises:
             TooLong: If the trace would get more than `MOST` = 200,000 nodes.
@@ -78,16 +78,16 @@ class Trace:
 
 
 class Value(np.lib.mixins.NDArrayOperatorsMixin):
-    """One node of a graph: the symbol of an array of one path. NumPy's operators and functions on it return further nodes.
+    """A symbolic array, one node of a graph: it stands for an array of one path. NumPy's operators and functions on it return further nodes.
 
     Attributes:
-        op: Kind of the operation, "map" for example; see the table at the head of the module.
-        name: NumPy's name of the function of a map or reduction, such as "add", or the name of an input.
-        args: Nodes that it reads, a tuple.
+        op: Kind of the operation: "input", "uniform", "const", "map" (elementwise), "reduce", "contract", "view", "join", "rows", "tally" or "call".
+        name: NumPy's name of the function of a map or reduction, such as "add", or the name of an input; else empty.
+        args: The nodes that it reads, a tuple.
         shape: Component shape, without the axis of paths.
         extra: What the kind needs in addition: the array of a constant, the axes of a reduction, the `View` of a view, the `Call` of a call.
-        home: The trace that it belongs to; None for a constant.
-        boolean: Whether it is a condition.
+        home: The `Trace` that it belongs to; None for a constant.
+        boolean: Whether its elements are truth values, as those of x > 0 (a condition); else they are floats.
         uniform: Whether it is the same for all paths.
         key: Hashable identity: the object's `id`; of a constant its content, or its memory if it has more than 4096 elements.
     """
@@ -193,7 +193,7 @@ def is_value(x: Any) -> bool:
 
 
 def value(x: Any) -> Value:
-    """Convert a number, an array, or a sequence of values to a value; a `Value` is returned as it is.
+    """Convert a number, an array, or a sequence of values to a `Value`, a symbolic array; a `Value` is returned as it is.
 
     Args:
         x: A number, a numeric or Boolean array, or a list or tuple of numbers and values.
@@ -225,7 +225,7 @@ def value(x: Any) -> Value:
 
 
 def trace_of(args: Sequence[Value]) -> Trace | None:
-    """Return the trace to which the values `args` belong, None if all are constants; TracingError if they belong to several traces."""
+    """Return the trace (record of operations) of the values `args`, None if all are constants; TracingError if they belong to several traces."""
     found = None
     for a in args:
         if a.home is not None:
@@ -253,14 +253,15 @@ OF_CONDITIONS = {"add": "logical_or", "maximum": "logical_or", "multiply": "logi
 
 
 def apply(name: str, *inputs: Any) -> Value:
-    """Return an elementwise operation as a `Value`, simplified: constants are folded, operations without effect are dropped.
+    """Return an elementwise operation as a symbolic array, simplified: constants are folded, operations without effect are dropped.
 
     Args:
         name: One of `MAPS`, NumPy's name of the function: "add", "exp", "where"; another one is not noticed here.
-        *inputs: Operands (numbers, arrays, values), which broadcast by their component shapes.
+        *inputs: Operands (numbers, arrays, values), which broadcast by their component shapes, those of one path.
 
     Returns:
-        A value of the broadcast shape; a condition for the names in `CONDITIONS`, and for sums, products and branches of conditions.
+        A value of the broadcast shape. Its elements are truth values for the names in `CONDITIONS`, such as "less", for the sum, product, maximum and
+        minimum of conditions, and for "where" with two of them.
 
     Raises:
         ValueError: If the shapes do not broadcast.
@@ -387,7 +388,7 @@ def _power(x: Value, p: float) -> Value | None:
 
 
 def order(outputs: Sequence[Value]) -> list[Value]:
-    """Return the nodes that `outputs` depend on, `outputs` included, as a list: each once, after its arguments; of equal constants one."""
+    """Return all values that `outputs` depend on, and `outputs` themselves, as a list: each once, after its arguments; of equal constants one."""
     done: dict[Any, Value] = {}
     todo = [(o, False) for o in reversed(list(outputs))]
     while todo:

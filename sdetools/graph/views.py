@@ -21,7 +21,7 @@ from sdetools.graph.value import SMALL, Shape, Value, apply, trace_of, value
 
 @dataclass(frozen=True)
 class View:
-    """Which elements of its source a view consists of, and in which order.
+    """Which elements of its source a view consists of, and in which order; both are symbolic arrays (`Value`).
 
     A flat position is one in the source, flattened in C order.
 
@@ -56,17 +56,17 @@ def dense(shape: Sequence[int]) -> Shape:
 
 
 def view(x: Value, shape: Sequence[int], strides: Sequence[int], start: int = 0, table: np.ndarray | None = None) -> Value:
-    """Return a view in its simplest form: views of constants are folded, views of views composed, parts of joins read directly.
+    """Return a rearrangement of the elements of `x` in its simplest form: views of constants are folded, of views composed, parts of joins read directly.
 
     Args:
-        x: The source.
+        x: The source, a symbolic array.
         shape: Shape of the result.
         strides: For each axis of the result, the step from one index to the next in k = strides . index + start.
         start: The k of the first element.
         table: Integers: element k of the flattened source is taken if it is None, else element `table[k]`, and zero if that is -1.
 
     Returns:
-        A value of shape `shape`; `x` itself if nothing changes.
+        A symbolic array of shape `shape`; `x` itself if nothing changes.
     """
     shape, extra = tuple(shape), View(tuple(strides), start, None if table is None else np.asarray(table, np.int64).tobytes())
     if shape == x.shape and extra == View(dense(shape)):
@@ -130,10 +130,13 @@ def _linear(inner: View, middle: Shape, outer: View) -> View | None:
 
 
 def at_places(x: Value, places: np.ndarray) -> Value:
-    """Return the elements of `x` at the flat positions `places`, an integer array, as a `Value` of its shape; -1 gives a zero.
+    """Return the elements of `x` at given positions as a symbolic array (`Value`) of the shape of `places`.
 
-    It is a view without a table if the positions are an affine function of the indices, else one with a table. Other positions than -1 to
-    x.size - 1 are not checked.
+    It is a view without a table if the positions are an affine function of the indices, else one with a table (`View`).
+
+    Args:
+        x: A symbolic array.
+        places: Positions in `x`, flattened in C order, an integer array; -1 gives a zero. Others than -1 to x.size - 1 are not checked.
     """
     if not places.size:
         return value(np.zeros(places.shape))
@@ -145,24 +148,24 @@ def at_places(x: Value, places: np.ndarray) -> Value:
 
 
 def same_view(of: Value, x: Value) -> Value:
-    """Return a view of `x` with the shape, strides, start and table of the view `of`; `x` has the shape of the source of `of`."""
+    """Return the elements of `x` rearranged as the view `of` rearranges those of its source; `x` has the shape of that source, the result that of `of`."""
     table = None if of.extra.table is None else np.frombuffer(of.extra.table, np.int64)
     return view(x, of.shape, of.extra.strides, of.extra.start, table)
 
 
 def take(x: Value, key: Any) -> Value:
-    """Return `x[key]` as NumPy defines it, for integers, slices, integer arrays and masks; a traced index selects rows of data.
+    """Return `x[key]` as NumPy defines it, for integers, slices, integer arrays and masks of numbers; a symbolic index selects rows of data.
 
     Args:
-        x: The value; for a traced index a constant array `(n, *row)`.
-        key: An index of NumPy, or a traced value `(size,)` or `()` with row numbers as floats.
+        x: A symbolic array (`Value`); for a symbolic index a constant one, `(n, *row)`.
+        key: An index of NumPy, or a symbolic array `(size,)` or `()` with row numbers as floats, others for each path.
 
     Returns:
-        A value; for a traced index of shape `(size, *row)` or `row`.
+        A symbolic array; for a symbolic index of shape `(size, *row)` or `row`.
 
     Raises:
-        IndexError: If an index is out of bounds; a traced one is not checked.
-        TracingError: If a traced index is used on anything but rows of data.
+        IndexError: If an index is out of bounds; a symbolic one is not checked.
+        TracingError: If a symbolic index is used on anything but rows of data, or is a condition.
     """
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool) and x.ndim:
         n = x.shape[0]
@@ -188,10 +191,10 @@ def _gather(x: Value, key: Any) -> Value:
 
 
 def reshape(x: Any, shape: Any) -> Value:
-    """Return `x` in another shape, in C order, as a `Value`; ValueError if the number of elements differs.
+    """Return `x` in another shape, in C order, as a symbolic array (`Value`); ValueError if the number of elements differs.
 
     Args:
-        x: A value, or what `value` converts to one.
+        x: A symbolic array (`Value`), a number, an array or a sequence of these.
         shape: The new shape, or a number for one axis; one axis may be -1, and then has the length that remains.
     """
     x, shape = value(x), (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
@@ -204,7 +207,10 @@ def reshape(x: Any, shape: Any) -> Value:
 
 
 def transpose(x: Any, axes: Any = None) -> Value:
-    """Return `x` as a `Value` whose axis i is axis `axes[i]` of `x`; None reverses the order; ValueError unless `axes` is a permutation."""
+    """Return `x` as a symbolic array (`Value`) whose axis i is axis `axes[i]` of `x`; None reverses the order of the axes.
+
+    ValueError unless `axes` is a permutation of all axes; AxisError (NumPy's) if one is out of bounds.
+    """
     x = value(x)
     axes = tuple(axis_of(a, x.ndim) for a in (axes if axes is not None else reversed(range(x.ndim))))
     if sorted(axes) != list(range(x.ndim)):
@@ -213,7 +219,7 @@ def transpose(x: Any, axes: Any = None) -> Value:
 
 
 def broadcast(x: Any, shape: Any) -> Value:
-    """Return `x` broadcast to the shape `shape` as a `Value`; ValueError if it does not fit."""
+    """Return `x` broadcast to the shape `shape` as a symbolic array (`Value`); ValueError if it does not fit."""
     x, shape = value(x), tuple(shape)
     if x.shape == shape:
         return x
@@ -224,10 +230,10 @@ def broadcast(x: Any, shape: Any) -> Value:
 
 
 def join(parts: Sequence[Any], axis: int = 0) -> Value:
-    """Return values concatenated along an existing axis as one value; an empty one `(0,)` without parts.
+    """Return arrays concatenated along an existing axis as one symbolic array (`Value`); an empty one `(0,)` without parts.
 
     Args:
-        parts: Values, or what `value` converts to them; empty vectors are dropped.
+        parts: Symbolic arrays, or numbers, arrays and sequences that `value` converts to them; empty vectors are dropped.
         axis: The axis; a negative one counts from the end.
 
     Raises:
@@ -272,10 +278,10 @@ def _same_source(parts: tuple[Value, ...]) -> Value | None:
 
 
 def stack(parts: Any, axis: int = 0) -> Value:
-    """Return values stacked along a new axis, after broadcasting them to one shape, as one value.
+    """Return arrays stacked along a new axis, after broadcasting them to one shape, as one symbolic array (`Value`).
 
     Args:
-        parts: A sequence of values, or of what `value` converts to them; an empty one gives shape `(0,)`.
+        parts: A sequence of symbolic arrays, or of numbers and arrays that `value` converts to them; an empty one gives shape `(0,)`.
         axis: Place of the new axis in the result; a negative one counts from the end.
 
     Raises:
@@ -292,15 +298,15 @@ def stack(parts: Any, axis: int = 0) -> Value:
 
 
 def scatter(x: Value, of: Value) -> tuple[int, Value]:
-    """Apply the transpose of a view to adjoints: an element of the source gets the sum of the adjoints of all its places in the view.
+    """Apply the transpose of a view to adjoints, derivatives of an output: an element of the source gets the sum over all its places in the view.
 
     Args:
-        x: Adjoints of the elements of the view, of its shape.
-        of: The view, a value of kind "view".
+        x: Adjoints of the elements of the view, a symbolic array of its shape.
+        of: The view, a value of kind "view", which consists of elements of another value, its source.
 
     Returns:
-        The pair (first flat position in the source, value `(n,)` with the sums for the n elements from there on). All other elements have
-        adjoint 0; n is 0 if the view contains no element of the source.
+        The pair (first position in the flattened source, symbolic array `(n,)` with the sums for the n elements from there on). All other elements
+        have adjoint 0; n is 0 if the view contains no element of the source.
     """
     extra = of.extra
     summed = tuple(a for a, (s, n) in enumerate(zip(extra.strides, of.shape)) if s == 0 and n > 1)
@@ -332,10 +338,11 @@ def _placed(x: Value, places: np.ndarray) -> tuple[int, Value]:
 
 
 def assembled(pieces: Mapping[tuple[int, int], Value], shape: Shape) -> Value:
-    """Return the sum of pieces of a flattened array as a `Value` of shape `shape`; zeros outside of all pieces.
+    """Return the sum of pieces of a flattened array as a symbolic array (`Value`) of shape `shape`; zeros outside of all pieces.
 
     Args:
-        pieces: A dictionary from (flat position of a piece's first element, its length n) to the piece, a value `(n,)`; pieces may overlap.
+        pieces: A dictionary from (position of a piece's first element in C order, its length n) to the piece, a symbolic array `(n,)`; pieces may
+            overlap.
         shape: Shape of the result.
     """
     size, waiting, out = prod(shape), sorted(pieces), None
