@@ -25,22 +25,29 @@ MANY_GROUPS = 40
 class SupEstimate(Estimate):
     """The maximum max_k |gap_k| of a curve over the recorded times k, with the simultaneous (sup-t) band of the curve.
 
-    `value` is the maximum of the estimates. It is biased upwards by about the standard error; the interval is not. With probability
-    `confidence` all |gap_k| lie in their bands at once, so that their maximum lies between max(|gap_k| - c s_k) and max(|gap_k| + c s_k),
-    where c is the critical value.
+    gap_k is the difference of the means of two dynamics at time k. `value` is the maximum of the estimates. It is biased upwards by about the
+    standard error; the interval is not. With probability `confidence` all |gap_k| lie in their bands at once, so that their maximum lies between
+    max(|gap_k| - c s_k) and max(|gap_k| + c s_k), where c is the critical value.
 
     Attributes:
         value: max_k |gap_k|.
         stderr: The standard error of the gap at the time of the maximum.
         curve: The estimates gap_k, `(times,)`.
         errors: Their standard errors s_k, `(times,)`.
-        draws: Bootstrap draws of max_k |noise_k| / s_k, `(draws,)`; their quantile is the critical value c. If empty, c is Bonferroni's.
+        draws: Bootstrap draws of max_k |noise_k| / s_k, `(draws,)`, such as `multiplier_maxima` gives; their quantile is the critical value c. If
+            empty, c is Bonferroni's.
         argmax: The index k of the maximum in `curve`.
         time: The recorded time of the maximum.
         points: A mapping from "random", "rounding", "least", "most" to the values of these attributes of `Estimate` at each time, `(times,)`.
             For a name that is missing, the attribute itself holds at all times.
 
     The other attributes are those of `Estimate`, the number of paths `n` and the level `confidence` among them.
+
+    Example:
+        >>> import numpy as np
+        >>> gap = SupEstimate(0.3, 0.05, 1000, curve=np.array([0.1, -0.3]), errors=np.array([0.05, 0.05]), argmax=1, time=0.5)
+        >>> round(gap.critical(0.95), 2), gap.low < 0.3 < gap.high
+        (2.24, True)
     """
 
     curve: np.ndarray = field(default_factory=lambda: np.zeros(1))
@@ -57,8 +64,11 @@ class SupEstimate(Estimate):
     def critical(self, confidence: float) -> float:
         """Return the critical value c of the band at a confidence level: the band is gap_k +- c s_k with standard errors s_k.
 
-        It is the quantile of the bootstrap draws, but at most Bonferroni's value for the number of times with s_k > 0. Bonferroni's value is used
-        if fewer than ten draws lie beyond the quantile. ValueError is raised unless 0 < `confidence` < 1.
+        It is the quantile of the bootstrap draws `self.draws`, but at most Bonferroni's value for the number of times with s_k > 0, which is used
+        if fewer than ten draws lie beyond the quantile.
+
+        Raises:
+            ValueError: Unless 0 < `confidence` < 1.
         """
         tests = max(1, int(np.count_nonzero(self.errors)))
         bound = quantile(confidence, self.n + 1 - self.fitted, tests)
@@ -67,7 +77,9 @@ class SupEstimate(Estimate):
         return min(bound, float(np.quantile(self.draws, confidence)))
 
     def band(self, confidence: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the simultaneous band of the curve.
+        """Return the simultaneous band of the curve, which contains all true gaps at once with probability `confidence`.
+
+        It is gap_k +- c s_k with the critical value c, plus the rounding error, and adjusted where one path's values have known bounds (see `Estimate`).
 
         Args:
             confidence: The confidence level, strictly between 0 and 1 (otherwise ValueError); None for that of the estimate.
@@ -106,7 +118,8 @@ class SupEstimate(Estimate):
     def bootstrap(self, noise: np.ndarray) -> np.ndarray:
         """Return the maximum over the times k of |gap_k + noise_k s_k| for each bootstrap draw, an array `(draws,)`.
 
-        The argument `noise`, `(draws, times)`, contains curves in units of the standard errors s_k, such as those of `multiplier_noise`.
+        Args:
+            noise: Noise curves in units of the standard errors s_k, `(draws, times)`, such as those of `multiplier_noise`.
         """
         return np.abs(self.curve + noise * self.errors).max(axis=1)
 

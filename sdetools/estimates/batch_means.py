@@ -36,14 +36,16 @@ MIXED = 1.01
 
 @dataclass(frozen=True, repr=False)
 class StationaryEstimate(Estimate):
-    """A stationary mean from few long paths, with its interval from replicated batch means.
+    """The mean of an observable h in the stationary state, from few long paths, with its interval from replicated batch means.
+
+    A batch is a range of consecutive steps of a path, and a batch mean the average of h over it.
 
     Attributes:
         n: The number of batch means from which the standard error is computed, paths times batches of a path.
         steps: The number of steps over which the value is an average, all paths together.
-        autocorrelation_time: The integrated autocorrelation time in steps; NaN if it is unknown.
+        autocorrelation_time: The integrated autocorrelation time, 1 + 2 sum_k corr(h(x_0), h(x_k)), in steps; NaN if it is unknown.
         ess: The effective sample size: the number of independent draws of h with the same standard error; NaN if it is unknown.
-        r_hat: The split R-hat of the paths; NaN if it is unknown.
+        r_hat: The split R-hat, which compares the halves of all paths: near 1 if they agree, above 1.01 if not; NaN if it is unknown.
         concerns: Reasons to doubt the interval, as texts with a remedy; empty if there are none.
 
     The other attributes are those of `Estimate`.
@@ -74,9 +76,10 @@ class StationaryEstimate(Estimate):
 
 @dataclass(frozen=True)
 class BatchMeans:
-    """Averages of h over consecutive blocks of long paths, from which all statistics of a stationary mean are computed.
+    """Averages of an observable h over consecutive blocks of long paths, from which all statistics of its stationary mean are computed.
 
-    Blocks are joined to longer batches. If a value is not finite, so are the statistics.
+    A block is a number of consecutive steps. Blocks are joined to longer batches, whose averages count as independent. If a value is not finite, the
+    statistics are not finite either.
 
     Attributes:
         means: The average of h over each block, `(paths, blocks)`; an even number of blocks of equal length.
@@ -85,6 +88,7 @@ class BatchMeans:
         batches: The wanted number of batches of a path for the standard error, a divisor of the number of blocks.
 
     Example:
+        >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> h = rng.normal(size=(4, 16, 100))
         >>> found = BatchMeans(h.mean(axis=2), (h**2).mean(axis=2), length=100, batches=16).estimate()
@@ -109,11 +113,11 @@ class BatchMeans:
 
     @cached_property
     def used(self) -> int:
-        """The number of batches of a path for the standard error: the wanted one, but 1 if there are several paths, and they disagree."""
+        """The number of batches of a path for the standard error: `batches`, but 1 if there are several paths and their split R-hat exceeds 1.01."""
         return 1 if self.paths > 1 and self.r_hat > MIXED else self.batches
 
     def merged(self, batches: int) -> np.ndarray:
-        """Return the averages of h over `batches` batches of each path, `(paths, batches)`; `batches` divides the number of blocks."""
+        """Return the averages of h over `batches` batches of each path, of equal length, `(paths, batches)`; `batches` divides the number of blocks."""
         return self.means.reshape(self.paths, batches, -1).mean(axis=2)
 
     @cached_property
@@ -123,7 +127,7 @@ class BatchMeans:
 
     @cached_property
     def variance(self) -> float:
-        """The variance of h over all steps of all paths; NaN where rounding errors of the squares prevail."""
+        """The variance of h over all steps of all paths; NaN if it is below 1e-9 of the mean of h^2, where rounding errors prevail."""
         with np.errstate(all="ignore"):  # moments of diverged paths are not finite
             second = float(self.squares.mean())
             variance = second - self.mean**2
@@ -135,14 +139,18 @@ class BatchMeans:
         return math.sqrt(float(((y - self.mean) ** 2).sum()) / (y.size - 1) / y.size) if y.size > 1 else math.nan
 
     def autocorrelation_time(self, batches: int | None = None) -> float:
-        """Return the integrated autocorrelation time in steps, from `batches` batches of each path, by default `used`."""
+        """Return the integrated autocorrelation time 1 + 2 sum_k corr(h(x_0), h(x_k)) in steps, from `batches` batches of each path, by default `used`.
+
+        It is steps stderr^2 / variance; NaN if the variance is not positive.
+        """
         return self.steps * self.stderr(batches) ** 2 / self.variance if self.variance > 0 else math.nan
 
     @cached_property
     def blocking(self) -> tuple[np.ndarray, np.ndarray]:
-        """The autocorrelation time against the length of batches, which must reach a plateau (Flyvbjerg and Petersen 1989).
+        """The integrated autocorrelation time against the length of batches; if batches are long enough, it has reached a plateau.
 
-        Two arrays: lengths in steps, ascending, and autocorrelation times. The lengths are those of batches with 1, 2, 4, ... blocks.
+        Two arrays `(lengths,)`: lengths in steps, ascending, of batches with 1, 2, 4, ... blocks, and autocorrelation times in steps. Source:
+        H. Flyvbjerg, H. G. Petersen, Journal of Chemical Physics 91 (1989) 461-466.
         """
         counts = [b for b in (self.means.shape[1] >> j for j in range(self.means.shape[1].bit_length())) if b * self.paths > 1]
         lengths = np.array([self.means.shape[1] // b * self.length for b in counts])
@@ -177,13 +185,13 @@ class BatchMeans:
         return tuple(out)
 
     def estimate(self, confidence: float = 0.95, name: str = "", diverged: int = 0, first: int = -1) -> StationaryEstimate:
-        """Return the stationary mean with its interval.
+        """Return the stationary mean of h with its interval.
 
         Args:
-            confidence: The confidence level.
+            confidence: The confidence level, strictly between 0 and 1.
             name: What is estimated, for printing.
-            diverged: The number of diverged paths; if there are any, the value is NaN.
-            first: The first step of divergence; -1 for none.
+            diverged: The number of paths that left the finite range; if there are any, the value is NaN.
+            first: The first step at which a path did; -1 for none.
         """
         n = self.paths * self.used
         if diverged:
@@ -198,7 +206,8 @@ class BatchMeans:
 def default_batches(paths: int, blocks: int, least: int = 64) -> int:
     """Return the number of batches of each path: the smallest power of two with at least `least` batches of all paths, at most `blocks`.
 
-    Few batches are long batches, and more than about 60 make Student's quantile no smaller: 1.998 for 64, 1.960 for infinitely many.
+    A batch consists of whole blocks, a block of a fixed number of steps. Few batches are long batches, and more than about 60 make Student's quantile
+    hardly smaller: 1.998 for 64, 1.960 for infinitely many.
 
     Args:
         paths: The number of paths.

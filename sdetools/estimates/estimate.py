@@ -41,8 +41,8 @@ class Estimate(HasInterval):
         n: The number of paths.
         confidence: The confidence level of `low` and `high`.
         name: What is estimated, for printing.
-        diverged: The number of paths that left the finite range before the value was recorded.
-        first_divergence: The first step at which such a path left it; -1 if none did.
+        diverged: The number of paths whose state left the finite numbers before the value was recorded.
+        first_divergence: The first step at which such a path left them; -1 if none did.
         fitted: The number of fitted parameters (the mean; the slope of a control variate), which reduce the degrees of freedom of Student's
             t.
         random: Whether random draws enter. If not, the value is exact up to `rounding`, and the interval is value +- rounding. This is known
@@ -50,7 +50,7 @@ class Estimate(HasInterval):
         rounding: A bound of the floating-point error.
         least: A lower bound of one path's value; -inf if unknown.
         most: An upper bound of one path's value; inf if unknown.
-        two_valued: Whether one path's value is either `least` or `most`. The interval is then that of Clopper and Pearson.
+        two_valued: Whether one path's value is either `least` or `most`. The interval is then that of Clopper and Pearson, if both are finite.
         skewness: The skewness of the law of `value`, as far as groups of paths show it (`skewness_of_mean`); far out in the tails, where
             verdicts look, a skewed law has other quantiles than the normal one.
 
@@ -203,7 +203,7 @@ class Estimate(HasInterval):
         return max(1, math.ceil(needed))
 
     def z(self, truth: float) -> float:
-        """Return the z-score (value - truth) / stderr of a known exact value `truth`.
+        """Return the z-score (value - truth) / stderr, the distance to a known exact value `truth` in standard errors.
 
         If the standard error is 0, it is NaN where random draws enter (the error is unknown), and for an exact value 0 if both agree up to
         rounding, else infinity.
@@ -244,10 +244,11 @@ def skewness_of_mean(groups: np.ndarray, counts: np.ndarray | None = None) -> fl
     sqrt(6 sum n_g^3) / (sum n_g)^{3/2}, for G equal groups sqrt(6) / G.
 
     Args:
-        groups: The means of the groups, `(G,)`.
+        groups: The means of the groups, sets of paths, `(G,)`.
         counts: The numbers n_g of their paths, `(G,)`; None for equal ones.
 
     Example:
+        >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> skewness_of_mean(rng.normal(size=100)), skewness_of_mean(rng.exponential(size=100)) > 0.05
         (0.0, True)

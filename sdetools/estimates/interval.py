@@ -70,7 +70,7 @@ class ConfidenceInterval:
 
     @classmethod
     def unknown(cls, level: float = 0.95, kind: Kind = Kind.POINTWISE) -> ConfidenceInterval:
-        """Return the infinite interval of a value whose error is unknown, with the given confidence level and kind."""
+        """Return the interval from -inf to inf of a value whose error is unknown, with the given confidence level, in (0, 1], and kind."""
         return cls(-math.inf, math.inf, level, kind)
 
     def __iter__(self) -> Iterator[float]:
@@ -103,7 +103,7 @@ class ConfidenceInterval:
         return self.high < low or self.low > high
 
     def widened(self, by: float) -> ConfidenceInterval:
-        """Return a copy with both ends moved outwards by `by` >= 0, the bound of an error that is not random, such as rounding."""
+        """Return a copy with both ends moved outwards by `by` >= 0, a bound of an error that is not random, such as rounding."""
         return replace(self, low=self.low - by, high=self.high + by)
 
     def __mul__(self, factor: float) -> ConfidenceInterval:
@@ -117,13 +117,14 @@ class ConfidenceInterval:
 class HasInterval:
     """The base class of results with a `value`, a number, and a confidence interval; `float(result)` is the value.
 
-    Subclasses set `value` and implement `confidence_interval`.
+    Subclasses set `value` and implement `confidence_interval(level)`, which returns a `ConfidenceInterval`; with level None it is the interval at the
+    level of the result. `low`, `high` and `half_width` are read from it.
     """
 
     value: float
 
     def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
-        """Return the confidence interval of the value at the confidence level `level`, in (0, 1); by default at the level of the result."""
+        """Return the confidence interval of the value at the confidence level `level`, in (0, 1); None takes the level of the result."""
         raise NotImplementedError
 
     def interval(self, confidence: float) -> tuple[float, float]:
@@ -158,8 +159,8 @@ def quantile(level: float, n: int, tests: int = 1) -> float:
 
     Args:
         level: The confidence level, strictly between 0 and 1; ValueError otherwise.
-        n: The number of paths.
-        tests: The number of simultaneous intervals, for Bonferroni's correction.
+        n: The number of paths from which the standard error is computed.
+        tests: The number of intervals that shall all contain their values at once with probability `level` (Bonferroni's correction).
 
     Example:
         >>> round(quantile(0.95, 10**6), 3), round(quantile(0.95, 10), 3)
@@ -181,7 +182,7 @@ def undetected_probability(level: float, n: int, tests: int = 1) -> float:
     Args:
         level: The confidence level, below 1.
         n: The number of paths; 0 counts as 1.
-        tests: The number of simultaneous intervals, for Bonferroni's correction.
+        tests: The number of intervals that shall all contain their values at once with probability `level` (Bonferroni's correction).
 
     Example:
         >>> round(undetected_probability(0.95, 1000), 5)

@@ -56,15 +56,16 @@ def _exact_energy(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class DistanceKind:
-    """A norm of the difference of two distribution functions, to the power `power`, and how to compute it.
+    """A distance of two distributions, a norm of the difference of their distribution functions to the power `power`, and how to compute it.
 
     Attributes:
-        label: The name in print.
+        label: The name in print, such as "W1".
         power: The power p of the norm that the distance is: the distance is norm^p, with p = 1 or, for the energy distance, 2.
         exact: A function of two sorted samples, arrays `(n,)` and `(m,)`, that returns their distance.
-        part: A function that returns the contribution of a range of knots (points of evaluation) to norm^p, `(draws,)`. Its arguments are
-            differences of distribution functions at the knots, `(draws, knots)`, and the distances to the next knot, `(knots,)`.
-        join: The function that combines the contributions of two ranges of knots: `np.add` or `np.maximum`.
+        part: A function that returns the contribution of a range of knots (points of evaluation) to norm^p, `(draws,)`, for each of several
+            resampled differences. Its arguments are these differences of distribution functions at the knots, `(draws, knots)`, and the distances
+            to the next knot, `(knots,)`.
+        join: The function that combines the contributions of two ranges of knots: `np.add` for integrals, `np.maximum` for a maximum.
         knots: The largest number of knots at which resampled differences are evaluated. An integral needs fewer than a maximum.
     """
 
@@ -124,8 +125,8 @@ class Resampling:
 
     Attributes:
         resamples: The number of bootstrap draws, and of permutations.
-        order: For each sample, the indices of the paths that are resampled, in random order.
-        edges: For each sample, the limits of its groups within `order`, `(groups + 1,)`.
+        order: For each sample, the indices of the paths that are resampled, in random order, an integer array.
+        edges: For each sample, the limits of its groups within `order`, `(groups + 1,)`: group g is `order[edges[g]:edges[g + 1]]`.
         weights: For each sample, an array `(2 * resamples, groups)`: the bootstrap weights, then 1 for the groups that a permutation
             assigns to the first sample and 0 for the others.
     """
@@ -164,10 +165,10 @@ class Resampling:
             a: The first sample, `(n,)`, in the order of the paths (not sorted).
             b: The second sample, `(m,)`, in the order of the paths.
             knots: Sorted points at which distribution functions are evaluated, `(knots,)`.
-            gauge: The distance, one of `KINDS`.
+            gauge: The distance, a value of `KINDS`.
 
         Returns:
-            Two arrays `(resamples,)` of the norm to the power `gauge.power`. The first is that of the bootstrapped difference F_n - G_m
+            Two arrays `(resamples,)` of the distance, the norm to the power `gauge.power`. The first is that of the bootstrapped difference F_n - G_m
             minus the observed one, the second that of the difference of the distribution functions after each permutation, rescaled to the
             variance of n and m paths.
         """

@@ -64,7 +64,7 @@ class Tables:
     straight: int = 0
 
     def function(self, name: str) -> str:
-        """Return the expression, "F[2]", of the address of a function on arrays; `name` is that in `graph.rows`, such as "exp". A new one is added."""
+        """Return the name in the code, "F[2]", of the address of a function on arrays, which `graph.rows` calls `name`, "exp" say; it is added if new."""
         return f"F[{self.number_of_function(name)}]"
 
     def number_of_function(self, name: str) -> int:
@@ -91,7 +91,7 @@ class Tables:
         return f"K[{len(self.numbers) - 1}]"
 
     def size(self, n: int) -> str:
-        """Return the expression of the loop length `n`, "N[2]"; a new one is added. LLVM would unroll a loop of known length, and compile for seconds."""
+        """Return the name in the code of the loop length `n`, "N[2]", passed at run time: LLVM would unroll a loop of known length, and compile for long."""
         if n not in self.sizes:
             self.sizes.append(n)
         return f"N[{self.sizes.index(n)}]"

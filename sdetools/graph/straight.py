@@ -23,7 +23,7 @@ class Item:
 
     Attributes:
         target: Name of the variable that it defines, "v3", or the place in memory to which it writes, "S[1024 + j]".
-        text: Right-hand side, such as "v1 + v2"; empty for an angle.
+        text: Right-hand side, such as "v1 + v2"; empty if `angle` is set.
         uses: Names of the variables in it that differ between lanes.
         load: Whether it only reads memory, so that several loops may repeat it.
         store: Whether it writes memory.

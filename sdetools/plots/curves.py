@@ -29,20 +29,22 @@ def loglog_orders(
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    r"""Plot gaps against step sizes on logarithmic axes, with bands, exact values (dashed) and reference slopes (dotted).
+    r"""Plot gaps (sizes of differences of two means) against step sizes on logarithmic axes, with bands, exact values and reference slopes.
+
+    Exact values are dashed dark lines, reference slopes grey lines.
 
     The legend at the right names the curves, the bands, hollow points and the slopes. Curves differ in colour, line style and marker.
     A point is hollow, not resolved, if the lower end of its band is zero, negative or NaN. Gaps that are not positive or NaN are not drawn.
 
     Args:
-        etas: Step sizes, positive, in any order.
+        etas: Step sizes (learning rates), positive, at least one, in any order.
         values: Gaps, `(len(etas),)`, or a mapping from a curve's name to such an array.
         low: Lower ends of the bands, in the form of `values`; a curve without them has no band below it and counts as resolved.
         high: Upper ends of the bands, in the form of `values`; a curve without them has no band above it.
         exact: Exact gaps, in the form of `values`; a curve without them has no dashed line.
         slopes: Slopes of the reference lines, y = 1.6 (largest of all gaps) (x / largest step size)^slope; empty for none. They are drawn only with
             two or more step sizes and a positive gap.
-        band: What the bands are, for the legend, such as "95 % band"; empty leaves them out of it.
+        band: What the bands are, for the legend, such as "95 % band"; the empty text leaves them out of the legend.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         title: Title of the axes.
@@ -55,6 +57,7 @@ def loglog_orders(
         ValueError: Lengths differ, there is no step size or one that is not positive, or `ax` is not one axes object.
 
     Example:
+        >>> from sdetools.plots import loglog_orders
         >>> axes = loglog_orders([0.1, 0.05], [0.02, 0.011], low=[0.018, 0.010], high=[0.022, 0.012], exact=[0.02, 0.01])
         >>> axes.get_xscale(), axes.get_yscale()
         ('log', 'log')
@@ -123,15 +126,17 @@ def gap_curve(
     zero: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Plot means or gaps along time with their bands; exact curves are dashed.
+    """Plot means or gaps (differences of two means) along time with their bands; exact curves are dashed.
+
+    A legend at the right names the curves and the bands. Curves differ in colour and line style.
 
     Args:
-        times: The recorded times, at least one.
+        times: The recorded times, at least one, in ascending order.
         values: Values, `(len(times),)`, or a mapping from a curve's name to such an array; a NaN interrupts the curve.
         low: Lower ends of the bands, in the form of `values`; a curve without them has no band below it.
         high: Upper ends of the bands, in the form of `values`; a curve without them has no band above it.
         exact: Exact values, in the form of `values`; a curve without them has no dashed line.
-        band: What the bands are, for the legend, such as "95 % band"; empty leaves them out of it.
+        band: What the bands are, for the legend, such as "95 % band"; the empty text leaves them out of the legend.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         title: Title of the axes.
@@ -145,6 +150,7 @@ def gap_curve(
         ValueError: Lengths differ, there are no times, or `ax` is not one axes object.
 
     Example:
+        >>> from sdetools.plots import gap_curve
         >>> axes = gap_curve([0.0, 0.5, 1.0], [0.0, 0.2, 0.1], low=[0.0, 0.1, 0.0], high=[0.0, 0.3, 0.2])
         >>> axes.get_ylabel()
         'weak gap'
@@ -173,11 +179,11 @@ def gap_curve(
 def curve_panels(
     panels: Mapping[str, Mapping[str, tuple[Numbers, Numbers, Numbers]]], xlabel: str = "$t$", ax: Any = None
 ) -> list[Axes]:
-    """Plot one panel for each entry: the first curve as a line with its band, the others as markers with error bars.
+    """Plot one panel for each entry of a mapping: the first curve as a line with its band, the others as markers with error bars.
 
     Args:
-        panels: A mapping, not empty, from each panel's title to a mapping from a curve's name to three arrays of equal length: x, y and the
-            half-width of the band or error bar around y.
+        panels: A mapping, not empty, from each panel's title to a mapping from a curve's name to three arrays `(points,)`: x, y and the half-width of
+            the band or error bar around y.
         xlabel: Label of the horizontal axes.
         ax: Axes to draw on, one for each panel; None makes a new figure with up to three panels in a row.
 
@@ -189,6 +195,7 @@ def curve_panels(
         ValueError: `ax` holds another number of axes.
 
     Example:
+        >>> from sdetools.plots import curve_panels
         >>> axes = curve_panels({"x": {"limit": ([0, 1], [1, 2], [0, 0]), "mean": ([0, 1], [1, 2.1], [0.1, 0.1])}})
         >>> len(axes)
         1

@@ -17,11 +17,11 @@ SHOWN = 6
 
 
 class FigureText(NamedTuple):
-    """A figure in words; formulas stand between dollar signs, as in its labels.
+    """A figure in words, as a pair of texts; formulas stand between dollar signs, as in its labels.
 
     Attributes:
-        axes: What is on the horizontal and on the vertical axes, with their ranges.
-        seen: What is drawn: each curve with its ends, and the number of other things.
+        axes: What is on the horizontal and on the vertical axes, with their ranges, panel by panel.
+        seen: What is drawn: each labelled curve with its first and last point, and the number of other curves, bands, bars and images.
     """
 
     axes: str
@@ -35,7 +35,7 @@ def describe(drawn: Axes | Figure) -> FigureText:
         drawn: The figure, or axes of it; all visible axes of the figure are described, except those without labels and data (colour bars).
 
     Returns:
-        The pair (axes, seen) of texts. Both are empty if the figure has no axes with data.
+        The pair (axes, seen) of texts: what is on the axes with their ranges, and what is drawn. Both are empty if the figure has no axes with data.
 
     Example:
         >>> from sdetools import plots

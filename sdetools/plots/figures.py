@@ -12,6 +12,7 @@ class DisplayedFigure(Figure):
     """A figure that a notebook displays as an image when it is the value of a cell; it takes the arguments of matplotlib's `Figure`.
 
     Example:
+        >>> from sdetools.plots.figures import DisplayedFigure
         >>> DisplayedFigure(figsize=(1, 1))._repr_png_()[1:4]
         b'PNG'
     """

@@ -38,9 +38,9 @@ def heat_map(
 
     Args:
         x: The values of the horizontal parameter, numbers or texts, `(n,)`; numbers are drawn in ascending order.
-        y: Those of the vertical parameter, `(m,)`.
-        values: The numbers, `(m, n)`.
-        unresolved: Whether a number is below its noise, booleans `(m, n)`; None for none.
+        y: The values of the vertical parameter, numbers or texts, `(m,)`, from bottom to top; numbers are drawn in ascending order.
+        values: The numbers, `(m, n)`: `values[j, i]` belongs to `y[j]` and `x[i]`.
+        unresolved: Whether a number is below its noise, Booleans `(m, n)`; None for none.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         label: Label of the colour bar.
@@ -51,9 +51,10 @@ def heat_map(
         The axes; `.figure` is their figure. The colour bar lies in inset axes of these.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not fit together, or `ax` is not one axes object.
 
     Example:
+        >>> from sdetools.plots import heat_map
         >>> axes = heat_map([0.1, 0.05], [0.5, 0.9], [[0.3, 0.2], [0.1, 0.05]], label="gap", xlabel="eta", ylabel="beta")
         >>> [text.get_text() for text in axes.get_xticklabels()]
         ['0.05', '0.1']
@@ -108,13 +109,13 @@ def parameter_curves(
 ) -> Axes:
     """Plot numbers against a parameter, with error bars, one curve for each value of another parameter.
 
-    Numbers that are not resolved have hollow markers. Curves differ in colour, line style and marker. Axes are logarithmic where positive numbers span a
-    factor of 8.
+    Numbers that are not resolved, because they are below their noise, have hollow markers. Curves differ in colour, line style and marker. Axes are
+    logarithmic where positive numbers span a factor of 8.
 
     Args:
         x: The values of the parameter, numbers or texts, `(n,)`.
-        curves: A mapping from a curve's name, which may be empty, to four arrays `(n,)`: numbers, lower and upper ends of their intervals (NaN for none),
-            and whether a number is resolved.
+        curves: A mapping from a curve's name, which may be empty, to four arrays `(n,)`: numbers (those that are not finite are not drawn), lower and
+            upper ends of their intervals (NaN for none), and whether a number is resolved, Booleans.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         title: Title of the axes.
@@ -124,6 +125,7 @@ def parameter_curves(
         The axes; `.figure` is their figure.
 
     Example:
+        >>> from sdetools.plots import parameter_curves
         >>> axes = parameter_curves([0.1, 0.05], {"": ([0.2, 0.1], [0.1, 0.0], [0.3, 0.2], [True, False])}, xlabel="eta")
         >>> axes.get_xlabel()
         'eta'

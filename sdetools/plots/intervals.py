@@ -24,10 +24,10 @@ def interval_plot(
     """Plot values with their intervals, one line each from bottom to top, on a horizontal axis that begins at 0 (distances, for example).
 
     Args:
-        rows: A mapping from a name to the tuple (value, lower end, upper end of the interval). What is negative is cut off.
+        rows: A mapping from a name to the tuple (value, lower end, upper end of the interval); negative parts of an interval are not shown.
         xlabel: Label of the axis.
-        region: The label and the upper end of a shaded region that begins at 0. With it the names are in a legend; with None, no region is
-            drawn and the names are labels of the vertical axis.
+        region: The pair (label, upper end) of a shaded region that begins at 0. With it the names are in a legend; with None, no region is drawn and
+            the names are labels of the vertical axis.
         edges: A mapping from a label to the position of a dashed vertical line; None for no lines.
         ax: Axes to draw on; None makes a new figure.
 
@@ -35,9 +35,10 @@ def interval_plot(
         The axes; `.figure` is their figure.
 
     Raises:
-        ValueError: A value lies outside its interval (Matplotlib's error).
+        ValueError: A value lies outside its interval (Matplotlib's error), or `ax` is not one axes object.
 
     Example:
+        >>> from sdetools.plots import interval_plot
         >>> interval_plot({"W1": (0.2, 0.1, 0.3)}, "distance", region=("equal laws, 95 %", 0.05)).get_xlabel()
         'distance'
     """
@@ -73,15 +74,17 @@ def tolerance_plot(names: Sequence[str], values: np.ndarray, colours: Sequence[s
 
     Args:
         names: A label for each interval; an empty label says that the interval belongs to the label above it.
-        values: Value, lower end and upper end of each interval, an array `(3, len(names))`; in units of the tolerance, v is (number - expected
-            value) / tolerance.
-        colours: The colour of each interval, as Matplotlib takes it; None gives all the same one.
+        values: Value, lower end and upper end of each interval, an array `(3, len(names))`, in units of the tolerance: a number u of a measurement
+            is given as (u - expected value) / tolerance.
+        colours: The colour of each interval, as Matplotlib takes it, `(len(names),)`; None gives all the same one.
         ax: Axes to draw on; None makes a new figure, whose height grows with the number of intervals.
 
     Returns:
         The axes; `.figure` is their figure.
 
     Example:
+        >>> import numpy as np
+        >>> from sdetools.plots import tolerance_plot
         >>> axes = tolerance_plot(["order", "gap"], np.array([[0.1, 2.0], [-0.2, 1.5], [0.4, 2.5]]))
         >>> [tick.get_text() for tick in axes.get_yticklabels()]
         ['order', 'gap']

@@ -26,16 +26,18 @@ def level_panels(
 ) -> list[Axes]:
     """Plot a multilevel Monte Carlo estimate: variance, absolute mean, number of paths and cost, each against the level.
 
-    The first two panels have two curves, for the observable on a level and for its difference from the level before.
+    Level l is a simulation whose step is `refinement` times shorter than that of level l - 1. The first two panels have two curves, for the observable
+    on a level and for its difference from the level before.
 
     Args:
         name: The name of the observable, for the legends.
         variances: A pair: variances of the observable on levels 0, 1, ..., `(levels,)`, and of its differences from the level before, on levels
             1, 2, ..., `(levels - 1,)`. A variance or mean that is 0 is not drawn.
-        means: A pair: means of the observable and of the differences, in the form of `variances`; their absolute values are drawn.
+        means: A pair: means of the observable, `(levels,)`, and of the differences, `(levels - 1,)`; their absolute values are drawn.
         paths: The number of paths of each level, `(levels,)`.
         cost: The number of steps of each level, over all its paths, `(levels,)`.
-        totals: A pair: the number of steps of all levels with their pilot runs, and that of plain Monte Carlo with the same error.
+        totals: A pair: the number of steps of all levels with their pilot runs (first runs, which estimate the variances), and that of plain Monte Carlo
+            with the same error.
         eps: The root-mean-square error that was asked for; it is only written in a legend.
         refinement: The ratio of the step sizes of two successive levels, the base of the logarithmic axes of variance and mean.
         ax: Four axes to draw on; None makes a new figure.
@@ -45,6 +47,14 @@ def level_panels(
 
     Raises:
         ValueError: `ax` holds another number of axes.
+
+    Example:
+        >>> import numpy as np
+        >>> from sdetools.plots import level_panels
+        >>> steps = np.array([4e4, 2e4])
+        >>> axes = level_panels("x", ([1.0, 1.1], [0.01]), ([0.5, 0.52], [0.02]), np.array([10_000, 2_500]), steps, (7e4, 2e5), eps=0.01)
+        >>> [panel.get_ylabel() for panel in axes]
+        ['variance', '|mean|', 'paths $N_l$', 'cost in steps']
     """
     _, panels = axes_for(4, ax, columns=2)
     level, later = np.arange(len(paths)), np.arange(1, len(paths))

@@ -19,12 +19,14 @@ def running_means(
 ) -> Axes:
     """Plot running means of some paths along time, and a value with its interval as a horizontal band.
 
+    The running mean of a path at time t is the average of an observable from the first time to t.
+
     Args:
         times: The times, `(times,)`.
-        paths: The running means, `(paths, times)`.
+        paths: The running means, `(paths, times)`; `(times,)` for one path.
         value: The value to which they converge.
-        low: The lower end of its interval.
-        high: The upper end.
+        low: The lower end of the value's interval.
+        high: The upper end of the value's interval.
         ylabel: Label of the vertical axis.
         ax: Axes to draw on; None makes a new figure.
 
@@ -32,6 +34,7 @@ def running_means(
         The axes; `.figure` is their figure.
 
     Example:
+        >>> from sdetools.plots import running_means
         >>> axes = running_means([1.0, 2.0], [[0.0, 0.5], [1.0, 0.7]], 0.6, 0.5, 0.7)
         >>> len(axes.lines)
         3
@@ -50,13 +53,13 @@ def running_means(
 def survival_curve(
     times: Numbers, survival: Numbers, low: Numbers, high: Numbers, *, censored: int = 0, ax: Axes | None = None
 ) -> Axes:
-    """Plot the share of paths that have not left against time, with its band.
+    """Plot the share of paths that have not yet left a region against time, a step function, with its band.
 
     Args:
-        times: The times, `(times,)`.
-        survival: The shares, `(times,)`.
+        times: The times, `(times,)`, ascending.
+        survival: The shares, from 0 to 1, `(times,)`; each holds from its time to the next.
         low: Lower ends of the band, `(times,)`.
-        high: Upper ends.
+        high: Upper ends of the band, `(times,)`.
         censored: The number of paths that had not left at the last time; it is written next to the curve's end if it is not 0.
         ax: Axes to draw on; None makes a new figure.
 
@@ -64,6 +67,7 @@ def survival_curve(
         The axes; `.figure` is their figure.
 
     Example:
+        >>> from sdetools.plots import survival_curve
         >>> survival_curve([0.0, 1.0], [1.0, 0.4], [0.9, 0.3], [1.0, 0.5]).get_ylabel()
         'share of paths inside'
     """
@@ -89,7 +93,8 @@ def cost_diagram(
     hollow, at the upper end of its interval, if the lower end is not positive: its error is below the noise, somewhere along the dashed line.
 
     Args:
-        curves: A mapping from a method's name to four arrays of equal length: costs, errors, and the lower and upper ends of their intervals.
+        curves: A mapping from a method's name to four arrays `(points,)`: costs, errors, and the lower and upper ends of the intervals of the errors.
+            A point with an error that is not finite is not drawn.
         xlabel: Label of the horizontal axis, that of the errors.
         ylabel: Label of the vertical axis, that of the costs.
         ax: Axes to draw on; None makes a new figure.
@@ -98,6 +103,7 @@ def cost_diagram(
         The axes; `.figure` is their figure.
 
     Example:
+        >>> from sdetools.plots import cost_diagram
         >>> axes = cost_diagram({"Euler": ([10, 20], [0.1, 0.05], [0.09, 0.04], [0.11, 0.06])}, "error", "seconds")
         >>> axes.get_xscale(), axes.get_yscale()
         ('log', 'log')

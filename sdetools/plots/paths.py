@@ -34,10 +34,11 @@ def path_plot(
 
     Args:
         names: The names of the dynamics, one for each of `members`, for the legend.
-        members: One `xarray.DataArray` with the dimensions (path, time, coordinate) for each dynamics; all have the same coordinates.
+        members: One `xarray.DataArray` for each dynamics, with the dimensions (path, time, coordinate) and labels along each, such as
+            `run.trajectories.sel(part="x")`; all have the same paths and coordinates.
         loss: A loss whose method `value` maps points `(2, n)` to n numbers, and whose contours are drawn in the plane; None draws none.
         ax: Axes to draw on, one for each panel; None makes a new figure.
-        time: Whether two coordinates, too, are drawn against time.
+        time: Whether two coordinates, too, are drawn against time, in two panels, instead of in the plane.
         separate: Whether each dynamics has axes of its own in the plane, with the same limits.
 
     Returns:
@@ -45,6 +46,14 @@ def path_plot(
 
     Raises:
         ValueError: `ax` holds another number of axes.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> from sdetools.plots import path_plot
+        >>> labels = {"path": [0], "time": [0.0, 1.0], "coordinate": ["x", "y"]}
+        >>> paths = xr.DataArray(np.array([[[1.0, 0.0], [0.5, 0.1]]]), coords=labels, dims=list(labels))
+        >>> [axes.get_xlabel() for axes in path_plot(["SGD"], [paths])], len(path_plot(["SGD"], [paths], time=True))
+        (['x'], 2)
     """
     labels = [str(name) for name in members[0].coordinate.values]
     values, t, count = [np.asarray(m.values, float) for m in members], members[0].time.values, members[0].sizes["path"]
@@ -114,13 +123,13 @@ def fan_panels(
 ) -> list[Axes]:
     """Plot the median and central ranges of paths along time, one panel for each quantity and one fan for each dynamics.
 
-    A range of level p contains the share p of the paths at each time, from the quantile (1 - p) / 2 to (1 + p) / 2. At times at which a path is not finite the
-    fan ends. Fans differ in colour, and in the line style of the median.
+    A range of level p contains the share p of the paths at each time, from the quantile (1 - p) / 2 to (1 + p) / 2. A fan has a gap at times at which a
+    path is not finite. Fans differ in colour, and in the line style of the median.
 
     Args:
         times: The times, `(times,)`.
-        panels: A mapping, not empty, from each panel's title to a mapping from a fan's name to paths, `(paths, times)`.
-        levels: The levels of the ranges, strictly between 0 and 1.
+        panels: A mapping, not empty, from each panel's title to a mapping from a fan's name to the quantity along paths, `(paths, times)`.
+        levels: The levels of the ranges, strictly between 0 and 1; empty draws medians alone.
         ax: Axes to draw on, one for each panel; None makes a new figure.
 
     Returns:
@@ -130,6 +139,7 @@ def fan_panels(
         ValueError: A level does not lie between 0 and 1, or `ax` holds another number of axes.
 
     Example:
+        >>> from sdetools.plots import fan_panels
         >>> (axes,) = fan_panels([0.0, 1.0], {"x": {"SGD": [[1.0, 0.5], [1.0, 0.7], [1.0, 0.9]]}}, levels=[0.9])
         >>> axes.lines[0].get_ydata().tolist()
         [1.0, 0.7]
@@ -171,6 +181,15 @@ def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray
 
     Returns:
         The axes; `.figure` is their figure.
+
+    Example:
+        >>> import numpy as np, sdetools as st
+        >>> from sdetools.plots import manifold_plot
+        >>> loss = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
+        >>> x = np.linspace(1.0, 2.0, 11)
+        >>> hyperbola = np.stack([x, 1 / x])
+        >>> manifold_plot(loss, {"slow SDE": hyperbola[:, :, None]}, hyperbola, np.array([2.0, 0.5])).get_xlabel()
+        'x'
     """
     dim = len(points)
     axes: Any = ax

@@ -32,12 +32,12 @@ def risk_curves(
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Plot curves of the risk against the steps on logarithmic axes, with dotted reference slopes.
+    """Plot curves of the risk (the expected loss, say) against the number of steps on logarithmic axes, with dotted reference slopes.
 
     Args:
-        steps: The steps, `(times,)`; step 0 is not drawn.
+        steps: The numbers k of steps, `(times,)`; step 0 is not drawn.
         values: A mapping from a curve's name to its risks, `(times,)`; values that are not positive and finite are not drawn.
-        slopes: Exponents of reference lines through the first point drawn of the first curve.
+        slopes: Exponents s of reference lines, risk proportional to k^s, through the first point drawn of the first curve.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         title: Title of the axes.
@@ -50,6 +50,7 @@ def risk_curves(
         ValueError: If a curve has another length than `steps`, or there is no step above 0.
 
     Example:
+        >>> from sdetools.plots import risk_curves
         >>> axes = risk_curves([1, 10, 100], {"SGD": [1.0, 0.2, 0.04]}, slopes=[-0.7])
         >>> axes.get_xscale(), axes.get_yscale()
         ('log', 'log')
@@ -89,17 +90,18 @@ def collapse_panels(
     Args:
         curves: A mapping from a curve's name to the pair (x, y) of arrays `(points,)`, positive.
         scales: A mapping from the same names to the pair of numbers by which x and y are divided, positive.
-        labels: Labels of the horizontal and the vertical axis of the first panel.
-        scaled_labels: Labels of those of the second.
+        labels: Labels of the horizontal and the vertical axis of the first panel, that of the curves as they are.
+        scaled_labels: Labels of the horizontal and the vertical axis of the second panel, that of the divided curves.
         ax: Two axes to draw on; None makes a new figure.
 
     Returns:
-        The two axes.
+        A list of the two axes: as they are, divided.
 
     Raises:
-        ValueError: If a curve has no scale, or its arrays have different lengths.
+        ValueError: If the names of curves and scales differ, the arrays of a curve have different lengths, or `ax` are not two axes.
 
     Example:
+        >>> from sdetools.plots import collapse_panels
         >>> raw, scaled = collapse_panels({"a": ([1, 10], [1, 5])}, {"a": (10.0, 5.0)})
         >>> scaled.lines[0].get_xydata().tolist()
         [[0.1, 0.2], [1.0, 1.0]]
@@ -145,10 +147,10 @@ def phase_diagram(
     """Plot numbers over learning rate and batch size on logarithmic axes: where they are at most a level, and their contours above and below.
 
     Args:
-        rates: The learning rates, `(rates,)`, positive.
-        batches: The batch sizes, `(batches,)`, positive.
+        rates: The learning rates h, `(rates,)`, positive, ascending.
+        batches: The batch sizes B, `(batches,)`, positive, ascending.
         values: The numbers, `(batches, rates)`, 0 or above; where they are not finite, the diagram is hatched.
-        level: The level of the boundary, such as the tolerance of a rule.
+        level: The positive level that separates the two regions, such as a tolerance; numbers up to it are blue, larger ones orange.
         title: Title of the axes.
         label: The name of the numbers, in the legend.
         blank: What the hatched region is, in the legend.
@@ -158,9 +160,10 @@ def phase_diagram(
         The axes; `.figure` is their figure.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not fit together, or `ax` is not one axes object.
 
     Example:
+        >>> from sdetools.plots import phase_diagram
         >>> axes = phase_diagram([0.01, 0.1], [1, 8], [[0.001, 0.1], [0.002, 0.3]], level=0.05)
         >>> axes.get_xlabel()
         'learning rate h'

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def roofline_panels(series: Mapping[str, np.ndarray], ax: Any = None) -> list[Axes]:
     """Plot measured times and rooflines against the dimension, and in a second panel their ratio with the largest ratio allowed.
 
-    A roofline is a lower bound of the time, from measured rates of the hardware. Times are in nanoseconds for one coordinate in one step.
+    A roofline is a lower bound of the time, from measured rates of the hardware. Times are in nanoseconds for one coordinate in one step of one path.
 
     Args:
-        series: A mapping from a problem's name to an array `(5, n)`, or five arrays `(n,)`, with an entry for each of n dimensions: dimension,
-            measured time in ns, roofline in ns, measured time / roofline, and the largest ratio that is allowed.
+        series: A mapping from a problem's name to an array `(5, n)`, or five arrays `(n,)`, with an entry for each of n dimensions (numbers of
+            coordinates): dimension, measured time in ns, roofline in ns, measured time / roofline, and the largest ratio that is allowed.
         ax: Two axes to draw on; None makes a new figure.
 
     Returns:
@@ -28,6 +28,13 @@ def roofline_panels(series: Mapping[str, np.ndarray], ax: Any = None) -> list[Ax
 
     Raises:
         ValueError: `ax` holds another number of axes.
+
+    Example:
+        >>> import numpy as np
+        >>> from sdetools.plots import roofline_panels
+        >>> times, ratios = roofline_panels({"quadratic": np.array([[2, 64], [1.5, 4.3], [1.4, 4.0], [1.07, 1.08], [1.5, 1.5]])})
+        >>> ratios.get_ylabel()
+        'measured over roofline'
     """
     _, panels = axes_for(2, ax, size=(9.6, 4.2))
     left, right = panels

@@ -28,11 +28,11 @@ LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5))
 def axes_for(
     count: int, ax: Any = None, columns: int = 3, size: tuple[float, float] | None = None, hint: str = ""
 ) -> tuple[Figure, list[Axes]]:
-    """Return axes in the style of the reports: the given ones, or those of a new figure.
+    """Return axes in the style of the reports: the given ones, which are changed in place, or those of a new figure, without pyplot.
 
     Args:
         count: The number of panels, at least 1.
-        ax: Axes to draw on, one for each panel, single or in an array; None makes a new figure.
+        ax: Axes to draw on, one for each panel: one axes object, a sequence or an array of them; None makes a new figure.
         columns: The number of panels in a row of a new figure.
         size: Width and height of a new figure in inches. None takes 6.4 x 5.0 for one panel, else 3.4 a column plus 0.6, and 2.8 a row.
         hint: Last sentence of the message about another number of axes, a remedy; empty for none.
@@ -41,7 +41,7 @@ def axes_for(
         The pair (figure, list of its `count` axes in reading order).
 
     Raises:
-        ValueError: `ax` holds another number of axes, or something else.
+        ValueError: `ax` holds another number of axes, or anything but axes.
     """
     if ax is None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -97,6 +97,7 @@ def typeset(text: Any) -> str:
         odd number of dollar signs matplotlib draws them as characters anyway.
 
     Example:
+        >>> from sdetools.plots.style import typeset
         >>> typeset("$x^2$"), print(typeset("$x^{$"))
         \$x^{\$
         ('$x^2$', None)
@@ -113,10 +114,10 @@ def typeset(text: Any) -> str:
 
 
 def figure_of(axes: Axes | Sequence[Axes]) -> Figure:
-    """Return the figure that holds some axes.
+    """Return the figure on which axes lie.
 
     Args:
-        axes: One axes object, or a sequence of them, of which the first counts.
+        axes: One axes object, or a sequence of them, whose first one's figure is returned.
     """
     first = axes[0] if isinstance(axes, Sequence) else axes
     return cast("Figure", first.figure)
@@ -136,8 +137,8 @@ def key_beside(axes: Axes, *, band: str = "", hollow: str = "") -> None:
 
     Args:
         axes: The axes; without a labelled curve, band and hollow marker they get no legend.
-        band: What a band around a curve is; empty for no bands.
-        hollow: What a hollow marker is; empty for none.
+        band: What a band around a curve is, such as "95 % band"; empty leaves bands out of the legend.
+        hollow: What a hollow marker is, such as "unresolved"; empty leaves hollow markers out of the legend.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

@@ -25,10 +25,16 @@ def _figure(name: str, given: tuple[Any, ...], options: dict[str, Any]) -> Figur
 
 
 def gap_curve(*given: Any, **options: Any) -> Figure:
-    """Return the Matplotlib figure of `st.plots.gap_curve`, called with the same arguments, and warn that this name is deprecated."""
+    """Return the Matplotlib figure of `st.plots.gap_curve` (means or gaps along time with bands), called with the same arguments.
+
+    A DeprecationWarning says that the name is now `st.plots.gap_curve`, which returns axes.
+    """
     return _figure("gap_curve", given, options)
 
 
 def loglog_orders(*given: Any, **options: Any) -> Figure:
-    """Return the Matplotlib figure of `st.plots.loglog_orders`, called with the same arguments, and warn that this name is deprecated."""
+    """Return the Matplotlib figure of `st.plots.loglog_orders` (gaps against step sizes with reference slopes), called with the same arguments.
+
+    A DeprecationWarning says that the name is now `st.plots.loglog_orders`, which returns axes.
+    """
     return _figure("loglog_orders", given, options)

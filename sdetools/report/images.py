@@ -31,6 +31,7 @@ def compact_svg(svg: str) -> str:
         svg: The text of an SVG file as matplotlib writes it. Its unit is a point, of which a hundredth is not seen.
 
     Example:
+        >>> from sdetools.report.images import compact_svg
         >>> print(compact_svg('<svg>  <!-- a curve -->  <g id="line">  <path d="M 1.23456 2.0 L 3 4.5 "/>\n </g></svg>'))
         <svg><path d="M1.23 2L3 4.5"/></svg>
     """
@@ -52,14 +53,15 @@ def compact_svg(svg: str) -> str:
 
 
 def data_url(svg: str) -> Any:
-    """Return a data URL of an SVG image as `markupsafe.Markup`, for an attribute in double quotes.
+    """Return a data URL of an SVG image, made smaller by `compact_svg`, for an attribute of an HTML element in double quotes, such as `src`.
 
-    As an image, ids of several figures cannot clash, and no code in them is executed.
+    It is a `markupsafe.Markup`, text that templates do not escape again. As images, ids of several figures cannot clash, and no code in them is executed.
 
     Args:
         svg: The text of an SVG file.
 
     Example:
+        >>> from sdetools.report.images import data_url
         >>> print(data_url('<svg fill="#fff"></svg>'))
         data:image/svg+xml,<svg fill='%23fff'></svg>
     """
@@ -71,10 +73,10 @@ def data_url(svg: str) -> Any:
 
 
 def in_words(figure: Drawing) -> str:
-    """Return the text that stands for a figure: its name, what is on its axes, and what is drawn.
+    """Return the text that stands for a figure where it is not seen: its name, what is on its axes, and what is drawn.
 
     Args:
-        figure: The figure.
+        figure: The figure of a claim, with the texts `name`, `axes` and `seen`; their LaTeX formulas become plain text.
     """
     return " ".join(filter(None, (f"{plain(figure.name).rstrip('.')}.", plain(figure.axes), plain(figure.seen))))
 

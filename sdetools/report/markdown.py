@@ -21,6 +21,9 @@ HEADINGS = {"contradicted": "Contradicted", "error": "Errors", "inconclusive": "
 def markdown(results: Results) -> str:
     """Return a run of claims as Markdown: the counts, each failure with its worst interval and what would decide, and a table of the rest.
 
+    Failures are claims that are contradicted, raised an error or are inconclusive. The worst interval is that which stands most against the claim, and
+    what would decide are the next steps, a command the last of them.
+
     Args:
         results: The results of `st.verify`.
 
@@ -47,7 +50,7 @@ def markdown(results: Results) -> str:
 
 
 def write_summary(results: Results, file: str | os.PathLike[str]) -> Path:
-    """Write the summary in Markdown into a file, and return its path.
+    """Write the summary of a run of claims in Markdown, as `markdown` makes it, into a file, and return its path.
 
     The file is replaced as a whole, except that of GitHub's job summary, `$GITHUB_STEP_SUMMARY`, to which several steps append.
 

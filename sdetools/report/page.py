@@ -34,9 +34,9 @@ OPEN = ("contradicted", "error", "inconclusive")
 def render(results: Results) -> str:
     """Return the report on a run of claims as the text of an HTML page.
 
-    Claims that are contradicted, raised an error or are inconclusive come first and are open, each with its worst interval and what would
-    decide. Those that were not run follow, then the supported ones by file. The page is self-contained: it includes style, figures, formulas, and
-    a script that filters and sorts the claims; without JavaScript the page is complete.
+    Claims that are contradicted, raised an error or are inconclusive come first and are unfolded, each with the interval that stands most against it
+    and what would decide. Those that were not run follow, then the supported ones by file. The page is self-contained: it includes style, figures,
+    formulas, and a script that filters and sorts the claims; without JavaScript the page is complete.
 
     Args:
         results: The results of `st.verify`.
@@ -89,10 +89,10 @@ def render(results: Results) -> str:
 
 
 def by_file(claims: Sequence[ClaimResult]) -> dict[str, list[ClaimResult]]:
-    """Return claims by their files, in the order of their first claims.
+    """Return claims by their files: a dictionary from the path of a file to the list of its claims, files and claims in the given order.
 
     Args:
-        claims: The claims.
+        claims: The results of claims, each with the attribute `file`.
     """
     found: dict[str, list[ClaimResult]] = {}
     for item in claims:
@@ -121,7 +121,7 @@ def write(results: Results, out: str | os.PathLike[str]) -> Path:
 
 
 def interval_bar(item: MeasurementResult) -> Any:
-    """Return a small SVG of a measurement, as `markupsafe.Markup`, in the colours of the page.
+    """Return a small SVG image of a measurement of a claim, as HTML that is not escaped again (`markupsafe.Markup`), in the colours of the page.
 
     A line with a dot is the confidence interval with the value, a bar behind it the accepted range, and a vertical line the expected value, if
     there is one. An infinite end lies at the edge. The text is empty if none of these numbers is finite.

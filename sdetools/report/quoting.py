@@ -10,12 +10,15 @@ if TYPE_CHECKING:
 
 
 def quoted_value(item: MeasurementResult) -> str:
-    """Return the value of a measurement as text, rounded to two digits of its interval's width, "0.333"; six digits if that is 0 or infinite."""
+    """Return the value of a measurement of a claim as text, "0.333", rounded to two digits of the width of its confidence interval.
+
+    If the width is 0 or infinite, the value has six significant digits.
+    """
     return _number(item.value, item.interval.width)
 
 
 def quoted_interval(item: MeasurementResult) -> str:
-    """Return the confidence interval of a measurement as text, "[0.310, 0.350]", rounded to two digits of its width.
+    """Return the confidence interval of a measurement of a claim as text, "[0.310, 0.350]", rounded to two digits of its width.
 
     It is "exact" if both ends are equal, and "no finite interval" if one is infinite or NaN.
     """
@@ -28,7 +31,7 @@ def quoted_interval(item: MeasurementResult) -> str:
 
 
 def quoted_tolerance(item: MeasurementResult) -> str:
-    """Return the accepted range of a measurement as text: "≤ 0.5" or "≥ 0.5" if one end is infinite, else "1 ± 0.1".
+    """Return the accepted range of a measurement of a claim as text: "≤ 0.5" or "≥ 0.5" if one end is infinite, else "1 ± 0.1".
 
     The number before ± is the expected value, or the middle of the range if there is none; the number after it is half of the range's width.
     """
@@ -41,7 +44,7 @@ def quoted_tolerance(item: MeasurementResult) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return the text of a cell of a table: a float with six digits, "1.5" or "2.5·10⁻⁷", any other value by `str`."""
+    """Return the text of a cell of a table: a float with up to six significant digits, "1.5" or "2.5·10⁻⁷", any other value as `str` writes it."""
     return _number(float(value)) if isinstance(value, float) else str(value)
 
 
@@ -49,6 +52,7 @@ def seconds(value: float) -> str:
     """Return a duration `value` in seconds as text: seconds below a minute, minutes and seconds below an hour, else hours and minutes.
 
     Example:
+        >>> from sdetools.report.quoting import seconds
         >>> seconds(0.4), seconds(75.0)
         ('0.4 s', '1 min 15 s')
     """

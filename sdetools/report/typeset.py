@@ -28,6 +28,7 @@ def typeset(text: str) -> Any:
         A `markupsafe.Markup`, a string that templates do not escape again.
 
     Example:
+        >>> from sdetools.report import typeset
         >>> typeset("a < b")
         Markup('a &lt; b')
         >>> typeset(r"order $\eta$").startswith("order <math")
@@ -85,6 +86,7 @@ def plain(text: str) -> str:
         text: The text, such as r"order $\eta^{1/2}$". Commands become their names, and braces are removed.
 
     Example:
+        >>> from sdetools.report.typeset import plain
         >>> plain(r"a gap of $\eta^{1/2}$ at $t = k\eta$, \emph{sharp}")
         'a gap of eta^1/2 at t = k eta, sharp'
     """

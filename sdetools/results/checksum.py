@@ -20,8 +20,8 @@ def checksum(groups: Mapping[str, xarray.Dataset]) -> str:
     attributes as they are read back, and depends neither on the order of groups and variables nor on how text and attributes are stored in memory.
 
     Args:
-        groups: The file's datasets by the names of their groups, such as "/", "/result" and "/result/pair"; without "/result", the hash is
-            that of no data.
+        groups: The datasets of the file by the names of their groups (folders within a netCDF-4 file), such as "/", "/result" and "/result/pair";
+            without "/result", the hash is that of no data.
 
     Returns:
         SHA-256 in hexadecimal digits.

@@ -40,9 +40,9 @@ class Origin:
     """The origin of a result: what produced it. All fields have their defaults if the result was constructed directly.
 
     Attributes:
-        call: The text of the function call, as `call_text` makes it.
-        seed: The seed of the draws.
-        stream: The number of the stream of draws of that seed.
+        call: The text of the function call with the arguments that differ from their defaults, as `call_text` makes it.
+        seed: The seed of the random draws.
+        stream: The number, 0, 1, ..., of the stream of draws of that seed; different streams are independent.
         backend: The backend that ran, such as "numba".
         dtype: The floating-point type of the paths, "float64" or "float32".
         version: The version of sdetools.
@@ -57,7 +57,7 @@ class Origin:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The fields as a dict by name, for the attributes of a dataset."""
+        """The fields as a dict from name to value, for the attributes of an `xarray.Dataset`."""
         return asdict(self)
 
 
@@ -70,8 +70,8 @@ def call_text(function: Callable[..., Any], given: Mapping[str, Any], **options:
 
     Args:
         function: The function.
-        given: The values of its parameters by name, as `locals()` gives them. Other names, and parameters that collect options, are omitted.
-        **options: Options of execution, which are shown behind the arguments.
+        given: The values of its parameters by name, as `locals()` gives them. Other names, and parameters such as `**options`, are omitted.
+        **options: Further arguments of the call, such as options of execution, which are shown behind the others.
 
     Example:
         >>> def f(x, n=3, *, seed=0, **options): ...
@@ -98,8 +98,11 @@ def _same(value: Any, default: Any) -> bool:
 class Result(Saved, ABC):
     """Base class of results. `save` writes a result to a file, and `st.load` restores it; notebooks display the summary and the table.
 
+    A subclass is a dataclass with the field `origin` and the number `diverged` (a field or a property), and defines the property `data` and the methods
+    `table` and `plot`. One that sweeps collect also defines `main_estimates`.
+
     Attributes:
-        origin: The call, seed, stream, backend, floating-point type and version.
+        origin: What produced the result: call, seed, stream, backend, floating-point type and version.
     """
 
     origin: Origin
@@ -108,7 +111,7 @@ class Result(Saved, ABC):
 
         @property
         def diverged(self) -> int:
-            """The number of diverged paths: those whose state was not finite at some step."""
+            """The number of diverged paths, of all dynamics of the result: those whose state was not finite at some step."""
 
     @property
     @abstractmethod
@@ -121,12 +124,18 @@ class Result(Saved, ABC):
 
     @abstractmethod
     def plot(self, *, ax: Any = None) -> Figure:
-        """Plot the result on `ax`, or on the axes of a new figure for None, and return the figure."""
+        """Plot the result and return the figure.
+
+        `ax` are the axes of matplotlib to draw on, one for each panel of the plot; None makes a new figure.
+        """
 
     def main_estimates(self) -> Mapping[str, Any]:
-        """Return the main numbers by name, which a sweep collects: numbers, or estimates with their intervals.
+        """Return the main numbers of the result, which `st.sweep` collects: a mapping from a name to a number, or to an estimate with its interval.
 
-        A class without such numbers raises a ValueError; a class of your own defines this method.
+        A class of your own defines this method.
+
+        Raises:
+            ValueError: If the class has no such numbers.
         """
         raise ValueError(
             f"a result in a sweep must have `main_estimates()`; {type(self).__name__} has none. Return its numbers or estimates, as a dict by name."
@@ -146,13 +155,13 @@ class Result(Saved, ABC):
 
 
 def estimates_table(what: str, level: float, rows: Iterable[tuple[str, str, Any]]) -> str:
-    """Return a text table with a header and a line for each estimate: observable, label, value, standard error and interval.
+    """Return a text table with a header and a line for each estimate: observable, time, value, standard error and confidence interval.
 
     Below it stands why values are NaN and intervals infinite, each reason once.
 
     Args:
-        what: The header of the column of values.
-        level: The confidence level, for the header.
+        what: The header of the column of values, such as "mean".
+        level: The confidence level that the header states; the intervals have the level of their estimates.
         rows: Tuples of the observable's name, a text for the column "time" such as "0.5" or "supremum", and the Estimate.
     """
     rows = list(rows)

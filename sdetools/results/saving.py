@@ -74,14 +74,14 @@ SEQUENCES: dict[str, type] = {"tuple": tuple, "list": list, "set": set, "frozens
 
 @dataclass(frozen=True)
 class Described:
-    """The description that a file contains of a dynamics or of other code.
+    """What a file of a result contains of a dynamics, such as `st.SGD`, or of other code: a description, which cannot be run.
 
     Attributes:
         name: The name, which is also the repr.
-        names: The names of the coordinates; empty for code other than dynamics.
-        parts: The names of the parts of the state, such as "x" and "m"; empty for other code.
-        dim: The dimension; 0 for other code.
-        step_time: The time of one step; 0 for other code.
+        names: The names of the coordinates, such as "x0" and "x1"; empty for code other than dynamics.
+        parts: The names of the arrays that make up the state, such as "x" (point) and "m" (momentum buffer); empty for other code.
+        dim: The number of coordinates; 0 for other code.
+        step_time: The time by which one step advances; 0 for other code.
         loss: Always None: a file contains no loss.
     """
 
@@ -94,7 +94,11 @@ class Described:
 
     @classmethod
     def of(cls, given: Any) -> Described:
-        """Return the description of any object: all fields if it has coordinates (`names` and `dim`), otherwise its name, label or class alone."""
+        """Return the description of any object `given`.
+
+        It has all fields if the object has coordinates, that is, attributes `names` and `dim`. Otherwise it has a name alone: the attribute `name` or
+        `label` of the object, or the name of its class.
+        """
         found = {key: getattr(given, key, None) for key in ("names", "parts", "dim", "step_time")}
         if not isinstance(found["names"], (tuple, list)) or not isinstance(found["dim"], (int, np.integer)):
             return cls(str(getattr(given, "name", None) or getattr(given, "label", None) or type(given).__name__))
@@ -112,10 +116,15 @@ class Described:
 
 
 class Saved:
-    """Base class of objects that can be saved to a file and loaded from it."""
+    """Base class of objects that can be saved to a file and loaded from it.
+
+    A subclass is a dataclass at the top of a module, with an attribute `data`, an `xarray.Dataset` for other programs. Its fields are stored, and its
+    constructor gets them when the file is loaded: numbers, texts, arrays, lists, tuples, mappings and other objects of this kind. Dynamics and functions
+    become descriptions (`Described`). Only a class with fields of further types defines `stored`.
+    """
 
     def save(self, path: str | Path) -> Path:
-        """Write the result to a netCDF-4 file for `st.load`. Other programs can read `data` from it. Dynamics are stored as `Described`.
+        """Write the result to a netCDF-4 file for `st.load`. Other programs can read `data` from it. Dynamics are stored as descriptions.
 
         Args:
             path: The file, in a folder that exists. An existing file is replaced only after everything was written.
@@ -125,11 +134,15 @@ class Saved:
 
         Raises:
             OSError: If the file cannot be written. An existing file is then unchanged.
+            ValueError: If a field has a type that a file cannot contain.
         """
         return save(self, checked_path("path", path))
 
     def stored(self) -> dict[str, Any]:
-        """Return the fields as a file contains them, by name. A class with formulas returns their texts here, and takes these texts too."""
+        """Return what a file contains: a dictionary from the name of each field that the constructor takes to its value.
+
+        A class with fields of other types, such as formulas, returns their texts here, and its constructor takes these texts, too.
+        """
         return {field.name: getattr(self, field.name) for field in fields(self) if field.init}  # type: ignore[arg-type]
 
     @classmethod
@@ -142,7 +155,16 @@ class Saved:
 
 
 def save(result: Any, path: Path) -> Path:
-    """Write a result to a file and return the path; see `Saved.save`."""
+    """Write a result to a netCDF-4 file, which `load` reads, and return the path.
+
+    Args:
+        result: The result, an object of a subclass of `Saved`.
+        path: The file, in a folder that exists. An existing file is replaced only after everything was written.
+
+    Raises:
+        OSError: If the file cannot be written. An existing file is then unchanged.
+        ValueError: If a field has a type that a file cannot contain.
+    """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"`path` must lie in a folder that exists; got {str(path)!r}. Create {str(path.parent)!r} first.")
     import xarray
