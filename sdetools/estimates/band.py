@@ -44,8 +44,8 @@ class SupEstimate(Estimate):
     The other attributes are those of `Estimate`, the number of paths `n` and the level `confidence` among them.
 
     Example:
-        >>> import numpy as np
-        >>> gap = SupEstimate(0.3, 0.05, 1000, curve=np.array([0.1, -0.3]), errors=np.array([0.05, 0.05]), argmax=1, time=0.5)
+        >>> import numpy as np, sdetools as st
+        >>> gap = st.estimates.SupEstimate(0.3, 0.05, 1000, curve=np.array([0.1, -0.3]), errors=np.array([0.05, 0.05]), argmax=1, time=0.5)
         >>> round(gap.critical(0.95), 2), gap.low < 0.3 < gap.high
         (2.24, True)
     """

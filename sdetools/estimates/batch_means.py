@@ -89,6 +89,7 @@ class BatchMeans:
 
     Example:
         >>> import numpy as np
+        >>> from sdetools.estimates.batch_means import BatchMeans
         >>> rng = np.random.default_rng(0)
         >>> h = rng.normal(size=(4, 16, 100))
         >>> found = BatchMeans(h.mean(axis=2), (h**2).mean(axis=2), length=100, batches=16).estimate()
@@ -215,6 +216,7 @@ def default_batches(paths: int, blocks: int, least: int = 64) -> int:
         least: The wanted number of batches of all paths.
 
     Example:
+        >>> from sdetools.estimates.batch_means import default_batches
         >>> default_batches(4, 64), default_batches(64, 64), default_batches(1, 64)
         (16, 1, 64)
     """

@@ -55,12 +55,13 @@ class Estimate(HasInterval):
             verdicts look, a skewed law has other quantiles than the normal one.
 
     Example:
-        >>> e = Estimate(0.5, 0.1, 10_000, name="E x")
+        >>> import sdetools as st
+        >>> e = st.Estimate(0.5, 0.1, 10_000, name="E x")
         >>> e
         E x = 0.50 +- 0.20 (95 %, 10000 paths)
         >>> e.paths_for(0.01)
         1000000
-        >>> Estimate(0.0, 0.0, 20_000, least=0.0, most=1.0, two_valued=True).high < 0.0002
+        >>> st.Estimate(0.0, 0.0, 20_000, least=0.0, most=1.0, two_valued=True).high < 0.0002
         True
     """
 
@@ -249,6 +250,7 @@ def skewness_of_mean(groups: np.ndarray, counts: np.ndarray | None = None) -> fl
 
     Example:
         >>> import numpy as np
+        >>> from sdetools.estimates.estimate import skewness_of_mean
         >>> rng = np.random.default_rng(0)
         >>> skewness_of_mean(rng.normal(size=100)), skewness_of_mean(rng.exponential(size=100)) > 0.05
         (0.0, True)

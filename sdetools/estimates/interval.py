@@ -47,7 +47,8 @@ class ConfidenceInterval:
         ValueError: If `high` lies below `low`, or the level is not in (0, 1].
 
     Example:
-        >>> interval = ConfidenceInterval(0.9, 1.1)
+        >>> import sdetools as st
+        >>> interval = st.ConfidenceInterval(0.9, 1.1)
         >>> low, high = interval
         >>> 1.0 in interval, interval.within(0.5, 1.5), interval.disjoint(1.2, 2.0), f"{interval}"
         (True, True, True, '[0.9, 1.1]')
@@ -163,6 +164,7 @@ def quantile(level: float, n: int, tests: int = 1) -> float:
         tests: The number of intervals that shall all contain their values at once with probability `level` (Bonferroni's correction).
 
     Example:
+        >>> from sdetools.estimates.interval import quantile
         >>> round(quantile(0.95, 10**6), 3), round(quantile(0.95, 10), 3)
         (1.96, 2.262)
     """
@@ -185,6 +187,7 @@ def undetected_probability(level: float, n: int, tests: int = 1) -> float:
         tests: The number of intervals that shall all contain their values at once with probability `level` (Bonferroni's correction).
 
     Example:
+        >>> from sdetools.estimates.interval import undetected_probability
         >>> round(undetected_probability(0.95, 1000), 5)
         0.00369
     """
@@ -205,6 +208,7 @@ def binomial_interval(hits: int, n: int, level: float = 0.95) -> ConfidenceInter
         The interval, inside [0, 1], of kind `Kind.CLOPPER_PEARSON`.
 
     Example:
+        >>> from sdetools.estimates.interval import binomial_interval
         >>> low, high = binomial_interval(0, 20_000, 0.95)
         >>> low, round(high, 6)
         (0.0, 0.000184)

@@ -45,6 +45,8 @@ def compiled(
         infinity and NaN without a warning.
 
     Example:
+        >>> import numpy as np
+        >>> from sdetools.graph.arrays import compiled
         >>> from sdetools.graph.value import Trace
         >>> x = Trace().input("x", (2,))
         >>> compiled([np.sum(x * x)], [x])(np.array([[1.0, 2.0], [3.0, 4.0]]))[0]

@@ -44,6 +44,7 @@ def erf(x: Any) -> Any:
 
     Example:
         >>> import numpy as np
+        >>> from sdetools.graph.error_function import erf
         >>> erf(np.array([0.0, 0.25, -1.0, 10.0])).round(12)
         array([ 0.        ,  0.27632639, -0.84270079,  1.        ])
     """
@@ -60,6 +61,7 @@ def normal_cdf(x: Any) -> Any:
         x: A number, an array, or a symbolic array (`graph.value.Value`); the result has its shape.
 
     Example:
+        >>> from sdetools.graph.error_function import normal_cdf
         >>> float(normal_cdf(0.0)), round(float(normal_cdf(1.96)), 6)
         (0.5, 0.975002)
     """
@@ -73,6 +75,7 @@ def normal_density(x: Any) -> Any:
         x: A number, an array, or a symbolic array (`graph.value.Value`); the result has its shape.
 
     Example:
+        >>> from sdetools.graph.error_function import normal_density
         >>> round(float(normal_density(0.0)), 6)
         0.398942
     """

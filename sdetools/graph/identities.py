@@ -89,6 +89,8 @@ class Examination:
         points: Its numbers at the points, `(*x.shape, m)`, best random ones. With m < 8 points only structural zeros are proven: those that the
             graph shows without numbers, such as 0 x.
 
+    >>> import numpy as np
+    >>> from sdetools.graph.identities import Examination
     >>> from sdetools.graph.value import Trace
     >>> x = Trace().input("x", (2,))
     >>> examination = Examination(x, np.random.default_rng(0).standard_normal((2, 20)))

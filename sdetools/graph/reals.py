@@ -52,6 +52,7 @@ DOUBLE, SINGLE = Real("float64", 8, "lanes"), Real("float32", 4, "lanes32")
 def real_of(dtype: str) -> Real:
     """Return the `Real` whose name is `dtype`, "float64" or "float32"; ValueError for all else.
 
+    >>> from sdetools.graph.reals import real_of
     >>> real_of("float32").size
     4
     """

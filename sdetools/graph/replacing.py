@@ -30,6 +30,7 @@ def replaced(outputs: Sequence[Value], given: Mapping[Value, Value]) -> list[Val
     Example:
         >>> import numpy as np
         >>> from sdetools.graph.arrays import compiled
+        >>> from sdetools.graph.replacing import replaced
         >>> from sdetools.graph.value import Trace
         >>> x, y = Trace().input("x", (2,)), Trace().input("y", (2,))
         >>> compiled(replaced([np.sum(x)], {x: 2.0 * y}), [y])(np.array([[1.0], [3.0]]))
@@ -84,6 +85,7 @@ def batched(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Va
     Example:
         >>> import numpy as np
         >>> from sdetools.graph.arrays import compiled
+        >>> from sdetools.graph.replacing import batched
         >>> from sdetools.graph.value import Trace, value
         >>> one, here = Trace(), Trace()
         >>> x, a, y = one.input("x", (2,)), one.input("a", (2,)), here.input("y", (2,))

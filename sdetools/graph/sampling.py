@@ -28,6 +28,7 @@ def gather(data: np.ndarray, index: Any) -> Any:
 
     Example:
         >>> import numpy as np
+        >>> from sdetools.graph.sampling import gather
         >>> gather(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 1.0, 0.0])).tolist()
         [[3.0, 4.0], [3.0, 4.0], [1.0, 2.0]]
     """
@@ -54,6 +55,7 @@ def tally(index: Any, n: int, weights: Any = None) -> Any:
 
     Example:
         >>> import numpy as np
+        >>> from sdetools.graph.sampling import tally
         >>> tally(np.array([2.0, 0.0, 2.0]), 4).tolist()
         [1.0, 0.0, 2.0, 0.0]
     """

@@ -35,10 +35,9 @@ LARGEST_PRODUCT = 32
 class Trace:
     """The nodes of one trace, that is of formulas called with the same symbolic inputs. A node is one operation; equal operations share one node.
 
-    `input` and `uniform` create the first nodes, operations on these the others.
-
     Attributes:
-        known: All nodes except constants, by their content, the tuple (op, name, keys of args, shape, key of extra).
+        known: All nodes except constants, by their content, the tuple (op, name, keys of args, shape, key of extra). `input` and `uniform` create the
+            first ones, operations on these the others.
         columns: Column-major copies, `(columns * rows,)`, of arrays of data whose rows are taken at traced indices, by `Value.key` of the array.
     """
 
@@ -206,6 +205,7 @@ def value(x: Any) -> Value:
         TracingError: If `x` is of another type; NumPy's ValueError for a sequence of which it makes no array of numbers.
 
     Example:
+        >>> from sdetools.graph.value import value
         >>> value([1.0, 2.0]).shape
         (2,)
     """

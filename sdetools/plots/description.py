@@ -39,7 +39,7 @@ def describe(drawn: Axes | Figure) -> FigureText:
 
     Example:
         >>> from sdetools import plots
-        >>> found = describe(plots.loglog_orders([0.1, 0.01], {"x": [0.2, 0.02]}, slopes=()))
+        >>> found = plots.describe(plots.loglog_orders([0.1, 0.01], {"x": [0.2, 0.02]}, slopes=()))
         >>> found.axes
         'Horizontal: $\\eta$, from 0.00891 to 0.112, logarithmic. Vertical: weak gap, from 0.005 to 0.224, logarithmic.'
         >>> found.seen

@@ -29,6 +29,7 @@ def markdown(results: Results) -> str:
 
     Example:
         >>> from sdetools.claims import Results
+        >>> from sdetools.report import markdown
         >>> print(markdown(Results("1.0", 0, "quick", ())).splitlines()[0])
         # Claims: none
     """

@@ -46,6 +46,7 @@ def render(results: Results) -> str:
 
     Example:
         >>> from sdetools.claims import Results
+        >>> from sdetools.report import render
         >>> page = render(Results("1.0", 0, "quick", ()))
         >>> page.startswith("<!DOCTYPE html>")
         True

@@ -74,6 +74,7 @@ def call_text(function: Callable[..., Any], given: Mapping[str, Any], **options:
         **options: Further arguments of the call, such as options of execution, which are shown behind the others.
 
     Example:
+        >>> from sdetools.results.protocol import call_text
         >>> def f(x, n=3, *, seed=0, **options): ...
         >>> call_text(f, {"x": [1.0], "n": 3, "seed": 7, "options": {"threads": 2}}, dtype="float32")
         "f(x=[1.0], seed=7, dtype='float32')"
