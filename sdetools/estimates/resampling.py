@@ -35,7 +35,7 @@ def _steps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _exact_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the integral of |F_n - G_m|."""
+    """Return the integral of |F_n - G_m| for two sorted samples."""
     if len(a) == len(b):
         return float(np.abs(a - b).mean())
     difference, widths = _steps(a, b)
@@ -43,13 +43,13 @@ def _exact_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _exact_kolmogorov(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the supremum of |F_n - G_m|."""
+    """Return the supremum of |F_n - G_m| for two sorted samples."""
     difference, widths = _steps(a, b)
     return float(np.abs(difference[widths > 0]).max(initial=0.0))
 
 
 def _exact_energy(a: np.ndarray, b: np.ndarray) -> float:
-    """Return twice the integral of (F_n - G_m)^2."""
+    """Return twice the integral of (F_n - G_m)^2 for two sorted samples."""
     difference, widths = _steps(a, b)
     return 2 * float((difference**2 * widths).sum())
 
@@ -111,15 +111,16 @@ def chosen_knots(a: np.ndarray, b: np.ndarray, limit: int) -> np.ndarray:
 
 
 class Resampling:
-    """The random choices of a bootstrap and of a permutation test for two samples of paths, the same for all projections of the paths.
+    """The random choices of a bootstrap and of a permutation test for two samples of paths, the same for all observables of the paths.
 
-    Paths are resampled in groups. A bootstrap draw gives each group a weight, the number of times that it is drawn. A permutation assigns
-    each group to one of the two samples.
+    A sample has one number for each path: an observable, or a projection of the path's last point. Paths are resampled in groups. A bootstrap draw
+    gives each group a weight, the number of times that it is drawn. A permutation assigns each group to one of the two samples.
 
     Args:
         n: The number of paths of the first sample.
         m: The number of paths of the second sample.
-        most: The largest number of paths of a sample that are resampled; of a larger one a random subset is taken.
+        most: The largest number of paths of a sample that are resampled; of a larger one, or one more than 16 times as large as the other, a random
+            subset is taken.
         resamples: The number of bootstrap draws, and of permutations.
         rng: The generator of all random choices.
 

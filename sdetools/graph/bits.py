@@ -57,7 +57,7 @@ def float32_of(typingctx, i):
 
 
 def _rounded_once(name: str) -> Any:
-    """Return an operation of two floats by LLVM's name that is rounded once, whatever fast-math allows."""
+    """Return an operation of two floats, LLVM's "fadd" or "fsub" (`name`), whose result is rounded as written, whatever fast-math allows."""
 
     @intrinsic
     def operation(typingctx, x, y):
@@ -124,7 +124,7 @@ def low_product(typingctx, x, y):
 
 
 def _pointer(kind: Any, pointee: Any) -> Any:
-    """Return a compiled function that casts an address, an int64, to a pointer to numbers of a type."""
+    """Return a function for compiled code that casts an address, an int64, to a pointer to numbers: `kind` is Numba's type of them, `pointee` LLVM's."""
 
     @intrinsic
     def pointer(typingctx, address):

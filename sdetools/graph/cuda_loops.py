@@ -81,11 +81,11 @@ class CudaLoops(Loops):
         return f"{name}[{', '.join(map(str, index))}]"
 
     def begins(self, row: int) -> str:
-        """Return the expression of the position in the flat array at which row `row`, one number for each lane (thread), begins: "4 * lanes"."""
+        """Return the expression of the position in the flat array S at which row `row`, one number for each lane (path), begins: "4 * lanes"."""
         return f"{row} * {self.L}"
 
     def lane_loop(self, body: Sequence[str]) -> list[str]:
-        """Return the lines of code `body` themselves: a thread is one lane, so there is no loop over lanes."""
+        """Return the lines of code `body` themselves: a thread advances one lane (path), so there is no loop over lanes."""
         return list(body)
 
     def begin(self) -> None:
@@ -121,7 +121,7 @@ class CudaLoops(Loops):
         return [f"{item.target} = {item.text}" for item in [*self.items, *ends]]
 
     def _in_pieces(self, pieces: Sequence[list[Item]], ends: Sequence[Item]) -> list[str]:
-        """Return the lines of several kernels, with cuts between them."""
+        """Return the lines of several kernels, one for each of `pieces`, with cuts between them; `ends` are the last lines, which write the results."""
         loads = {item.target: [f"{item.target} = {item.text}"] for item in self.items if item.load}
         made = [{item.target for item in piece} for piece in pieces]
         wanted = [dict.fromkeys(use for item in piece for use in item.uses) for piece in [*pieces[:-1], [*pieces[-1], *ends]]]
@@ -168,7 +168,7 @@ class CudaLoops(Loops):
         return [name]
 
     def _written_out(self, n: Value) -> list[str]:
-        """Return the product with a small matrix: a loop over its rows, with an inner loop for the sum."""
+        """Return the lines of code of the product `n` with a small matrix: a loop over its rows, with an inner loop for the sum."""
         self.begin()
         index = tuple(f"i{a}" if size > 1 else 0 for a, size in enumerate(n.shape))
         a, x = n.args

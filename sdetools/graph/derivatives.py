@@ -150,7 +150,10 @@ class _Adjoint:
 
 
 def _pullback(node: Value, g: Value, live: set[Any]) -> list[tuple[Value, Any]]:
-    """Return the contributions of the adjoint `g` of a node to the adjoints of those arguments that depend on the input."""
+    """Return the contributions of the adjoint `g` of a node to the adjoints of its arguments, as pairs (argument, what `_Adjoint.add` takes).
+
+    `live` has the keys of the values that depend on the input; other arguments get none.
+    """
     args = [a for a in node.args if a.key in live]
     if node.op == "map":
         pushes = PARTIALS[node.name]
@@ -191,7 +194,7 @@ def _share(node: Value) -> tuple[Value, Value]:
 
 
 def _exclusive_products(x: Value) -> Value:
-    """Return the exclusive cumulative products of rows, in log2(rows) operations on whole arrays."""
+    """Return for each row of `x` the product of the rows before it, 1 for the first, in log2(rows) operations on whole arrays."""
     out, step = join([np.ones((1, *x.shape[1:])), x[:-1]]), 1
     while step < x.shape[0]:
         out, step = join([out[:step], out[step:] * out[:-step]]), 2 * step
@@ -199,7 +202,7 @@ def _exclusive_products(x: Value) -> Value:
 
 
 def _unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
-    """Sum over the axes along which broadcasting had repeated a value."""
+    """Return the adjoint of a value of shape `shape` from that of its broadcast, `g`: the sum over the axes along which it was repeated."""
     lead = g.ndim - len(shape)
     g = np.sum(g, axis=tuple(range(lead))) if lead else g
     wide = tuple(a for a, n in enumerate(shape) if n == 1 and g.shape[a] > 1)
@@ -229,7 +232,7 @@ def jvp(out: Value, x: Value, along: Any) -> Value:
 
 
 def _pushforward(node: Value, dots: dict[Any, Value]) -> Value | None:
-    """Return the tangent of a node from those of its arguments; None if it is zero."""
+    """Return the tangent (directional derivative) of a node from those of its arguments, `dots` by key; None if it is zero."""
     if node.op == "map":
         pushes = PARTIALS[node.name]
         parts = [push(dots[a.key], node.args, node) for a, push in zip(node.args, pushes) if push is not None and a.key in dots]

@@ -316,7 +316,7 @@ class Elements:
         return self.known["sample", number]
 
     def flat(self, index: Sequence[Any], strides: Sequence[int], start: int = 0) -> Any:
-        """Return the flat position start + index . strides: an int, or if `index` has loop variables an expression such as "i0 * 3 + 1"."""
+        """Return the position start + index . strides in a flattened array: an int, or if `index` has loop variables an expression, "i0 * 3 + 1"."""
         fixed = start + sum(int(i) * s for i, s in zip(index, strides) if isinstance(i, (int, np.integer)))
         moving = [i if s == 1 else f"{i} * {s}" for i, s in zip(index, strides) if not isinstance(i, (int, np.integer)) and s]
         return " + ".join([*moving, *([str(fixed)] if fixed else [])]) if moving else int(fixed)
@@ -338,7 +338,7 @@ class Elements:
         return [f"for j in range({self.L}):", *indent(body)] if body else []
 
     def offset(self, row: int, flat: Any) -> str:
-        """Return the expression of the position in the flat array S of lane j (path) of row `row + flat`, "1024 + j"; `flat` is an int or an expression."""
+        """Return the expression of the position in its flat array of lane j (path) of row `row + flat`, "1024 + j"; `flat` is an int or an expression."""
         if isinstance(flat, int):
             return f"{self.begins(row + flat)} + j"
         key = ("offset", flat)

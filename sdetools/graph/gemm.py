@@ -123,7 +123,10 @@ def small(pointer: Any, kind: Any, wide: bool | None = None) -> Any:
 
 
 def _blas(kind: Any) -> Any:
-    """Return the call of BLAS. It stores by columns: out (n, width) = a x is to it the transpose, x^T a^T."""
+    """Return the call of BLAS's matrix product for numbers of Numba's type `kind`, an intrinsic (transposed, width, n, d, x, a, out): out = a x.
+
+    BLAS stores by columns: out `(n, width)` is to it the transpose, x^T a^T.
+    """
     symbol = next(name for name, own in GEMM.items() if own[0] == {64: "d", 32: "s"}[kind.bitwidth])
 
     @intrinsic

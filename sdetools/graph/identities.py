@@ -7,8 +7,8 @@ that vanishes there vanishes everywhere. So an operation is expanded only if it 
 2. sqrt, log and powers of u are if u is affine (the domain is a half space), or structurally positive without poles.
    arctan(u) is if u has no poles: arctan(x) + arctan(1/x) is constant, but with another constant for x < 0.
 3. Everything else (abs, sign, floor, maximum, comparisons, sqrt((x - 1)^2), compiled functions) is replaced by a free variable: what
-   vanishes for all values of it vanishes. sign(c u) is that of u for c > 0. `np.where(c, a, b)` is b + c (a - b) with c free, and a branch that is NaN bounds the domain of
-   the other. Operations other than abs, maximum and minimum may jump: `along` gives them a free slope as well.
+   vanishes for all values of it vanishes. sign(c u) is that of u for c > 0. `np.where(c, a, b)` is b + c (a - b) with c free, and a branch that
+   is NaN bounds the domain of the other. Operations other than abs, maximum and minimum may jump: `along` gives them a free slope as well.
 
 A point counts as evidence if no term is so small compared with the others that rounding hides it.
 """
@@ -142,7 +142,7 @@ class Examination:
     def vanishes(self, out: Value) -> np.ndarray:
         """Return, for each element of `out`, whether it vanishes for all inputs: Booleans of its shape; False may also mean not proven.
 
-        An element vanishes if it does structurally (0 x), or if it is 0 within rounding at all points where it is finite, of which at least `FEW` = 8
+        An element vanishes if its graph shows it without numbers, such as 0 x, or if it is 0 within rounding at all points where it is finite, of which at least `FEW` = 8
         must have no term so small that rounding hides it.
 
         Raises:
@@ -165,7 +165,7 @@ class Examination:
         return self.seen[out.key]
 
     def _number(self, node: Value, values: Any, reach: Any = False, sign: int = 0) -> NodeFacts:
-        """Return the facts of an input, a constant or a free variable."""
+        """Return the facts of an input, a constant or a free variable: its numbers at the points, which elements of x it depends on, its sign."""
         values = np.broadcast_to(values, (*node.shape, self.count))
         zero = values[..., :1] == 0 if node.op == "const" else np.zeros((*node.shape, 1), dtype=bool)
         return NodeFacts(

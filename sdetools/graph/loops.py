@@ -138,7 +138,7 @@ class Loops(LongFormulas):
         }
 
     def _nested_sums(self, v: Value, stored: set[Any]) -> set[Any]:
-        """Return the sums below a value that its code would write out."""
+        """Return the keys of the sums from which a value is computed and that its code would write out; `stored` has the keys of stored values."""
         found, todo, seen = set(), [v], set()
         while todo:
             n = todo.pop()
@@ -150,7 +150,7 @@ class Loops(LongFormulas):
         return found
 
     def _kind(self, n: Value) -> str:
-        """Return how a stored value is made: in a loop, by a call, or as straight-line code."""
+        """Return how a stored value is made: in a loop over components ("loop"), by a call ("call"), or as code without loops ("straight")."""
         if n.op in ("contract", "call", "tally"):
             return "call"
         if self.rowwise(n):

@@ -53,7 +53,10 @@ def _copier(kind: Any) -> Any:
 
 
 def _plain(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
-    """Return a function that applies `f` to each number of a row; `beyond` is libm's function for arguments beyond `FAR`, or None."""
+    """Return a function on rows that applies `f` to each number of a row; `beyond` is libm's function for arguments beyond `FAR`, or None.
+
+    The other arguments are those of `_TYPES`: casts of an address to a pointer, a block on the stack, the copy of a block, NumPy's type.
+    """
 
     def rows(source, target, count, _a, _b, _c):
         x, y, z, w = pointer(source), pointer(target), stack(), stack()
@@ -75,7 +78,7 @@ def _plain(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) 
 
 
 def _power(f: Any, pointer: Any, stack: Any, copy: Any) -> Any:
-    """Return a function that computes x**y for the numbers of two rows."""
+    """Return a function on rows that computes x**y for the numbers of two rows by `f`; the other arguments are those of `_plain`."""
 
     def rows(source, target, count, exponent, _b, _c):
         x, y, p, z, q = pointer(source), pointer(target), pointer(exponent), stack(), stack()
@@ -92,7 +95,7 @@ def _power(f: Any, pointer: Any, stack: Any, copy: Any) -> Any:
 
 
 def _both(f: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
-    """Return a function that computes sine and cosine of the numbers of a row."""
+    """Return a function on rows that computes sine and cosine of a row by `f`, which returns both; the other arguments are those of `_plain`."""
 
     def rows(source, sine, count, cosine, _b, _c):
         x, s, c, z, v, w = pointer(source), pointer(sine), pointer(cosine), stack(), stack(), stack()
@@ -120,7 +123,7 @@ _TYPES: dict[str, Any] = {
 
 
 def _write(name: str, dtype: str) -> Any:
-    """Return the Python function that is compiled for a name and a type."""
+    """Return the Python function of six ints, described at `function`, that is compiled for a name and a type."""
     lane, pointer, stack, copy, real = _TYPES[dtype]
     if name in (PRODUCT, SMALL_PRODUCT):
         from sdetools.graph import gemm

@@ -50,7 +50,7 @@ class Trace:
         return self.node("input", name, (), shape)
 
     def uniform(self, name: str, shape: Shape = ()) -> Value:
-        """Return the input `name` of shape `shape` that is the same for all paths, a `Value` whose numbers are passed at run time; the same node each time."""
+        """Return the input `name` of shape `shape` that is the same for all paths, a `Value`, passed at run time. A second call returns the same node."""
         return self.node("uniform", name, (), shape)
 
     def node(

@@ -156,7 +156,7 @@ def key_beside(axes: Axes, *, band: str = "", hollow: str = "") -> None:
 
 
 def finish(axes: Axes, xlabel: str, ylabel: str, title: str = "", *, legend: bool = False, size: float = 9) -> None:
-    """Write the labels and the title of axes, and add a legend of the labelled curves if asked.
+    """Write the labels and the title of axes, and add a legend of the labelled curves if asked. Texts may contain TeX between dollar signs.
 
     Args:
         axes: The axes; they are changed.
