@@ -152,7 +152,7 @@ class Elements:
         return name
 
     def element(self, v: Value, index: tuple[Any, ...]) -> str:
-        """Return the name of the variable with an element of `v`, "v3", or a number's text; add its lines. `index` has ints or loop variables, (0, "i1")."""
+        """Return the variable, "v3", with element `index` of `v`, or a number's text; add its lines. `index` has an int or loop variable for each axis."""
         index = tuple(0 if n == 1 else i for i, n in zip(index[len(index) - v.ndim :], v.shape))
         if v.op == "const" and v.ndim == 0:
             return self.number(v)
@@ -375,7 +375,7 @@ class Elements:
         return lines
 
     def angles(self, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
-        """Return lines of code that compute sin, cos and tan of whole rows; `wanted` has triples ("sin", argument "S[0 + j]", result "S[256 + j]")."""
+        """Return lines of code that compute sin, cos and tan of whole rows; `wanted` has triples ("sin", the argument's place "S[0 + j]", the result's)."""
         by_row: dict[str, dict[str, str]] = {}
         for function, source, target in wanted:
             by_row.setdefault(source, {})[function] = target

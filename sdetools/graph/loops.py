@@ -35,7 +35,7 @@ ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", 
 
 
 class Loops(LongFormulas):
-    """Writes, when it is created, the code that computes `outputs`, pairs (first row of the result in the array S, value); `lines` has its lines.
+    """Writes, when it is created, the code that computes `outputs`, pairs (first row in the array S, symbolic array); attribute `lines` has the code.
 
     Attribute `by_tiles` says whether the lines are one loop over tiles (ranges of components) that are independent of each other; `opening` is then
     its first line. `rows`, `draws` and `names` map `Value.key` of an input to its place: its first row in S, a `Draw`, the name of a variable. `free` is
