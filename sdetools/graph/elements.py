@@ -338,7 +338,7 @@ class Elements:
         return [f"for j in range({self.L}):", *indent(body)] if body else []
 
     def offset(self, row: int, flat: Any) -> str:
-        """Return the expression of the position in its flat array of lane j (path) of row `row + flat`, "1024 + j"; `flat` is an int or an expression."""
+        """Return the expression of the position of lane j (path) of row `row + flat` in the array S or Z, "1024 + j"; `flat` is an int or expression."""
         if isinstance(flat, int):
             return f"{self.begins(row + flat)} + j"
         key = ("offset", flat)

@@ -56,7 +56,8 @@ class Pass:
 def passes(lines: Sequence[Item], stores: Sequence[Item], keep: Callable[[str], str]) -> list[Pass]:
     """Return the loops over lanes (paths) that compute `lines` and then write the results by `stores`, in the order in which they run.
 
-    Up to `SHORT` = 120 lines make one loop, unless sin, cos or tan divide it; more are divided into independent pieces, if possible of at most `PIECE` = 60 lines.
+    Up to `SHORT` = 120 lines make one loop, unless sin, cos or tan divide it; more are divided into independent pieces, if possible of at most
+    `PIECE` = 60 lines.
 
     Args:
         lines: Lines that define variables, each after those whose variables it uses.

@@ -69,7 +69,8 @@ def _about_values(error: Exception) -> bool:
 def error_summary(error: BaseException) -> str:
     """Return kind, message and place of an error as one text: "ValueError: no root, in line 3 of f.py, `x = g(x)`".
 
-    The place is that of `place_of`; if that is empty, the text ends after the message.
+    The place is the innermost line of the traceback outside NumPy, the standard library and sdetools (`place_of`); without one, the text ends after
+    the message.
     """
     place = place_of(error)
     return f"{type(error).__name__}: {error}" + (f", in {place}" if place else "")

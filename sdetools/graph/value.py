@@ -183,7 +183,7 @@ def _const(array: np.ndarray) -> Value:
 
 
 def is_value(x: Any) -> bool:
-    """Whether `x` is a traced value, an object array that contains one, or a list or tuple that contains one at any depth."""
+    """Whether `x` is a symbolic array (`Value`), an object array that contains one, or a list or tuple that contains one at any depth."""
     if isinstance(x, Value):
         return True
     if isinstance(x, np.ndarray):
