@@ -327,13 +327,20 @@ def coordinates(name: str, value: Any) -> np.ndarray:
     return out
 
 
-def point(name: str, value: Any, dim: int) -> np.ndarray:
-    """Return a point as an array of finite doubles `(dim,)`; ValueError for another shape or other entries. `name` is its name in the message."""
+def point(name: str, value: Any, dim: int, names: Sequence[str] = ()) -> np.ndarray:
+    """Return a point as an array of finite doubles `(dim,)`; ValueError for another shape or other entries, whose message has `name` and `names`.
+
+    `name` is the argument's name, `names` are those of the `dim` coordinates, where they are not those of a loss.
+    """
     out = coordinates(name, value)
     if out.shape != (dim,):
         raise ValueError(
             f"`{name}` must have shape ({dim},), one number per coordinate; got shape {out.shape}. "
-            f"The loss has {dim} coordinate{'s' if dim != 1 else ''}."
+            + (
+                f"The coordinates are {', '.join(names)}."
+                if names
+                else f"The loss has {dim} coordinate{'s' if dim != 1 else ''}."
+            )
         )
     return out
 

@@ -320,6 +320,29 @@ def test_the_order_is_one_minus_alpha_if_the_memory_grows(alpha, size, power):
         assert 2 * found[1] - found[0] == pytest.approx(gap.constant("x0**2", [1.2], 2.0), rel=2e-4)
 
 
+@pytest.mark.parametrize("power", [0.0, 0.25])
+def test_the_time_of_an_sde_moves_by_the_step_whatever_the_root_of_the_expansion(power):
+    """sigma = eta^(1/4) needs powers of eta^(1/4). The drift of the SDE is -x + eta t, which SGD lacks: its mean is x_0 e^-t + eta (t - 1 + e^-t)."""
+
+    def rule(eta):
+        return st.SGD(
+            st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=eta**power), st.schedules.constant(eta)
+        )
+
+    def limit(eta):
+        return st.SDE(["-x + c*t"], ["s"], variables="x", parameters={"c": eta, "s": eta ** (0.5 + power)})
+
+    x0, t = 1.2, 2.0
+    gap = generator_gap(rule, limit, 1)
+    assert gap.weak_order == 1
+    expected = -x0 * t * math.exp(-t) / 2 - (t - 1 + math.exp(-t))
+    assert gap.constant("x", [x0, 0.0], t) == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(
+        ValueError, match=r"`x0` must have shape \(2,\), one number per coordinate; got shape \(1,\). The coordinates are x, t."
+    ):
+        gap.constant("x", [x0], t)
+
+
 def test_a_family_of_filters_is_the_filter():
     """A function of eta gives the same as the rule at one eta, whose class tells the scaling."""
 

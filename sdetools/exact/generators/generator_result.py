@@ -137,7 +137,7 @@ class GeneratorGap(Saved):
 
         from sdetools.losses.parser import symbol
 
-        h, point = self._observable(observable), _check.point("at", at, len(self.names))
+        h, point = self._observable(observable), _check.point("at", at, len(self.names), self.names)
         symbols = [symbol(name) for name in self.names]
         value = sum((c * _derivative(h, symbols, a) for a, c in self.leading.items()), sympy.S.Zero)
         return float(value.subs(dict(zip(symbols, point.tolist(), strict=True))))
@@ -171,7 +171,7 @@ class GeneratorGap(Saved):
 
         from sdetools.losses.parser import symbol
 
-        h, point = self._observable(observable), _check.point("x0", x0, len(self.names))
+        h, point = self._observable(observable), _check.point("x0", x0, len(self.names), self.names)
         horizon = _check.positive("horizon", horizon)
         symbols = [symbol(name) for name in self.names]
         if all(sum(a) == 1 for a in self.limit):

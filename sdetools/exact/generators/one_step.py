@@ -91,7 +91,7 @@ class OneStep:
         new = [moved[i] for i in kept]
         change = [unit * after - before for row, was, unit in zip(new, old, units) for after, before in zip(row, was)]
         if self.timed:
-            change.append(Series(home, {2: home.one}))
+            change.append(Series(home, {home.unit: home.one}))
         if any(one.valuation < 1 for one in change):
             raise NotExpandable(
                 f"a step of {self.rule.name} must become small with its time; here a part of the state changes by an amount of order one. "

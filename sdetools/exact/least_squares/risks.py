@@ -80,7 +80,8 @@ def risk(
     kept_moments, followed = None, len(problem.lam)
     if made.chained:
         curve, every = chained_risk(problem, made, start, total, kept if moments else None)
-        kept_moments = every / problem.lam if every is not None else None
+        with np.errstate(invalid="ignore"):  # modes of eigenvalue 0
+            kept_moments = every / problem.lam if every is not None else None
     elif nodes and total:
         curve, followed, bound = _grouped(problem, made, start, total, nodes)
         if np.isnan(bound):
