@@ -46,12 +46,12 @@ class AdamTrial(Result):
     """The paired trial of Adam and the same Adam with beta_1 = 0; `diagnose_adam` returns it, and printing it shows all.
 
     Attributes:
-        optimiser: The class and the numbers of the optimiser, as text.
+        optimiser: The class and the numbers of the optimiser, as text, such as "Adam, lr=0.01, betas=(0.9, 0.999), weight_decay=0".
         batch_size: The batch size.
-        trial: The pairs; their `momentum` is Adam, their `plain` Adam with beta_1 = 0.
+        trial: The pairs of runs on the same batches; `trial.momentum` has the final losses of Adam, `trial.plain` those of Adam with beta_1 = 0.
         freed: The bytes of the first moments, which an implementation without them needs no longer. torch's Adam with beta_1 = 0 keeps them.
-        gradients: What the trial cost, in gradients of a batch.
-        notes: Remarks on the data.
+        gradients: What the trial cost, in gradients of a batch, with an evaluation of the loss of a batch as a third of one.
+        notes: Remarks on what was read of a stream, and on a scheduler or hooks that the trial does not follow; empty if there are none.
         origin: The call, the seed and the version.
     """
 
@@ -70,7 +70,10 @@ class AdamTrial(Result):
 
     @property
     def data(self) -> xarray.Dataset:
-        """The losses at the ends of the runs, `with_momentum` and `without` over the dimension `pair`; attributes are the answer and the call."""
+        """The losses at the ends of the runs, variables `with_momentum` and `without` over the dimension `pair`, numbered from 0.
+
+        Attributes are the settings, the share of pairs that lack progress, the answer (`advice`), its limits, the cost and the call.
+        """
         import xarray
 
         found = self.trial
@@ -90,7 +93,7 @@ class AdamTrial(Result):
         return f"beta_1 = 0: {self.advice}, {UNCALIBRATED.partition(':')[0]}; share of pairs that lack over {TOLERANCE:g}: {self.trial.share}"
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """Plot the share of pairs that lack progress, with its interval, beside one half.
+        """Plot the share of pairs that lack progress, with its 95 % interval, beside one half, and return the figure.
 
         Args:
             ax: The axes to draw into; None for those of a new figure.
@@ -110,11 +113,15 @@ class AdamTrial(Result):
 
     @property
     def advice(self) -> str:
-        """The answer of the pairs, "drop", "keep" or "unsure", uncalibrated; see `Trial.advice`: fewer than six pairs never decide."""
+        """What to do with beta_1, by the share of pairs in which Adam without it lacks more than 0.1 of Adam's progress; uncalibrated.
+
+        "drop" if the 95 % interval of the share lies below 1/2, "keep" if it lies above, else "unsure"; also "unsure" unless `works`. Fewer than six pairs
+        never decide.
+        """
         return self.trial.advice if self.works else "unsure"
 
     def to_json(self) -> str:
-        """Return all fields except `origin`, the share of pairs and the answer as JSON text; numbers that are not finite become null."""
+        """Return JSON text with all fields except `origin`, the share of pairs and the answer; numbers that are not finite become null."""
         own = {name: part for name, part in dataclasses.asdict(self).items() if name != "origin"}
         share = dataclasses.asdict(self.trial.share)
         return json.dumps(plain(own | {"share_of_pairs": share, "advice": self.advice, "limits": UNCALIBRATED}), indent=1) + "\n"
@@ -174,8 +181,10 @@ def diagnose_adam(
     Args:
         model: The network at the checkpoint, in training or evaluation mode.
         loss: The loss of (model(input), target) for batches (input, target); None with `loss_of`.
-        data: Arrays, a data set, a loader or a stream, as for `diagnose`.
-        optimizer: `torch.optim.Adam` or `AdamW` of the model's parameters; every group keeps its numbers.
+        data: A tuple of arrays (inputs, targets) with a row per sample, a data set with a length, a list of samples, or a loader, whose order is ignored;
+            see `Batches`. Of a stream (a loader over an `IterableDataset`, a generator of batches), `steps` batches are read and reused.
+        optimizer: `torch.optim.Adam` or `AdamW` of the model's parameters. Every parameter group keeps its numbers, and its present state is copied; a new
+            optimiser, which has taken no step, starts at zero moments.
         batch_size: The batch size of the run; None for that of the loader.
         loss_of: The loss of (model, batch), for batches of another form.
         seeds: The number of pairs, at least 2; fewer than six give an interval and no answer.
@@ -184,13 +193,19 @@ def diagnose_adam(
         clip_norm: The largest norm of all gradients together, if your loop clips by `torch.nn.utils.clip_grad_norm_`; None for no clipping.
         device: The device; None for that of the model.
         seed: The seed of shuffles and dropout.
-        progress: Called with the units of work done and in total.
+        progress: Called as `progress(done, total)` with the units of work done and in total.
+
+    Returns:
+        The trial; print it, or read `.advice`, "drop", "keep" or "unsure".
 
     Raises:
-        ValueError: If the optimiser is another one, has beta_1 = 0 already, learning rates of 0, SVAG or parameters that are not the model's, or as for
-            `diagnose`.
+        ValueError: If the optimiser is another one, has beta_1 = 0 already, learning rates of 0, SVAG or parameters that are not the model's. Also if a
+            setting is out of range, the model has no trainable parameters or no finite ones, model and loss reject the batches, or the loss is not a
+            scalar.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge import diagnose_adam
         >>> torch.manual_seed(0).initial_seed()
         0
         >>> x = torch.randn(256, 4); y = x.sum(1, keepdim=True) + torch.randn(256, 1)
@@ -240,7 +255,10 @@ def diagnose_adam(
 
 
 def _check_optimizer(optimizer: Any, places: dict[int, int]) -> None:
-    """Raise a ValueError unless `optimizer` is torch's Adam or AdamW with momentum, of parameters in `places`, numbers by the parameter's id."""
+    """Raise a ValueError unless `optimizer` is torch's Adam or AdamW of the model's parameters, without SVAG, with lr > 0 and beta_1 > 0 in some group.
+
+    `places` has the number of each parameter of the model, in the order of `model.parameters()`, by its `id`.
+    """
     if type(optimizer) not in KINDS:
         inner = isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer)
         hint = "Pass its attribute `optimizer`." if inner else "For SGD with momentum see `diagnose`."
@@ -260,7 +278,7 @@ def _check_optimizer(optimizer: Any, places: dict[int, int]) -> None:
 
 
 def _remarks(optimizer: torch.optim.Optimizer) -> list[str]:
-    """Return remarks on what of the user's loop the trial has not: a scheduler, and functions that are called around the steps."""
+    """Return sentences on what of the user's loop the trial has not: a scheduler, and hooks around the steps; empty if there is neither."""
     notes = []
     if any("initial_lr" in group for group in optimizer.param_groups):
         notes.append("learning rates are constant at their present values: the scheduler is not followed")
@@ -270,7 +288,11 @@ def _remarks(optimizer: torch.optim.Optimizer) -> list[str]:
 
 
 def _methods(optimizer: torch.optim.Optimizer, places: dict[int, int]) -> Methods:
-    """Return copies of the optimiser, with its state, for copies of the network: as it is, and with beta_1 = 0 for plain runs."""
+    """Return a function `make(net, plain_run)` that makes a copy of the optimiser, with its state, for a copy of the network.
+
+    It has beta_1 = 0 if `plain_run`, else it is as it was. `places` has the number of each parameter of the model, in the order of `model.parameters()`, by
+    its `id`.
+    """
 
     def make(net: torch.nn.Module, plain_run: bool) -> torch.optim.Optimizer:
         own = list(net.parameters())
@@ -287,7 +309,10 @@ def _methods(optimizer: torch.optim.Optimizer, places: dict[int, int]) -> Method
 
 
 def _described(optimizer: torch.optim.Optimizer) -> str:
-    """Return the class and the numbers of an optimiser, those of groups that differ separated by semicolons."""
+    """Return the class and the numbers of an optimiser as text, such as "Adam, lr=0.01, betas=(0.9, 0.999), weight_decay=0".
+
+    Groups that differ are separated by semicolons.
+    """
     texts = [
         f"lr={float(group['lr']):g}, betas=({float(group['betas'][0]):g}, {float(group['betas'][1]):g}), weight_decay={float(group['weight_decay']):g}"
         for group in optimizer.param_groups
@@ -296,5 +321,5 @@ def _described(optimizer: torch.optim.Optimizer) -> str:
 
 
 def _mean(losses: np.ndarray) -> float:
-    """Return the mean of losses, infinite if a run diverged."""
+    """Return the mean of losses `(pairs,)`, infinite if one of them is not finite."""
     return float(losses.mean()) if np.isfinite(losses).all() else math.inf

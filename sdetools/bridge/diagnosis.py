@@ -1,10 +1,14 @@
 r"""Diagnosis of momentum on a real network: can plain SGD replace it? P(keep), the probability that it cannot, in stages.
 
+"Cannot" means that plain SGD at the effective learning rate lacks more than a tenth of momentum's progress, the decrease of the loss, at the end of the
+run.
+
 One step of plain SGD changes the expected loss by - eta |grad L|^2 + eta^2/2 (grad L^T H grad L + tr(H Sigma)) (Lemma 2.4, with the Hessian
 H and the covariance Sigma of a batch gradient). SGDM acts like SGD at the effective learning rate eta = lr / (1 - momentum) (torch's `lr`) as
 long as eta lambda_max is small. In the large step-size regime, eta lambda_max near 2 and above, plain SGD exceeds the stability limit of a quadratic
 loss along the top eigenvector, where SGDM is still stable. On networks it either flattens the loss there or is stuck. So the answer comes in stages
-(`stages`): the sharpness at the start, plain SGD's own first hundred steps, a paired trial. It stops as soon as P(keep) is clear.
+(`stages`): x0 = eta lambda_max at the start, plain SGD's own first hundred steps, a paired trial. It stops as soon as P(keep) is clear, at most 0.05 or
+at least 0.95.
 
 The terms are estimated from gradients g_i of independent batches and Hessian products H g_i on further independent batches. For i != j,
 g_i.g_j and g_j.H g_i are unbiased for |grad L|^2 and grad L^T H grad L. The means of g_i.g_i and g_i.H g_i exceed them by tr(Sigma) and
@@ -60,22 +64,25 @@ def diagnose(
 ) -> Diagnosis:
     r"""Measure Lemma 2.4's terms and the sharpness at a checkpoint, and answer whether plain SGD can replace momentum, with P(keep) and its reasons.
 
-    Where the sharpness leaves doubt, copies of the model train by plain SGD for a hundred steps; where that leaves doubt, copies train with momentum
-    and without on the same batches. The model and torch's generator are not changed. A network wrapped by `torch.compile` or for several devices
-    is measured without its wrapper, and `loss_of` receives it so.
+    P(keep) is the probability that plain SGD at the effective learning rate would lack more than a tenth of momentum's progress at the end of the run.
+    Where the sharpness, the largest Hessian eigenvalue of the loss, leaves doubt, copies of the model train by plain SGD for a hundred steps; where that
+    leaves doubt, copies train with momentum and without on the same batches (the trial). The model and torch's generator are not changed. A network wrapped
+    by `torch.compile` or for several devices is measured without its wrapper, and `loss_of` receives it so.
 
     Args:
         model: The network at the checkpoint, in training or evaluation mode.
         loss: The loss of (model(input), target) for batches (input, target); None with `loss_of`.
-        data: Arrays, a data set or a loader; see `Batches`. Of a stream (a loader over an `IterableDataset`, a generator of batches), as many batches
-            are read as one pass of the measurement needs, and reused.
+        data: A tuple of arrays (inputs, targets) with a row per sample, a dict of arrays, a data set with a length, a list of samples, or a loader, whose
+            order is ignored; see `Batches`. Of a stream (a loader over an `IterableDataset`, a generator of batches), as many batches are read as one pass
+            of the measurement needs, and reused.
         lr: The learning rate > 0 of the run with momentum, in the parametrisation `form`.
-        momentum: Its momentum, in [0, 1).
+        momentum: Its momentum, in [0, 1); at 0 nothing is trained, and the answer is "drop".
         batch_size: Its batch size; None for that of the loader.
-        form: "heavy-ball" (torch's), "sgdm" (Def. 2.3) or "nesterov".
+        form: How `lr` is to be read: "heavy-ball" (torch's form) and "nesterov" have the effective learning rate lr / (1 - momentum), "sgdm" (Def. 2.3) has
+            lr.
         loss_of: The loss of (model, batch), for batches of another form.
         batches: The number of batches that the terms are estimated from, at least 16.
-        seeds: The number of runs of each method. P(keep) was fitted to two; six decide by their share alone. 0 omits all training; 1 is refused.
+        seeds: The number of runs of each method. P(keep) was fitted to two; from six on, `Trial.advice` can decide too. 0 omits all training; 1 is refused.
         steps: The number of steps of the trial, at least 200, to which P(keep) was fitted. A longer one is looked at after 200 too, and stops there if P is clear.
         trial: True for the trial in any case, False for none, None where the stages before it leave doubt.
         planned_steps: The length of the run in question, to compare the cost with; None for 800, the length of the runs to which P(keep) was fitted.
@@ -86,16 +93,18 @@ def diagnose(
             else samples of growing size.
         device: The device; None for that of the model.
         seed: The seed of shuffles, samples and dropout.
-        progress: Called with the units of work done and in total; the total may grow.
+        progress: Called as `progress(done, total)` with the units of work done and in total; the total may grow.
 
     Returns:
-        The diagnosis; print it, or read `.advice`.
+        The diagnosis; print it, or read `.advice`, "drop", "keep" or "unsure", `.keep_probability` and `.reasons`.
 
     Raises:
         ValueError: If a setting is out of range, the model has no trainable parameters, model and loss reject the batches, the loss is not a scalar,
             or data, parameters, loss or gradient are not finite.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge import diagnose
         >>> torch.manual_seed(0).initial_seed()
         0
         >>> x = torch.randn(256, 4); y = x.sum(1, keepdim=True) + torch.randn(256, 1)

@@ -1,4 +1,7 @@
-"""The result of a diagnosis: measured quantities with their intervals, P(keep) after each stage, reasons, cost and advice."""
+"""The result of a diagnosis: measured quantities with their intervals, P(keep) after each stage, reasons, cost and advice.
+
+P(keep) is the probability that plain SGD cannot replace momentum. The stages, "sharpness", "first steps" and "trial", are described in `stages`.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,10 @@ class Diagnosis(Result):
     """Result of `diagnose`: measured quantities with 95 % intervals, and P(keep) with its reasons.
 
     "Keep" means that plain SGD at the effective learning rate would lack more than a tenth of momentum's progress at the end of the run. L is the loss
-    over all data, H its Hessian at the checkpoint, and Sigma the covariance of the gradient of one batch.
+    over all data, H its Hessian at the checkpoint, and Sigma the covariance of the gradient of one batch. A `Quantity` has `value`, `low` and `high`.
 
     Attributes:
-        lr: The learning rate of the run with momentum.
+        lr: The learning rate of the run with momentum, as it was passed to `diagnose`.
         momentum: Its momentum.
         batch_size: Its batch size.
         plain_lr: The effective learning rate eta, at which plain SGD would replace it.
@@ -41,10 +44,10 @@ class Diagnosis(Result):
             without a trial.
         freed: The bytes of the momentum buffer, which plain SGD does not need.
         trial: The paired training runs; None without a trial.
-        notes: Sentences on how derivatives were computed and which data were read.
-        origin: The call that made the result.
+        notes: Remarks on how derivatives were computed and which data were read; empty if there are none.
+        origin: The call that made the result, its seed, and the version.
         stages: The stages that were needed, in order; the last one gives the answer.
-        evidence: What entered P(keep); None without momentum.
+        evidence: The numbers of which P(keep) is a function, such as x0 = eta lambda_max at the start (`Evidence`); None without momentum.
         cost: The gradients spent, and those of a complete pair of runs; None if the result was constructed directly.
     """
 
@@ -70,12 +73,15 @@ class Diagnosis(Result):
 
     @property
     def diverged(self) -> int:
-        """1 if the last run with momentum diverged, else 0."""
+        """1 if the last run with momentum of the trial diverged, else 0; 0 without a trial."""
         return int(self.later_sharpness is not None and not math.isfinite(self.later_sharpness.value))
 
     @property
     def keep_probability(self) -> float:
-        """P(keep), the probability that plain SGD lacks more than a tenth of momentum's progress; NaN if the run with momentum is no good itself."""
+        """P(keep) after the last stage, the probability that plain SGD would lack more than a tenth of momentum's progress at the end of the run.
+
+        NaN if all runs with momentum diverged or made no progress in the trial, or if the result was constructed without stages.
+        """
         return self._keep.value
 
     @property
@@ -85,12 +91,15 @@ class Diagnosis(Result):
 
     @property
     def advice(self) -> str:
-        """What to do with momentum, "drop", "keep" or "unsure", by P(keep) where it is clear, else by the safe rule; see `DiagnosisStage.advice`."""
+        """What to do with momentum: "drop" if P(keep) of the last stage is at most 0.05 over its range, "keep" if it is at least 0.95.
+
+        Otherwise "drop" where the safe rule applies (16 times eta lambda_max lies below plain SGD's stability edge on least squares), else "unsure".
+        """
         return self.stages[-1].advice if self.stages else "unsure"
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Sentences that justify the advice: what theorem and safe rule say, what each stage found and cost, and the cost of all."""
+        """Sentences that justify the advice, in order: what theorem and safe rule say, what each stage found and cost, the cost of all."""
         known = background(self.sharpness * self.plain_lr, self.evidence) if self.evidence is not None else ()
         return (
             *known,
@@ -104,7 +113,7 @@ class Diagnosis(Result):
 
     @property
     def _quantities(self) -> dict[str, Quantity]:
-        """The measured quantities in a dict by name, without missing ones; derived quantities included."""
+        """The measured and derived quantities in a dict by name, without those that were not measured."""
         found = {
             name: getattr(self, name) for name in ("descent", "curvature", "noise", "variance", "sharpness", "later_sharpness")
         }
@@ -118,9 +127,10 @@ class Diagnosis(Result):
 
     @property
     def data(self) -> xarray.Dataset:
-        """The measured quantities as a data set: variables `value`, `low` and `high` over the dimension `quantity` (their names).
+        """The measured quantities as a data set: variables `value`, `low` and `high` over the dimension `quantity` (their names, such as "sharpness").
 
-        The attributes are the settings, the conclusions (`regime`, `least_squares`, `stage`, `advice`), the reasons, the cost and the call.
+        `low` and `high` are the ends of 95 % intervals; those of "keep_probability" are its range over the interval of the sharpness. The attributes are
+        the settings, the conclusions (`regime`, `least_squares`, `stage`, `advice`), the reasons, the cost and the call.
         """
         import xarray
 
@@ -163,7 +173,10 @@ class Diagnosis(Result):
 
     @property
     def step_sharpness(self) -> Quantity:
-        """The stability number eta lambda_max of plain SGD, from the larger sharpness before or after the trial; infinite if momentum diverged."""
+        """The stability number eta lambda_max of plain SGD, with its interval; infinite if the last run with momentum diverged.
+
+        Value and ends are each the larger one of those before and after the trial, times `plain_lr`.
+        """
         both = [one for one in (self.sharpness, self.later_sharpness) if one is not None]
         return Quantity.of(*(max(getattr(one, end) for one in both) for end in ("value", "low", "high"))) * self.plain_lr
 

@@ -1,4 +1,7 @@
-r"""The probability that dropping momentum costs a run more than a tenth of its progress, from what a diagnosis has measured so far.
+r"""P(keep), the probability that dropping momentum costs a run more than a tenth of its progress, from what a diagnosis has measured so far.
+
+h is the effective learning rate (lr/(1 - momentum) in torch's form), lambda_max the largest Hessian eigenvalue of the loss, and x0 = h lambda_max at the
+start.
 
 Three kinds of statement are kept apart:
 
@@ -41,13 +44,13 @@ class Evidence:
     Args:
         momentum: The momentum coefficient, in (0, 1).
         batch_size: The batch size, at least 1.
-        steps: The length of the run in steps, or None if it is unknown. It does not enter the regressions: their labels have one length.
-        x0: h lambda_max at the start, for h = lr/(1 - momentum) in torch's form and the largest Hessian eigenvalue lambda_max; at most 0 counts as
-            nearly 0.
-        reduction: R, the mean over at least two seeds of L_sgd(100)/L_0, the loss after 100 steps of plain SGD at h beside that at the start. Each
-            ratio is at most 1, and 1 if it is not finite.
-        trial_gap: The share of momentum's progress that plain SGD lacks in a paired trial, the mean over pairs, in [-1, 1] (`capped_gap`). It needs
-            `reduction`, which the trial's own runs of plain SGD give.
+        steps: The length of the run in steps, or None if it is unknown. It does not enter the regressions: their labels have one length, 800 steps.
+        x0: h lambda_max at the start, for h = lr/(1 - momentum) in torch's form and the largest Hessian eigenvalue lambda_max. It may be negative;
+            values below 0.001 count as 0.001, those above 1,000 as 1,000.
+        reduction: R, the mean over at least two seeds of L(100)/L(0), the loss after 100 steps of plain SGD at h beside that at the start. Each
+            ratio is at most 1, and 1 if it is not finite, so that R lies in [0, 1].
+        trial_gap: The share (L_plain - L_momentum) / (L(0) - L_momentum) of momentum's progress that plain SGD lacks in a paired trial, the mean over
+            pairs, in [-1, 1] (`capped_gap`). It needs `reduction`, which the trial's own runs of plain SGD give.
         trial_steps: The steps of the trial, at least 200, the length that was fitted.
 
     Raises:
@@ -102,9 +105,14 @@ FEATURES = {
 
 
 def capped_gap(start: float, momentum: float, plain: float) -> float:
-    """Return the share of momentum's progress that plain SGD lacks, in [-1, 1], from the losses at the start and after equally many steps.
+    """Return the share of momentum's progress that plain SGD lacks, (plain - momentum) / (start - momentum), in [-1, 1].
 
-    Losses are at most that at the start, and equal to it if they are not finite. Without progress of momentum the share is 0.
+    Losses above that at the start, or not finite, count as that at the start. Without progress of momentum the share is 0, and below -1 it is -1.
+
+    Args:
+        start: The loss before both runs.
+        momentum: The loss after the run with momentum.
+        plain: The loss after as many steps of plain SGD.
 
     Example:
         >>> capped_gap(3.0, 1.0, 1.5), capped_gap(3.0, 1.0, math.nan), capped_gap(3.0, math.inf, 1.0)
@@ -127,10 +135,11 @@ def stage_of(evidence: Evidence) -> str:
 
 
 def keep_probability(evidence: Evidence) -> float:
-    """Return the probability that the run lacks more than a tenth of momentum's progress at its end if it drops momentum.
+    """Return P(keep), the probability that the run lacks more than a tenth of momentum's progress at its end if it drops momentum.
 
-    It is the logistic regression of the stage of `evidence` (`stage_of`), with frozen coefficients. It never decreases in `x0`, in
-    `reduction` and in `trial_gap`.
+    It is 1 / (1 + exp(-z)), with z linear in some of `FEATURES`, with frozen coefficients. They depend on the latest stage with evidence (`stage_of`):
+    before any training z is a function of `x0` alone, after plain SGD's first steps of `reduction`, after the trial of `reduction` and `trial_gap`. It
+    decreases in none.
 
     Example:
         >>> flat, stuck = (keep_probability(Evidence(0.9, 32, None, x0=8.0, reduction=r)) for r in (0.2, 1.0))
@@ -145,6 +154,9 @@ def keep_probability(evidence: Evidence) -> float:
 @cache
 def coefficients() -> dict[str, Any]:
     """Return the frozen coefficients with their provenance, the content of `keep_probability.json`.
+
+    Under "stages", each stage has a dict with "intercept", a number, and "weights", numbers by names in `FEATURES`. "provenance" says from which runs they
+    were fitted. Every call returns the same dict: do not change it.
 
     Example:
         >>> list(coefficients()["stages"])

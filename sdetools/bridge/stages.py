@@ -1,5 +1,12 @@
 r"""The stages of a diagnosis: sharpness, plain SGD's first steps, paired trial; it stops at the first that answers.
 
+A diagnosis asks whether plain SGD can replace a run with momentum. P(keep) is the probability that it cannot: that plain SGD would lack more than a tenth
+of momentum's progress. Each stage adds a measurement to the evidence, and P(keep) is computed anew:
+
+    sharpness      x0 = eta lambda_max at the start: eta the effective learning rate, lambda_max the largest Hessian eigenvalue of the loss
+    first steps    R = mean of L(100)/L(0), the loss of plain SGD at eta after 100 steps beside that at the start
+    trial          the share of momentum's progress that plain SGD lacks, from pairs of runs on the same batches
+
 Three kinds of statement are kept apart, in code and in the sentences that a user reads:
 
 - The theorem on least squares: plain SGD at eta = lr / (1 - momentum) is stable iff x = eta lambda lies below 2B / (B + 2) (`st.exact.mode_edge`).
@@ -46,10 +53,11 @@ class DiagnosisStage:
 
     Attributes:
         name: "sharpness", "first steps" or "trial".
-        keep: P(keep) by all evidence up to this stage, with its range over the interval of lambda_max (`probability`).
-        reason: The finding as a sentence.
-        gradients: What the stage cost, in gradients of one batch.
-        safe: Whether the safe rule applies, which answers where P(keep) is not clear.
+        keep: P(keep) by all evidence up to this stage. Its `low` and `high` are the range of P(keep) over the interval of lambda_max (`probability`), and
+            no confidence interval of P(keep) itself. NaN in [0, 1] if the runs with momentum themselves diverged or made no progress.
+        reason: The finding as a sentence, without a full stop.
+        gradients: What the stage cost, in gradients of one batch; those of earlier stages are not included.
+        safe: Whether the safe rule applies (`is_safe`): then the advice is "drop" where P(keep) is not clear.
     """
 
     name: str
@@ -76,10 +84,10 @@ class Cost:
     counts by its floating-point operations.
 
     Attributes:
-        terms: The terms of Lemma 2.4. The advice does not use them.
-        sharpness: The largest eigenvalues, at the start and after the trial.
-        runs: Plain SGD's first steps and the trial.
-        paired_run: Two runs of the planned length, with momentum and without.
+        terms: The cost of the terms of Lemma 2.4. The advice does not use them.
+        sharpness: That of the largest Hessian eigenvalues, at the start and after the trial.
+        runs: That of plain SGD's first steps and of the trial.
+        paired_run: That of two runs of the planned length, with momentum and without.
     """
 
     terms: float
@@ -89,7 +97,7 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """The gradients of the whole diagnosis."""
+        """The gradients of the whole diagnosis, `terms` + `sharpness` + `runs`."""
         return self.terms + self.sharpness + self.runs
 
     def __str__(self) -> str:
@@ -103,9 +111,13 @@ class Cost:
 
 
 def zone_of(step_sharpness: Quantity) -> str | None:
-    """Return the zone of the interval of eta lambda_max: "drop" below 1, "keep" above 2, "between" inside [1, 2], ends included.
+    """Return the zone of the interval of eta lambda_max by least squares: "drop" below 1, "keep" above 2, "between" inside [1, 2], ends included.
 
-    None if the interval contains points of two zones, or if the value is not finite. `step_sharpness` is eta lambda_max with its interval.
+    Args:
+        step_sharpness: eta lambda_max with its interval.
+
+    Returns:
+        The zone; None if the interval contains points of two zones, or if the value is not finite.
     """
     if not math.isfinite(step_sharpness.value):
         return None
@@ -117,11 +129,18 @@ def zone_of(step_sharpness: Quantity) -> str | None:
 
 
 def probability(evidence: Evidence, x0: Quantity) -> Quantity:
-    """Return P(keep) with its range over the interval of `x0`.
+    """Return P(keep) with its range over the interval of x0 = eta lambda_max.
 
     Ends of `x0` that are farther from its value than a factor of `WIDEST` = 10 are moved there. Without a trial, nothing is known about the run with
-    momentum. So the range begins at 0 where `x0` reaches the edge at which momentum itself is unstable, and below `LEAST` = 0.5, where plain SGD may be
-    slow and not stuck.
+    momentum. So the range begins at 0 where the upper end reaches the edge 2 (1 + beta)/(1 - beta) at which momentum beta itself is unstable on a quadratic
+    loss, and where the lower end lies below `LEAST` = 0.5, where plain SGD may be slow and not stuck.
+
+    Args:
+        evidence: What was measured so far. Its own `x0` is not used: those of the argument `x0` take its place.
+        x0: eta lambda_max at the start, with its interval; values below 0 count as 0.
+
+    Returns:
+        P(keep) at the value of `x0`; `low` and `high` are the least and the largest P(keep) over its interval.
     """
     middle = max(x0.value, 0.0)
     low, high = (min(max(end, middle / WIDEST), middle * WIDEST) for end in (x0.low, x0.high))
@@ -133,6 +152,10 @@ def probability(evidence: Evidence, x0: Quantity) -> Quantity:
 def is_safe(x0: Quantity, evidence: Evidence) -> bool:
     """Return whether the safe rule applies: `SHARPENING` = 16 times the upper end of eta lambda_max lies below plain SGD's edge on least squares.
 
+    Args:
+        x0: eta lambda_max at the start, with its interval.
+        evidence: What was measured so far, of which only the batch size B enters, by the edge 2B/(B + 2).
+
     Example:
         >>> run = Evidence(0.9, 32, None, x0=0.1)
         >>> [is_safe(Quantity.of(x), run) for x in (0.1, 0.2)]
@@ -142,7 +165,13 @@ def is_safe(x0: Quantity, evidence: Evidence) -> bool:
 
 
 def first_stage(x0: Quantity, evidence: Evidence, gradients: float) -> DiagnosisStage:
-    """Return the stage "sharpness": P(keep) from x0 = eta lambda_max at the start."""
+    """Return the stage "sharpness", with P(keep) from eta lambda_max at the start; nothing is trained.
+
+    Args:
+        x0: eta lambda_max at the start, with its interval.
+        evidence: The momentum and the batch size of the run in question, and no measurement of a later stage.
+        gradients: What the measurement of lambda_max cost, in gradients of one batch; it is only reported.
+    """
     keep = probability(evidence, x0)
     text = f"eta lambda_max = {x0} at the start"
     if x0.high > (edge := mode_edge(math.inf, evidence.momentum)):
@@ -155,17 +184,19 @@ def further_stages(
 ) -> tuple[list[DiagnosisStage], Evidence, Trial | None]:
     """Train where the sharpness leaves doubt: plain SGD's first steps, then, where these leave doubt too, the paired trial.
 
+    Nothing is trained if the loss at the start is not positive, because the stages compare losses with it; the reason of the first stage then says so.
+
     Args:
-        first: The stage "sharpness".
-        x0: eta lambda_max at the start.
-        evidence: The evidence of the first stage.
-        runs: The training runs.
+        first: The stage "sharpness", of `first_stage`.
+        x0: eta lambda_max at the start, with its interval.
+        evidence: The evidence of the first stage: momentum, batch size and x0.
+        runs: The training runs of both methods from the checkpoint; they are continued and counted.
         seeds: The number of runs of each method, at least 2.
         steps: The steps of the trial, at least 200; a longer one is looked at after the earlier ones of `TRIAL_STEPS` too.
         trial: True for both stages in any case, False for no trial, None for as many stages as the answer takes.
 
     Returns:
-        The stages including the first, all evidence, and the trial or None.
+        The stages in their order, the first included; the evidence with what was measured; the last trial, None if there was none.
     """
     stages = [first]
     if first.advice != "unsure" and not trial:
@@ -190,7 +221,17 @@ def further_stages(
 
 
 def _trial_stage(found: Trial, x0: Quantity, evidence: Evidence, gradients: float, rule: bool) -> tuple[DiagnosisStage, Evidence]:
-    """Return the stage "trial" from paired runs that cost `gradients`, and the evidence with that of the trial."""
+    """Return the stage "trial" and the evidence with the gap of the trial.
+
+    If no run with momentum ended below the loss at the start, P(keep) is NaN in [0, 1], and the evidence is returned unchanged.
+
+    Args:
+        found: The paired runs.
+        x0: eta lambda_max at the start, with its interval.
+        evidence: The evidence of the stage "first steps".
+        gradients: What the runs of this stage cost, in gradients of one batch.
+        rule: Whether the safe rule applies.
+    """
     what = f"{len(found.plain)} pairs of {found.steps} steps"
     if not (found.momentum < found.before).any():  # NaN where a run diverged
         keep = Quantity.of(math.nan, 0.0, 1.0)
@@ -205,14 +246,24 @@ def _trial_stage(found: Trial, x0: Quantity, evidence: Evidence, gradients: floa
 
 
 def decided(evidence: Evidence | None, eta: float) -> Callable[[Quantity], bool]:
-    """Return the function that says whether an estimate of lambda_max answers the question at learning rate `eta`, so that no more data are needed."""
+    """Return a function of lambda_max with its interval: whether the stage "sharpness" gives "drop" or "keep" there, so that no more data are needed.
+
+    Args:
+        evidence: The momentum and the batch size of the run in question; None without momentum, where the function always returns False.
+        eta: The effective learning rate, at which plain SGD would run.
+    """
     return lambda found: (
         evidence is not None and math.isfinite(found.value) and first_stage(found * eta, evidence, 0.0).advice != "unsure"
     )
 
 
 def background(x0: Quantity, evidence: Evidence) -> tuple[str, ...]:
-    """Return what the theorem on least squares and the safe rule say about `x0`, a sentence each."""
+    """Return two sentences, without full stops: what the theorem on least squares says about eta lambda_max = `x0`, and what the safe rule says.
+
+    Args:
+        x0: eta lambda_max with its interval.
+        evidence: What was measured, of which only the batch size B enters, by the edge 2B/(B + 2).
+    """
     edge = mode_edge(evidence.batch_size)
     place = "is stable below" if x0.high < edge else "is unstable above" if x0.low >= edge else "may be on either side of"
     rule = (

@@ -1,4 +1,8 @@
-"""Training runs with and without momentum, from one checkpoint on the same batches: plain SGD's first steps, and the paired trial."""
+"""Training runs with and without momentum, from one checkpoint on the same batches: plain SGD's first steps, and the paired trial.
+
+A pair is two runs on the same batches: one with momentum, and one of plain SGD at the effective learning rate ("plain"). Progress is the decrease of the
+loss.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ class Trial:
 
     Attributes:
         steps: The number of steps of a run.
-        before: The loss at the checkpoint.
+        before: The loss at the checkpoint, on the same samples.
         momentum: The losses after the last step with momentum, `(pairs,)`; NaN where a run diverged.
         plain: The losses after the last step of plain SGD, `(pairs,)`, in the same order; NaN where a run diverged.
         shortfall: The fraction of momentum's progress that plain SGD lacks, (L_plain - L_momentum) / (L_before - L_momentum) of the means. Its 95 %
@@ -53,12 +57,15 @@ class Trial:
 
     @property
     def gaps(self) -> np.ndarray:
-        """The fraction of momentum's progress that plain SGD lacks in each pair, in [-1, 1], `(pairs,)`; see `capped_gap`."""
+        """The fraction (L_plain - L_momentum) / (L_before - L_momentum) of momentum's progress that plain SGD lacks in each pair, `(pairs,)`.
+
+        It lies in [-1, 1], because losses above that at the start, or not finite, count as that one; 0 if momentum made no progress (`capped_gap`).
+        """
         return np.array([capped_gap(self.before, a, b) for a, b in zip(self.momentum, self.plain)])
 
     @property
     def share(self) -> Quantity:
-        """The share of pairs in which plain SGD lacks more than `TOLERANCE` = 0.1, with its Clopper-Pearson interval at 95 %."""
+        """The share of pairs whose `gaps` exceed `TOLERANCE` = 0.1, with its Clopper-Pearson interval at 95 %."""
         hits = int((self.gaps > TOLERANCE).sum())
         return Quantity(hits / len(self.plain), binomial_interval(hits, len(self.plain)))
 
@@ -74,11 +81,18 @@ class Trial:
 
 
 Methods = Callable[[torch.nn.Module, bool], torch.optim.Optimizer]
-"""A function of a copy of the network and of whether its run is plain, that returns the optimiser of the run."""
+"""A function `make(net, plain)` that returns the optimiser of a run: of a copy of the network, and of whether the run is the one without momentum."""
 
 
 def sgd_methods(plain_lr: float, form: str, lr: float, momentum: float) -> Methods:
-    """Return the optimisers of a pair of runs: plain SGD at `plain_lr`, and momentum in the parametrisation `form` at `lr`."""
+    """Return the function `make(net, plain)` that makes the optimisers of a pair: SGD at `plain_lr` if `plain` is true, else momentum.
+
+    Args:
+        plain_lr: The effective learning rate, of plain SGD.
+        form: The name of the optimiser with momentum, "heavy-ball" (torch's form), "sgdm" (Def. 2.3) or "nesterov".
+        lr: Its learning rate, in this form.
+        momentum: Its momentum, in [0, 1).
+    """
 
     def make(net: torch.nn.Module, plain: bool) -> torch.optim.Optimizer:
         own = [p for p in net.parameters() if p.requires_grad]
@@ -88,9 +102,14 @@ def sgd_methods(plain_lr: float, form: str, lr: float, momentum: float) -> Metho
 
 
 class WorkProgress:
-    """Counter of the units of work done; a call adds `count` and reports (done, total) to `progress`, if that is not None.
+    """Counter of the units of work done. A call adds `count` units, 1 by default, and reports the number so far.
 
-    `total` is an estimate; where more is done, it grows with it.
+    Args:
+        progress: Called as `progress(done, total)` after each addition; None for no report.
+        total: An estimate of all units; where more is done, it grows with it.
+
+    Attributes:
+        done: The units done so far.
     """
 
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
@@ -108,7 +127,14 @@ class WorkProgress:
 
 
 class _Run:
-    """A copy of a network in training: what is needed to continue it, and the losses at the steps where it was evaluated."""
+    """A copy of a network in training: what is needed to continue it.
+
+    Attributes:
+        net: The network after `steps` steps; None if the run diverged.
+        optimiser: Its optimiser, with its state.
+        steps: The number of steps done; it stays behind where the run diverged.
+        losses: The losses by the numbers of steps after which the run was evaluated; NaN after a divergence.
+    """
 
     def __init__(self, net: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
         self.net: torch.nn.Module | None = net
@@ -124,11 +150,12 @@ class TrainingRuns:
     Args:
         model: The network at the checkpoint; it is not changed.
         objective: The loss of the network on a batch.
-        population: The loss over all samples, on which runs are evaluated.
-        make: A function of a copy of the network and of whether its run is plain, that returns the run's optimiser (`sgd_methods` for SGD).
+        population: The loss over all samples, on which runs are evaluated, and the source of the batches.
+        make: `make(net, plain)` returns the optimiser of a copy of the network; `plain` is true for the run without momentum (`sgd_methods` for SGD).
         device: The device of the runs; None for that of the model.
-        stream: A function that returns the seed of a shuffle: `stream(3)` for the evaluation, `stream(10 + i)` for run i.
-        tick: Called after every step, for progress.
+        stream: A function that returns a seed: `stream(3)` for the evaluation, `stream(10 + i)` for the batches of run i, `stream(1000 + i)` for its
+            dropout.
+        tick: Called without arguments after every step, for progress.
         clip_norm: The largest norm of a gradient, over all trainable parameters; longer ones are shortened to it. None for no clipping.
 
     Attributes:
@@ -148,13 +175,19 @@ class TrainingRuns:
 
     @cached_property
     def before(self) -> float:
-        """The loss at the checkpoint."""
+        """The loss at the checkpoint, a mean over at most `EVALUATED` = 1,024 samples (one batch at least), the same for all runs."""
         return self._evaluate(self._start())
 
     def loss(self, i: int, plain: bool, steps: int) -> float:
-        """Return the loss of run `i` after `steps` steps, of plain SGD or with momentum; NaN if it diverged.
+        """Return the loss of a run after some steps, and train it that far if necessary; NaN if it diverged.
 
-        Ask for fewer steps before more: a run does not go back.
+        Args:
+            i: The number of the pair, 0, 1, ...
+            plain: True for the run of plain SGD, False for the one with momentum.
+            steps: The number of steps; ask for fewer before more, because a run does not go back.
+
+        Raises:
+            ValueError: If the run is past `steps`, and was not evaluated there.
         """
         run = self._runs.get((i, plain)) or self._begin(i, plain)
         if steps not in run.losses:
@@ -165,13 +198,16 @@ class TrainingRuns:
         return run.losses[steps]
 
     def reduction(self, seeds: int, steps: int) -> float:
-        """Return R, the mean over runs 0 ... seeds - 1 of L_sgd(steps)/L_0 of plain SGD; a loss above L_0 or not finite counts as L_0."""
+        """Return R, the mean over pairs 0 ... seeds - 1 of L(steps)/L(0), the loss of plain SGD after `steps` steps beside that at the start.
+
+        A loss above L(0) or not finite counts as L(0), so that R lies in [0, 1]. R is 1 if L(0) is not positive.
+        """
         ends = [self.loss(i, True, steps) for i in range(seeds)]
         ratios = [end / self.before if math.isfinite(end) else 1.0 for end in ends]
         return float(np.clip(ratios, 0.0, 1.0).mean()) if self.before > 0 else 1.0
 
     def trial(self, seeds: int, steps: int) -> Trial:
-        """Return the paired trial of runs 0 ... seeds - 1."""
+        """Return the paired trial of the pairs 0 ... seeds - 1, at least two, with `steps` steps each; runs that exist are continued."""
         plain = np.array([self.loss(i, True, steps) for i in range(seeds)])
         momentum = np.empty(seeds)
         for i in range(seeds):
@@ -179,7 +215,7 @@ class TrainingRuns:
         return Trial(steps, self.before, momentum, plain, progress_shortfall(self.before, momentum, plain))
 
     def last_with_momentum(self, seeds: int) -> torch.nn.Module | None:
-        """Return the network of run `seeds` - 1 with momentum, or None where it diverged."""
+        """Return the trained network of pair `seeds` - 1 with momentum, None where it diverged; the trial must have been made before."""
         return self._runs[seeds - 1, False].net
 
     def _start(self) -> torch.nn.Module:
@@ -192,7 +228,7 @@ class TrainingRuns:
         return run
 
     def _advance(self, run: _Run, i: int, steps: int) -> None:
-        """Train a run up to step `steps`; its network becomes None if it diverges."""
+        """Train run `run` of pair `i` up to step `steps`; its network becomes None if a loss or a parameter is not finite."""
         net = run.net
         if net is None:
             return
