@@ -26,24 +26,25 @@ FAMILY_MODULES = (
 
 
 class Optimizer(torch.optim.Optimizer):
-    """Base class of the momentum family; a new method defines `buffers` and `update`.
+    """Base class of the momentum family; a new method defines `buffers` and `update`, and passes its defaults to the constructor.
 
-    Every hyperparameter may differ between parameter groups. The entry "method" of a group names the method that its numbers belong to.
+    It may also define `check`, which validates its own hyperparameters, and `prepare`, which is called once per step before all updates. Every
+    hyperparameter may differ between parameter groups. The entry "method" of a group names the method that its numbers belong to.
 
     `load_state_dict` accepts the state of this method, of another one of the family or of `torch.optim.SGD`, provided that this method can take
     the same steps. Learning rates, hyperparameters and buffers are translated (`bridge.conversion`). Entries missing from an older dictionary
     get their defaults. If its groups do not name their method, it is recognised by their hyperparameters; this method has precedence.
 
     Args:
-        params: Parameters or parameter groups, as in torch.
+        params: The parameters, an iterable of tensors, or parameter groups, dicts with "params" and any hyperparameters of their own, as in torch.
         defaults: Hyperparameters of the method and their default values; "lr" is required, and "momentum" is validated if present.
-        weight_decay: Coefficient of the L2 penalty; weight_decay p is added to the gradient of a parameter p.
+        weight_decay: Coefficient of the L2 penalty, at least 0; weight_decay p is added to the gradient of a parameter p.
         decoupled: Multiply parameters by 1 - lr weight_decay instead, so that the decay does not enter the momentum buffer.
         foreach: Update all tensors of a group at once; None means on a GPU only.
         maximize: Ascend instead of descend.
 
     Raises:
-        ValueError: If a number is out of range, a parameter complex or a gradient sparse, or if a loaded state has other steps.
+        ValueError: If a number is out of range or a parameter complex; in a step, if a gradient is sparse.
     """
 
     buffers: ClassVar[tuple[str, ...]] = ()
@@ -100,7 +101,7 @@ class Optimizer(torch.optim.Optimizer):
         """Validate all hyperparameters of a parameter group.
 
         Args:
-            settings: The hyperparameters by name, defaults included.
+            settings: The hyperparameters of the group by name, such as {"lr": 0.1, "momentum": 0.9}, defaults included.
 
         Raises:
             ValueError: If `lr` or `weight_decay` is negative, `momentum` is not in [0, 1), or a number of the method (see `check`) is out of
@@ -114,10 +115,10 @@ class Optimizer(torch.optim.Optimizer):
         self.check(settings)
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Validate the hyperparameters that only this method has; overrides raise a ValueError. The base class has none and does nothing.
+        """Validate the hyperparameters that only this method has; an override raises a ValueError. The base class has none and does nothing.
 
         Args:
-            settings: All hyperparameters of a parameter group, by name.
+            settings: All hyperparameters of a parameter group by name, defaults included.
         """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -152,6 +153,9 @@ class Optimizer(torch.optim.Optimizer):
 
         Returns:
             The result of `closure`, or None without one.
+
+        Raises:
+            ValueError: If a gradient is sparse.
         """
         loss = None
         if closure is not None:
@@ -176,7 +180,7 @@ class Optimizer(torch.optim.Optimizer):
         """Compute what a step needs from all gradients, such as their norm, before the first call of `update`. The base class does nothing.
 
         Args:
-            grads: The gradients of all parameters in all groups, with sign and weight decay applied.
+            grads: The gradients of all parameters that have one, in all groups, with the sign of `maximize` and the weight decay applied.
         """
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
@@ -184,7 +188,7 @@ class Optimizer(torch.optim.Optimizer):
 
         Args:
             params: Some parameter tensors of the group.
-            grads: Their gradients in the same order, with sign and weight decay applied; they must not be modified.
+            grads: Their gradients in the same order, with the sign of `maximize` and the weight decay applied; they must not be modified.
             states: For each parameter a dict of its buffers by name, as listed in `buffers`.
             group: The hyperparameters of the group by name, such as "lr" and "momentum".
         """

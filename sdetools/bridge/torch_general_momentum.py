@@ -23,25 +23,29 @@ from sdetools.losses.diagonal import DiagonalQuadratic
 class DANA(Optimizer):
     """Dimension-adapted momentum, y = (1 - D) y + g, p -= lr (g + g3 y), D = delta / (delta + k), k = 0, 1, ...; see `sdetools.DANA`.
 
-    The memory is (delta + k) / delta steps after k steps. Either g3 = ratio (1 + k)^-power, or, with `share`, g3 = min(1, 2 s B / N(D / lr)) for
+    p is a parameter, g its gradient, and y the state "momentum_buffer", 0 at first, beside the number "step" of steps k of p. The memory is
+    (delta + k) / delta steps after k steps. Either g3 = ratio (1 + k)^-power, or, with `share`, g3 = min(1, 2 s B / N(D / lr)) for
     which the buffer's noise takes about the share s of the stability limit on least squares: N(mu) = sum_i lam_i / (lam_i + mu) over the
     `spectrum` of the Hessian, and B = `batch`. A restart of the memory, such as for another data set, is a new optimiser.
 
     Args:
-        params: The parameters p, or parameter groups.
-        lr: The learning rate, the weight of the gradient.
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0, the weight of the gradient.
         delta: The decay rate of y is delta / (delta + k); positive.
         ratio: g3 at k = 0, 0 or above.
         power: The exponent of its decay, 0 or above.
         share: Instead of `ratio` and `power`: the share s of the noise budget, positive, such as 0.25; None for these.
         batch: With `share`: the batch size B.
         spectrum: With `share`: the positive eigenvalues of the Hessian of the loss, measured or assumed, a sequence of numbers.
-        **options: The keyword options of `Optimizer`.
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize`, as in `Optimizer`.
 
     Raises:
-        ValueError: If a number lies outside its range, or `share` comes without `batch` and `spectrum`.
+        ValueError: If a number lies outside its range, `share` comes without `batch` and `spectrum`, a parameter is complex or, in a step, a gradient is
+            sparse.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge import DANA
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
         >>> p.grad = torch.tensor([0.5])
         >>> DANA([p], lr=0.5, ratio=1.0).step()
@@ -68,7 +72,14 @@ class DANA(Optimizer):
         super().__init__(params, {"lr": lr, **numbers, "spectrum": _plain(spectrum)}, **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Validate a parameter group and add it, as `Optimizer.add_param_group` does; its `spectrum` is kept as numbers, for checkpoints."""
+        """Validate a parameter group and add it, as in torch; its `spectrum` becomes a tuple of floats, for checkpoints.
+
+        Args:
+            param_group: A dict with "params" and any hyperparameters that differ from the defaults; its "spectrum" is replaced in place.
+
+        Raises:
+            ValueError: If a hyperparameter is out of range or a parameter is complex.
+        """
         if "spectrum" in param_group:
             param_group["spectrum"] = _plain(param_group["spectrum"])
         super().add_param_group(param_group)
@@ -101,7 +112,12 @@ class DANA(Optimizer):
 
     @staticmethod
     def weight(group: dict[str, Any], k: int) -> float:
-        """Return g3, the weight of the buffer, in step k = 0, 1, ... of a parameter group with the hyperparameters `group`."""
+        """Return g3, the weight of the buffer, in step `k` of a parameter group.
+
+        Args:
+            group: The hyperparameters of the group: "lr", "delta", "ratio", "power", "share", "batch" and "spectrum".
+            k: The number of steps done, 0, 1, ...
+        """
         if group["share"] is None:
             return float(group["ratio"] * (1 + k) ** -group["power"])
         lr = float(group["lr"])
@@ -114,21 +130,23 @@ class DANA(Optimizer):
 class MaSS(Optimizer):
     """Momentum-added stochastic solver, w' = p - lr g, p' = (1 + mu) w' - mu w + c lr g from w = p, mu = `momentum`; see `sdetools.MaSS`.
 
-    A prime marks the value after the step. The buffer is the displacement d = p - w: d = mu d - lr (mu - c) g, p += d - lr g. The last term of p'
-    compensates the noise of the extrapolation; c = 0 is Nesterov's method with the learning rate inside its buffer. On least squares
+    A prime marks the value after the step. The state "displacement_buffer", 0 at first, is d = p - w: d = mu d - lr (mu - c) g, p += d - lr g. The last
+    term of p' compensates the noise of the extrapolation; c = 0 is Nesterov's method with the learning rate inside its buffer. On least squares
     `st.exact.mass_parameters(spectrum, batch)` gives the authors' lr, mu and c. A decoupled weight decay does not enter d.
 
     Args:
-        params: The parameters p, or parameter groups.
-        lr: The learning rate, the authors' eta_1.
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0, the authors' eta_1.
         momentum: mu in [0, 1), the authors' gamma.
         c: The compensation in [0, 1), the authors' eta_2 / eta_1.
-        **options: The keyword options of `Optimizer`.
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize`, as in `Optimizer`.
 
     Raises:
-        ValueError: If a number lies outside its range.
+        ValueError: If a number lies outside its range, a parameter is complex or, in a step, a gradient is sparse.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge import MaSS
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
         >>> p.grad = torch.tensor([0.5])
         >>> MaSS([p], lr=0.5, momentum=0.75, c=0.25).step()
@@ -159,7 +177,7 @@ def _quadratic(spectrum: tuple[float, ...]) -> DiagonalQuadratic:
 
 
 def _plain(spectrum: Any) -> Any:
-    """Return eigenvalues as a tuple of floats, which a checkpoint can hold; what is no sequence of numbers unchanged."""
+    """Return eigenvalues as a tuple of floats, which a checkpoint can hold; None and what is no sequence of numbers unchanged."""
     if isinstance(spectrum, torch.Tensor):
         spectrum = spectrum.detach().cpu().numpy()
     try:

@@ -11,8 +11,8 @@ r"""The momentum family as `torch.optim.Optimizer`s; each implements the update 
     SGDF           p -= lr (mh + K (g - mh)),  K a Wiener gain
 
 Here p is a parameter, g its gradient and mu = `momentum`. Every class takes `params` (parameters or groups), the learning rate `lr` and the keyword
-options of `Optimizer`, such as `weight_decay`. All buffers start at zero, as in the paper. torch's own SGD starts its buffer at the first gradient.
-This changes the first step with `dampening` and nothing without. Argument names are torch's; the update rules cite the sources.
+options of `Optimizer`: `weight_decay`, `decoupled`, `foreach` and `maximize`. All buffers start at zero, as in the paper. torch's own SGD starts its buffer
+at the first gradient. This changes the first step with `dampening` and nothing without. Argument names are torch's; the update rules cite the sources.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from sdetools.bridge.optimiser_base import Optimizer, Tensors, column
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, p -= lr g, with parameter p and its gradient g; see `sdetools.SGD`.
+    """Stochastic gradient descent, p -= lr g, with parameter p and its gradient g; it has no buffer. As a rule for simulations: `sdetools.SGD`.
 
-    `params` are parameters or parameter groups, `lr` >= 0 is the learning rate, and `options` are the keyword options of `Optimizer`.
+    Args:
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0.
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize` of `Optimizer`. Numbers out of range raise a ValueError, as there.
 
     Example:
-        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([0.5])
-        >>> SGD([p], lr=0.5).step()
-        >>> p.data
+        >>> import torch; from sdetools.bridge import SGD
+        >>> p = torch.nn.Parameter(torch.tensor([1.0])); p.grad = torch.tensor([0.5])
+        >>> SGD([p], lr=0.5).step(); p.data
         tensor([0.7500])
     """
 
@@ -51,15 +53,20 @@ class SGD(Optimizer):
 
 
 class SGDM(Optimizer):
-    """SGD with momentum in the EMA form (Def. 2.3), m = mu m + (1 - mu) g, p -= lr m, with mu = `momentum`; see `sdetools.SGDM`.
+    """SGD with momentum in the EMA form (Def. 2.3), m = mu m + (1 - mu) g, p -= lr m; as a rule for simulations: `sdetools.SGDM`.
 
-    `lr` is the effective learning rate. `HeavyBall` with lr (1 - mu) takes the same steps; see `convert`. `params` and `options` as in `Optimizer`.
+    p is a parameter, g its gradient, mu = `momentum`, and m the state "momentum_buffer", 0 at first. `HeavyBall` with lr (1 - mu) takes the same steps.
+
+    Args:
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0; it is the effective one, at which plain SGD would replace the method.
+        momentum: mu in [0, 1).
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize` of `Optimizer`. Numbers out of range raise a ValueError, as there.
 
     Example:
-        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([0.5])
-        >>> SGDM([p], lr=0.5, momentum=0.5).step()
-        >>> p.data
+        >>> import torch; from sdetools.bridge import SGDM
+        >>> p = torch.nn.Parameter(torch.tensor([1.0])); p.grad = torch.tensor([0.5])
+        >>> SGDM([p], lr=0.5, momentum=0.5).step(); p.data
         tensor([0.8750])
     """
 
@@ -75,15 +82,20 @@ class SGDM(Optimizer):
 
 
 class HeavyBall(Optimizer):
-    """Heavy-ball momentum (Eq. (1)), m = mu m + g, p -= lr m, as `torch.optim.SGD(momentum=mu)`; see `sdetools.HeavyBall`.
+    """Heavy-ball momentum (Eq. (1)), m = mu m + g, p -= lr m, as `torch.optim.SGD(momentum=mu)`; as a rule for simulations: `sdetools.HeavyBall`.
 
-    mu = `momentum` in [0, 1). The effective learning rate is lr / (1 - mu). `params` and `options` are those of `Optimizer`.
+    p is a parameter, g its gradient, mu = `momentum`, and m the state "momentum_buffer", 0 at first. The effective learning rate is lr / (1 - mu).
+
+    Args:
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0.
+        momentum: mu in [0, 1).
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize` of `Optimizer`. Numbers out of range raise a ValueError, as there.
 
     Example:
-        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([0.5])
-        >>> HeavyBall([p], lr=0.5, momentum=0.5).step()
-        >>> p.data
+        >>> import torch; from sdetools.bridge import HeavyBall
+        >>> p = torch.nn.Parameter(torch.tensor([1.0])); p.grad = torch.tensor([0.5])
+        >>> HeavyBall([p], lr=0.5, momentum=0.5).step(); p.data
         tensor([0.7500])
     """
 
@@ -100,15 +112,20 @@ class HeavyBall(Optimizer):
 
 
 class Nesterov(Optimizer):
-    """Nesterov momentum, v = mu v + g, p -= lr (g + mu v), as `torch.optim.SGD(momentum=mu, nesterov=True)`; see `sdetools.Nesterov`.
+    """Nesterov momentum, v = mu v + g, p -= lr (g + mu v), as `torch.optim.SGD(momentum=mu, nesterov=True)`; as a rule: `sdetools.Nesterov`.
 
-    mu = `momentum` in [0, 1). The effective learning rate is lr / (1 - mu). `params` and `options` are those of `Optimizer`.
+    p is a parameter, g its gradient, mu = `momentum`, and v the state "momentum_buffer", 0 at first. The effective learning rate is lr / (1 - mu).
+
+    Args:
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0.
+        momentum: mu in [0, 1).
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize` of `Optimizer`. Numbers out of range raise a ValueError, as there.
 
     Example:
-        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([0.5])
-        >>> Nesterov([p], lr=0.5, momentum=0.5).step()
-        >>> p.data
+        >>> import torch; from sdetools.bridge import Nesterov
+        >>> p = torch.nn.Parameter(torch.tensor([1.0])); p.grad = torch.tensor([0.5])
+        >>> Nesterov([p], lr=0.5, momentum=0.5).step(); p.data
         tensor([0.6250])
     """
 
@@ -126,15 +143,21 @@ class Nesterov(Optimizer):
 
 
 class QHM(Optimizer):
-    """Quasi-hyperbolic momentum, m = mu m + (1 - mu) g, p -= lr ((1 - nu) g + nu m); see `sdetools.QHM`.
+    """Quasi-hyperbolic momentum, m = mu m + (1 - mu) g, p -= lr ((1 - nu) g + nu m); as a rule for simulations: `sdetools.QHM`.
 
-    mu = `momentum`. `nu`, any finite number, weighs the momentum: nu = 0 is `SGD`, nu = 1 is `SGDM`. `params`, `options` as in `Optimizer`.
+    p is a parameter, g its gradient, mu = `momentum`, and m the state "momentum_buffer", 0 at first.
+
+    Args:
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0; it is the effective one.
+        momentum: mu in [0, 1).
+        nu: The weight of the momentum in the step, any finite number: 0 is `SGD`, 1 is `SGDM`.
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize` of `Optimizer`. Numbers out of range raise a ValueError, as there.
 
     Example:
-        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([0.5])
-        >>> QHM([p], lr=0.5, momentum=0.5, nu=0.5).step()
-        >>> p.data
+        >>> import torch; from sdetools.bridge import QHM
+        >>> p = torch.nn.Parameter(torch.tensor([1.0])); p.grad = torch.tensor([0.5])
+        >>> QHM([p], lr=0.5, momentum=0.5, nu=0.5).step(); p.data
         tensor([0.8125])
     """
 
@@ -154,16 +177,22 @@ class QHM(Optimizer):
 
 
 class PNM(Optimizer):
-    """Positive-negative momentum, m_t = mu^2 m_{t-2} + (1 - mu^2) g with mu = `momentum`; see `sdetools.PNM`.
+    """Positive-negative momentum, m_t = mu^2 m_{t-2} + (1 - mu^2) g with mu = `momentum`; as a rule for simulations: `sdetools.PNM`.
 
-    The step is p -= lr ((1 + b0) m_t - b0 m_{t-1}) / sqrt((1 + b0)^2 + b0^2), with `b0` the weight of the negative momentum, any finite number.
-    `params` are the parameters p or parameter groups, g the gradient of p, and `options` the keyword options of `Optimizer`.
+    The step is p -= lr ((1 + b0) m_t - b0 m_{t-1}) / sqrt((1 + b0)^2 + b0^2), for a parameter p with gradient g. The state is "momentum_buffer", m_t, and
+    "previous_buffer", m_{t-1}, both 0 at first.
+
+    Args:
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0.
+        momentum: mu in [0, 1).
+        b0: The weight of the negative momentum, any finite number; the authors take 1.
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize` of `Optimizer`. Numbers out of range raise a ValueError, as there.
 
     Example:
-        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([5.0**0.5])
-        >>> PNM([p], lr=0.25, momentum=0.0).step()
-        >>> p.data
+        >>> import torch; from sdetools.bridge import PNM
+        >>> p = torch.nn.Parameter(torch.tensor([1.0])); p.grad = torch.tensor([5.0**0.5])
+        >>> PNM([p], lr=0.25, momentum=0.0).step(); p.data
         tensor([0.5000])
     """
 
@@ -186,16 +215,21 @@ class PNM(Optimizer):
 
 
 class SNGM(Optimizer):
-    """Stochastic normalised gradient descent with momentum, m = mu m + g / |g|, p -= lr m, with mu = `momentum`; see `sdetools.SNGM`.
+    """Stochastic normalised gradient descent with momentum, m = mu m + g / |g|, p -= lr m; as a rule for simulations: `sdetools.SNGM`.
 
-    |g| is the 2-norm over all parameters of all groups, weight decay included; g / |g| is 0 for g = 0. On a GPU each step synchronises once. `params`
-    and `options` are those of `Optimizer`.
+    p is a parameter, g its gradient, mu = `momentum`, and m the state "momentum_buffer", 0 at first. |g| is the 2-norm over all parameters of all groups,
+    weight decay included; g / |g| is 0 for g = 0. On a GPU each step synchronises once.
+
+    Args:
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0. A step (without decoupled decay) is at most lr / (1 - mu) long, whatever the size of the gradients.
+        momentum: mu in [0, 1).
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize` of `Optimizer`. Numbers out of range raise a ValueError, as there.
 
     Example:
-        >>> p = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
-        >>> p.grad = torch.tensor([3.0, 4.0])
-        >>> SNGM([p], lr=0.5).step()
-        >>> p.data
+        >>> import torch; from sdetools.bridge import SNGM
+        >>> p = torch.nn.Parameter(torch.tensor([1.0, 1.0])); p.grad = torch.tensor([3.0, 4.0])
+        >>> SNGM([p], lr=0.5).step(); p.data
         tensor([0.7000, 0.6000])
     """
 
@@ -218,14 +252,20 @@ class SNGM(Optimizer):
 
 
 class RandomScaling(Optimizer):
-    """SGDM with a random learning rate, m = mu m + (1 - mu) g, p -= s lr m, s ~ Exp(1), mu = `momentum`; see `sdetools.RandomScaling`.
+    """SGDM with a random learning rate, m = mu m + (1 - mu) g, p -= s lr m, s ~ Exp(1); as a rule for simulations: `sdetools.RandomScaling`.
 
-    One draw s per step scales all parameters. It comes from `generator` (on a CPU), whose state is part of `state_dict`, or, if that is None, from
-    torch's global generator. `params` and `options` are those of `Optimizer`.
+    p is a parameter, g its gradient, mu = `momentum`, and m the state "momentum_buffer", 0 at first. One draw s per step scales all parameters.
+
+    Args:
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The mean learning rate, at least 0; it is the effective one.
+        momentum: mu in [0, 1).
+        generator: The source of s, a generator on the CPU, whose state is part of `state_dict`; None for torch's global generator.
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize` of `Optimizer`. Numbers out of range raise a ValueError, as there.
 
     Example:
-        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([0.5])
+        >>> import torch; from sdetools.bridge import RandomScaling
+        >>> p = torch.nn.Parameter(torch.tensor([1.0])); p.grad = torch.tensor([0.5])
         >>> optimizer = RandomScaling([p], lr=0.5, momentum=0.5, generator=torch.Generator().manual_seed(0))
         >>> optimizer.step()
         >>> bool(p < 1)
@@ -260,16 +300,24 @@ class RandomScaling(Optimizer):
 
 
 class SGDF(Optimizer):
-    """SGD with a Wiener filter in each coordinate, p -= lr (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps); see `sdetools.SGDF`.
+    """SGD with a Wiener filter in each coordinate, p -= lr (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps); as a rule: `sdetools.SGDF`.
 
-    m = mu m + (1 - mu) g and s = b2 s + (1 - b2) (g - m)^2 with mu = `momentum`, b2 in [0, 1), eps > 0. mh and sh are m and s with Adam's bias
-    correction, after k steps m / (1 - mu^k) and s / (1 - b2^k). `params` and `options` are those of `Optimizer`.
+    m = mu m + (1 - mu) g and s = b2 s + (1 - b2) (g - m)^2 for a parameter p with gradient g, mu = `momentum`. mh and sh are m and s with Adam's bias
+    correction, after k steps m / (1 - mu^k) and s / (1 - b2^k). The state is "momentum_buffer", m, and "variance_buffer", s, both 0 at first, and the
+    numbers "forgotten", mu^k, and "forgotten_2", b2^k.
+
+    Args:
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0.
+        momentum: mu in [0, 1).
+        b2: The decay rate of s, in [0, 1).
+        eps: A number that avoids 0 / 0, positive.
+        **options: `weight_decay`, `decoupled`, `foreach` and `maximize` of `Optimizer`. Numbers out of range raise a ValueError, as there.
 
     Example:
-        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([0.5])
-        >>> SGDF([p], lr=0.5).step()
-        >>> p.data
+        >>> import torch; from sdetools.bridge import SGDF
+        >>> p = torch.nn.Parameter(torch.tensor([1.0])); p.grad = torch.tensor([0.5])
+        >>> SGDF([p], lr=0.5).step(); p.data
         tensor([0.7500])
     """
 
@@ -321,11 +369,13 @@ FAMILY: dict[str, type[Optimizer]] = {
 
 
 def buffer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Return how many bytes the optimiser's buffers occupy now, its tensors with at least one axis; 0 before the first step.
+    """Return how many bytes the buffers of any torch optimiser occupy now, its tensors with at least one axis; 0 before the first step.
+
+    ValueError if `optimizer` is none.
 
     Example:
-        >>> p = torch.nn.Parameter(torch.zeros(100))
-        >>> p.grad = torch.zeros(100)
+        >>> import torch; from sdetools.bridge import SGDM, buffer_bytes
+        >>> p = torch.nn.Parameter(torch.zeros(100)); p.grad = torch.zeros(100)
         >>> optimizer = SGDM([p], lr=0.1)
         >>> optimizer.step(); buffer_bytes(optimizer)
         400
@@ -337,7 +387,7 @@ def buffer_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 
 def named(name: str) -> Callable[..., Optimizer]:
-    """Return the optimiser class with the name `name`, such as "heavy-ball" (a key of `FAMILY`); ValueError for an unknown name."""
+    """Return the optimiser class with the name `name`, a key of `FAMILY` such as "heavy-ball" for `HeavyBall`; ValueError for an unknown name."""
     return FAMILY[_check.choice("optimizer", name, FAMILY)]
 
 

@@ -20,20 +20,23 @@ from sdetools.bridge.optimiser_base import Optimizer, Tensors, column
 class Signum(Optimizer):
     """Sign descent with momentum, m = mu m + (1 - mu) g, p -= lr (sign(m) + wd p), mu = `momentum`, wd = `weight_decay`.
 
-    mu = 0 is signSGD. A step moves each coordinate by lr, whatever the size of the gradients: lr is some hundred times smaller than that of `SGDM`.
+    p is a parameter, g its gradient, and m the state "momentum_buffer", 0 at first. mu = 0 is signSGD. A step moves each coordinate by lr, whatever the
+    size of the gradients: lr is some hundred times smaller than that of `SGDM`.
     Source: Bernstein et al., signSGD: compressed optimisation for non-convex problems, ICML 2018.
 
     Args:
-        params: The parameters p, or parameter groups.
-        lr: The learning rate.
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0: the distance by which a coordinate moves in a step without weight decay.
         momentum: mu in [0, 1).
-        decoupled: Whether the weight decay is decoupled, as in the reference.
-        **options: The keyword options of `Optimizer`.
+        decoupled: Whether the weight decay multiplies p by 1 - lr wd, as in the reference; otherwise wd p is added to the gradient.
+        **options: `weight_decay`, `foreach` and `maximize`, as in `Optimizer`.
 
     Raises:
-        ValueError: If a number lies outside its range.
+        ValueError: If a number lies outside its range, a parameter is complex or, in a step, a gradient is sparse.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge import Signum
         >>> p = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
         >>> p.grad = torch.tensor([0.5, -3.0])
         >>> Signum([p], lr=0.25).step()
@@ -55,21 +58,24 @@ class Signum(Optimizer):
 class Lion(Optimizer):
     """Lion, p -= lr (sign(mu m + (1 - mu) g) + wd p), m = b2 m + (1 - b2) g, mu = `momentum`, wd = `weight_decay`.
 
-    The authors' betas are (mu, b2). With mu = b2 the method is `Signum`. The authors take lr three to ten times smaller, and wd as many times
-    larger, than for AdamW. Source: Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023.
+    p is a parameter, g its gradient, and m the state "momentum_buffer", 0 at first. The authors' betas are (mu, b2). With mu = b2 the method is `Signum`.
+    The authors take lr three to ten times smaller, and wd as many times larger, than for AdamW. Source: Chen et al., Symbolic discovery of optimization
+    algorithms, NeurIPS 2023.
 
     Args:
-        params: The parameters p, or parameter groups.
-        lr: The learning rate.
+        params: The parameters p, an iterable of tensors, or parameter groups, dicts with "params" and their own numbers, as in torch.
+        lr: The learning rate, at least 0: the distance by which a coordinate moves in a step without weight decay.
         momentum: mu in [0, 1), the weight of the buffer in the step.
         b2: The decay rate of the buffer, in [0, 1).
-        decoupled: Whether the weight decay is decoupled, as in the reference.
-        **options: The keyword options of `Optimizer`.
+        decoupled: Whether the weight decay multiplies p by 1 - lr wd, as in the reference; otherwise wd p is added to the gradient.
+        **options: `weight_decay`, `foreach` and `maximize`, as in `Optimizer`.
 
     Raises:
-        ValueError: If a number lies outside its range.
+        ValueError: If a number lies outside its range, a parameter is complex or, in a step, a gradient is sparse.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge import Lion
         >>> p = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
         >>> p.grad = torch.tensor([0.5, -3.0])
         >>> Lion([p], lr=0.25, weight_decay=1.0).step()
