@@ -9,7 +9,11 @@ Words of this package:
 - `dim`: the number of trainable numbers of a network. A gradient is a flat tensor `(dim,)`, in the order of `net.parameters()`.
 - H and Sigma: the Hessian of the loss, and the covariance of the gradient of one batch.
 - method: one optimiser of the momentum family, named as its class ("HeavyBall") or, as an option, in lower case ("heavy-ball").
-- form: how the learning rate of momentum is to be read: "heavy-ball" (torch's), "sgdm" (the average of Def. 2.3) or "nesterov".
+- form: how the learning rate `lr` of momentum is to be read: "heavy-ball" (torch's), "sgdm" (the average of Def. 2.3) or "nesterov". The effective learning
+rate eta, at which plain SGD would replace momentum, is lr / (1 - momentum) for "heavy-ball" and "nesterov", and lr for "sgdm".
+- P(keep): the probability that plain SGD at eta lacks more than a tenth of momentum's progress (the decrease of the loss) at the end of a run. A diagnosis
+computes it in stages: "sharpness" from x0 = eta lambda_max, lambda_max the largest eigenvalue of H at the start; "first steps" from R, the loss after 100
+steps of plain SGD beside that at the start; "trial" from paired runs with momentum and without, on the same batches.
 """
 
 from __future__ import annotations

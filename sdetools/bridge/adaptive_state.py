@@ -1,9 +1,11 @@
 r"""States of Adam, AdamW and RMSProp, of the library to torch's optimisers and back, so that a run continues on the other side with the same steps.
 
     library                   torch.optim.Adam, AdamW         torch.optim.RMSprop
-    m, b                      exp_avg                         momentum_buffer (with momentum)
+    m, b                      exp_avg (m)                     momentum_buffer (b, with momentum)
     v                         exp_avg_sq                      square_avg
     number of steps taken     step                            step
+
+m is the first moment of Adam and AdamW, b the momentum buffer of RMSProp, v the second moment.
 
 x are the parameters, flattened one after another. The numbers (lr, betas or alpha and momentum, eps, weight_decay) are those of the parameter groups. Only methods
 that are on both sides are translated; the others are refused with the reason.
@@ -35,10 +37,10 @@ def state_to_torch(
 ) -> dict[str, Any]:
     """Return the state dictionary with which torch's optimiser continues a run of Adam, AdamW or RMSProp after `steps` steps.
 
-    The learning rate is that of the next step; a scheduler continues the plan.
+    Learning rate and momentum are those of the plan at the next step; a scheduler continues the plan.
 
     Args:
-        method: The method of the library.
+        method: An `Adam`, `AdamW` or `RMSProp` of the library.
         state: Its state after `steps` steps, the parts (x, m, v) or (x, b, v), each `(dim,)`: for example `run.trajectories.values[path, time]`.
         steps: The number of steps taken, including those before the start of a run that was itself continued.
         params: The parameters of the torch optimiser in their order, which give shapes and precision; None for one of shape `(dim,)` in double precision.
@@ -53,6 +55,8 @@ def state_to_torch(
 
     Example:
         >>> import sdetools as st
+        >>> import torch
+        >>> from sdetools.bridge import state_to_torch
         >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.none(dim=1))
         >>> method = st.Adam(oracle, st.schedules.constant(0.125, beta=0.5))
         >>> p = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
@@ -92,10 +96,16 @@ def state_from_torch(optimizer: torch.optim.Optimizer) -> tuple[tuple[np.ndarray
     Args:
         optimizer: The optimiser, whose groups have equal numbers.
 
+    Returns:
+        The state, whose first part x are the present parameters, and the number of steps.
+
     Raises:
-        ValueError: If the optimiser is another one, or has a switch that the library has not, or parameters that have taken unequal numbers of steps.
+        ValueError: If the optimiser is another one, has groups with unequal numbers, `amsgrad`, `centered`, `maximize` or a coupled weight decay, or
+            parameters that have taken unequal numbers of steps.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge import state_from_torch
         >>> p = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
         >>> optimizer = torch.optim.Adam([p], lr=0.125, betas=(0.5, 0.75))
         >>> p.grad = torch.ones_like(p); optimizer.step()
@@ -128,14 +138,21 @@ def method_from_torch(optimizer: torch.optim.Optimizer, oracle: NoisyOracle) -> 
     A simulation of it from the x of `state_from_torch` takes the steps that torch would take on the same gradients.
 
     Args:
-        optimizer: The optimiser, as for `state_from_torch`.
+        optimizer: torch's Adam, AdamW or RMSprop, whose groups have equal numbers.
         oracle: The noisy gradient oracle, of as many coordinates as the optimiser has numbers.
 
+    Returns:
+        The method, with a constant plan (lr and beta_1 or momentum of the optimiser), which begins with the moments and the number of steps of the
+        optimiser.
+
     Raises:
-        ValueError: As `state_from_torch`, or if the oracle has another dimension.
+        ValueError: If the optimiser is another one, has groups with unequal numbers or switches that the library has not (see `state_from_torch`), or if
+            the oracle has another dimension.
 
     Example:
         >>> import sdetools as st
+        >>> import torch
+        >>> from sdetools.bridge import method_from_torch
         >>> p = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
         >>> optimizer = torch.optim.AdamW([p], lr=0.125, betas=(0.5, 0.75))
         >>> p.grad = torch.ones_like(p); optimizer.step()
@@ -158,7 +175,7 @@ def method_from_torch(optimizer: torch.optim.Optimizer, oracle: NoisyOracle) -> 
 
 
 def _check_method(method: SecondMoment) -> None:
-    """Raise a ValueError if torch has no optimiser with the switches of a method."""
+    """Raise a ValueError if torch has no optimiser with the switches of a method: lag, bias correction, and a momentum that changes under it."""
     if method.lag:
         raise ValueError("`method` must divide by the current second moment, as torch does; got lagged=True.")
     if method.bias_correction == isinstance(method, RMSProp):
@@ -174,7 +191,10 @@ def _check_method(method: SecondMoment) -> None:
 
 
 def _checked_optimizer(optimizer: Any) -> tuple[type[SecondMoment], dict[str, Any]]:
-    """Return the class of the library for an optimiser, and its parameter group; ValueError if the library has no such method."""
+    """Return the class of the library for an optimiser, and its first parameter group.
+
+    ValueError for another optimiser, groups with unequal numbers, `amsgrad`, `centered`, `maximize` or a weight decay that is not AdamW's.
+    """
     kind = next((own for own, theirs in KINDS.items() if type(optimizer) is theirs), None)
     if kind is None:
         raise ValueError(
@@ -201,7 +221,12 @@ _NUMBERS = ("lr", "betas", "alpha", "momentum", "eps", "weight_decay", "amsgrad"
 
 
 def _names(kind: SecondMoment | type[SecondMoment], momentum: float) -> tuple[str, str]:
-    """Return torch's names of the two moments; the first is empty for RMSprop without momentum, which has no buffer."""
+    """Return torch's names of the buffers for m or b, and for v; the first is empty for RMSprop without momentum, which has no buffer.
+
+    Args:
+        kind: A method of the library or its class.
+        momentum: The momentum of RMSprop; it does not matter for the others.
+    """
     own = kind if isinstance(kind, type) else type(kind)
     return ("momentum_buffer" if momentum else "", "square_avg") if own is RMSProp else ("exp_avg", "exp_avg_sq")
 
@@ -216,6 +241,6 @@ def _three(state: Sequence[Any]) -> Sequence[Any]:
 
 
 def _split(flat: torch.Tensor, params: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return a flat vector cut into tensors of the shapes, precisions and devices of parameters."""
+    """Return a flat vector `(dim,)` cut into new tensors, one per parameter, of its shape, precision and device."""
     cut = torch.split(flat, [p.numel() for p in params])
     return [part.reshape(p.shape).to(p.device, p.dtype).clone() for part, p in zip(cut, params, strict=True)]

@@ -34,10 +34,12 @@ class Batches:
         per_epoch: The number of batches in an epoch, `samples // size`.
 
     Raises:
-        ValueError: If the data have no length or could be arrays or samples, arrays have unequal lengths, or the batch size is missing or larger
-            than the number of samples.
+        ValueError: If the data have no length, are a list of arrays that could be columns or samples, or have arrays of unequal lengths. Also if the batch
+            size is missing or larger than the number of samples.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge import Batches
         >>> batches = Batches((torch.arange(6.0), torch.arange(6)), 2)
         >>> batches.per_epoch, sorted(torch.cat([batches.at(0, k)[1] for k in range(3)]).tolist())
         (3, [0, 1, 2, 3, 4, 5])
@@ -86,7 +88,7 @@ class Batches:
         return self.rows(self.indices(seed, k))
 
     def indices(self, seed: int, k: int) -> list[int]:
-        """Return the sample indices of `at(seed, k)`: a list of `size` different integers in [0, samples)."""
+        """Return the sample indices of `at(seed, k)`, batch `k` of the shuffle `seed`: a list of `size` different integers in [0, samples)."""
         epoch, place = divmod(k, self.per_epoch)
         if self._order is None or self._order[0] != (seed, epoch):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
@@ -102,7 +104,7 @@ class Batches:
         return self.rows(self.drawn(seed, k))
 
     def drawn(self, seed: int, k: int) -> list[int]:
-        """Return the sample indices of `fresh(seed, k)`: a list of `size` different integers in [0, samples)."""
+        """Return the sample indices of `fresh(seed, k)`, an independent batch: a list of `size` different integers in [0, samples)."""
         generator = torch.Generator().manual_seed((seed * 1_000_003 + k) % (1 << 63))
         return torch.randperm(self.samples, generator=generator)[: self.size].tolist()
 

@@ -51,6 +51,7 @@ def momentum_of(optimiser: Any) -> tuple[float, float, str]:
         ValueError: For another optimiser, without momentum, or with groups that differ.
 
     Example:
+        >>> import torch; from sdetools.bridge.callbacks import momentum_of
         >>> momentum_of(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9))
         (0.1, 0.9, 'heavy-ball')
     """
@@ -79,16 +80,18 @@ class PeriodicDiagnosis:
 
     Args:
         every: The number n of steps between diagnoses.
-        loss_of: The loss of (model, batch).
-        data: The data, as for `diagnose`; None for the loop's own loader of training data.
+        loss_of: The loss of (model, batch), a scalar tensor.
+        data: Arrays, a data set or a loader, as for `diagnose`; None for the loop's own loader of training data.
         tell: Called with one line about each diagnosis; None for no output.
-        loggers: Objects with `log(step, numbers)`, which receive the numbers, such as "diagnosis/eta_lambda_max".
-        options: Further arguments of `diagnose`; without `seeds`, there is no trial (seeds=0).
+        loggers: Objects with `log(step, numbers)`, which receive the numbers that `at` returns.
+        options: Further keyword arguments of `diagnose`, by name; None for none. Without "seeds" nothing is trained (seeds=0): P(keep) comes from the
+            sharpness alone.
 
     Attributes:
         diagnoses: The pairs (step, `Diagnosis`) so far.
 
     Example:
+        >>> import torch; from sdetools.bridge.callbacks import PeriodicDiagnosis
         >>> net = torch.nn.Linear(2, 1)
         >>> x = torch.randn(64, 2); rows = (x, x.sum(1, keepdim=True))
         >>> loss_of = lambda net, batch: torch.nn.functional.mse_loss(net(batch[0]), batch[1])
@@ -114,13 +117,18 @@ class PeriodicDiagnosis:
         self.diagnoses: list[tuple[int, Diagnosis]] = []
 
     def at(self, step: int, model: torch.nn.Module, optimiser: Any, loader: Any = None) -> dict[str, float] | None:
-        """Diagnose the model after `step` steps if that is a multiple of `every`; return the numbers by name, else None.
+        """Diagnose the model after `step` steps if that is a positive multiple of `every`, and report the numbers.
 
         Args:
             step: The number of steps done.
             model: The network; it is not changed, and nor are torch's random numbers.
-            optimiser: Its optimiser, which states learning rate and momentum.
+            optimiser: Its optimiser, from which `momentum_of` reads learning rate, momentum and form.
             loader: The data if none were given to the constructor.
+
+        Returns:
+            The numbers by name: "diagnosis/" and "descent", "curvature", "noise", "variance" or "sharpness", the values of `Diagnosis`;
+            "diagnosis/eta_lambda_max", with the ends of its interval under "..._low" and "..._high"; "diagnosis/noise_scale". None if nothing was
+            diagnosed.
 
         Raises:
             ValueError: For an optimiser without momentum, missing data, and as `diagnose`.
@@ -151,14 +159,23 @@ _ENDS = {"": "value", "_low": "low", "_high": "high"}
 class AccumulatedSVAG:
     """SVAG in a loop that accumulates the mean gradient of two batches per step; the core of both callbacks.
 
-    Each gradient is multiplied by 2 r_i before it is added up, so that their mean is r_1 g_1 + r_2 g_2, also for a loop that clips it.
+    Each gradient g_i is multiplied by 2 r_i before it is added up, with the weights r_1 = (1 - sqrt(2 l - 1)) / 2 and r_2 = 1 - r_1 of `SVAG`. Their mean
+    is then r_1 g_1 + r_2 g_2, also for a loop that clips it. The loop calls `count_batch` after each backward pass, and `check_step` before each step.
 
     Args:
-        parameters: The network's parameters.
+        parameters: The network's parameters, of which those that require a gradient get a hook.
         optimiser: Their optimiser, also inside a wrapper with the attribute `optimizer`; `SVAG` is attached to it.
-        l: The amplification.
+        l: The amplification, an integer >= 1.
+
+    Attributes:
+        svag: The `SVAG` that was attached.
+        batches: The number of batches counted for the present step.
+
+    Raises:
+        ValueError: If `l` is below 1 or `SVAG` refuses the optimiser.
 
     Example:
+        >>> import torch; from sdetools.bridge.callbacks import AccumulatedSVAG
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
         >>> optimiser = torch.optim.SGD([p], lr=0.5)
         >>> svag = AccumulatedSVAG([p], optimiser, l=5)
@@ -175,14 +192,15 @@ class AccumulatedSVAG:
         self._handles = [p.register_hook(self._weighted) for p in parameters if p.requires_grad]
 
     def _weighted(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of a parameter of the present batch times 2 r_i; autograd calls this before it adds the gradient up."""
         return gradient * (2 * self.svag.weights[min(self.batches, 1)])
 
     def count_batch(self) -> None:
-        """Count a batch whose gradient was added."""
+        """Count a batch whose gradient was added: the next gradients get the weight of the second batch."""
         self.batches += 1
 
     def check_step(self) -> None:
-        """Begin the next step; ValueError unless the gradients of two batches were added for this one."""
+        """Reset the count for the next step; ValueError unless exactly two batches were counted for this one."""
         if self.batches != 2:
             raise ValueError(
                 f"a step of SVAG must accumulate two batches; got {self.batches}. Accumulate 2, and give each epoch an even number of batches "
@@ -191,7 +209,7 @@ class AccumulatedSVAG:
         self.batches = 0
 
     def close(self) -> None:
-        """Stop weighting gradients."""
+        """Remove the hooks that weight gradients. SVAG stays attached to the optimiser."""
         for handle in self._handles:
             handle.remove()
 
@@ -207,16 +225,17 @@ class TransformersDiagnosis(_TransformersCallback):
 
     Args:
         every: The number of steps between diagnoses.
-        data: The data; None for the loader of training data.
-        loss_of: The loss of (model, batch); None for that of a model of transformers, `model(**batch).loss`.
+        data: Arrays, a data set or a loader, as for `diagnose`; None for the trainer's loader of training data.
+        loss_of: The loss of (model, batch), a scalar tensor; None for that of a model of transformers, `model(**batch).loss`.
         tell: Called with one line about each diagnosis; None for no output.
-        loggers: Objects with `log(step, numbers)`.
-        **options: Further arguments of `diagnose`.
+        loggers: Objects with `log(step, numbers)`, which receive the numbers of `PeriodicDiagnosis.at`.
+        **options: Further keyword arguments of `diagnose`. Without `seeds` nothing is trained (seeds=0).
 
     Attributes:
         watch: The `PeriodicDiagnosis`, whose `diagnoses` are the results.
 
     Example:
+        >>> from sdetools.bridge.callbacks import TransformersDiagnosis
         >>> TransformersDiagnosis(every=100, hessian_samples=256).watch.every
         100
     """
@@ -228,7 +247,14 @@ class TransformersDiagnosis(_TransformersCallback):
         self.watch = PeriodicDiagnosis(every, loss_of or (lambda model, batch: model(**batch).loss), data, tell, loggers, options)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Diagnose the model after a step of the optimiser."""
+        """Diagnose the model after a step of the optimiser, if it is one to diagnose at; the trainer calls this.
+
+        Args:
+            args: The trainer's arguments, not used.
+            state: Its state, with the number of steps done (`global_step`) and the `log_history`, to which the numbers are added.
+            control: Not used.
+            **given: "model", "optimizer" and "train_dataloader" of the trainer; others are not used.
+        """
         numbers = self.watch.at(state.global_step, given["model"], given["optimizer"], given.get("train_dataloader"))
         if numbers is not None:
             state.log_history.append({**numbers, "step": state.global_step})
@@ -243,6 +269,7 @@ class TransformersSVAG(_TransformersCallback):
         l: The amplification, an integer >= 1; give the trainer l times as many steps (`max_steps`).
 
     Example:
+        >>> from sdetools.bridge.callbacks import TransformersSVAG
         >>> TransformersSVAG(l=4).l
         4
     """
@@ -252,23 +279,23 @@ class TransformersSVAG(_TransformersCallback):
         self._svag: AccumulatedSVAG | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Attach SVAG to the optimiser; ValueError if the trainer does not accumulate two batches."""
+        """Attach SVAG to the optimiser in `given`; ValueError unless the trainer's `args` accumulate two batches. The trainer calls this."""
         _check_accumulation("gradient_accumulation_steps", args.gradient_accumulation_steps)
         self._svag = AccumulatedSVAG(given["model"].parameters(), given["optimizer"], self.l)
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Count the first batch of a step."""
+        """Count the first batch of a step, after its backward pass; no argument is used."""
         assert self._svag is not None
         self._svag.count_batch()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Count the second batch, and check that there were two."""
+        """Count the second batch of a step; ValueError unless there were two. No argument is used."""
         assert self._svag is not None
         self._svag.count_batch()
         self._svag.check_step()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Stop weighting gradients."""
+        """Remove the hooks that weight gradients; no argument is used."""
         if self._svag is not None:
             self._svag.close()
 
@@ -278,17 +305,18 @@ class LightningDiagnosis(_LightningCallback):
 
     Args:
         every: The number of steps of the optimiser between diagnoses.
-        loss_of: The loss of (network, batch).
-        network: The network of the module, a function of the module; None for the module itself.
-        data: The data; None for the loader of training data.
+        loss_of: The loss of (network, batch), a scalar tensor.
+        network: A function from the Lightning module to the network that is diagnosed; None for the module itself.
+        data: Arrays, a data set or a loader, as for `diagnose`; None for the trainer's loader of training data.
         tell: Called with one line about each diagnosis; None for no output.
-        loggers: Objects with `log(step, numbers)`.
-        **options: Further arguments of `diagnose`.
+        loggers: Objects with `log(step, numbers)`, which receive the numbers of `PeriodicDiagnosis.at`.
+        **options: Further keyword arguments of `diagnose`. Without `seeds` nothing is trained (seeds=0).
 
     Attributes:
         watch: The `PeriodicDiagnosis`, whose `diagnoses` are the results.
 
     Example:
+        >>> from sdetools.bridge.callbacks import LightningDiagnosis
         >>> LightningDiagnosis(100, lambda net, batch: net(batch[0]).square().mean()).watch.diagnoses
         []
     """
@@ -301,7 +329,11 @@ class LightningDiagnosis(_LightningCallback):
         self._network, self._last = network or (lambda module: module), 0
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Diagnose the network after a batch with which a step of the optimiser was taken."""
+        """Diagnose the network after a batch with which a step of the optimiser was taken, if it is one to diagnose at; Lightning calls this.
+
+        Of `trainer` the number of steps, the first optimiser, the loader of training data and the loggers are used; `pl_module` is the Lightning module.
+        The other arguments are not used.
+        """
         step = trainer.global_step
         if step == self._last:  # the batch was only accumulated
             return
@@ -318,6 +350,7 @@ class LightningSVAG(_LightningCallback):
         l: The amplification, an integer >= 1; give the trainer l times as many steps.
 
     Example:
+        >>> from sdetools.bridge.callbacks import LightningSVAG
         >>> LightningSVAG(l=4).l
         4
     """
@@ -327,23 +360,23 @@ class LightningSVAG(_LightningCallback):
         self._svag: AccumulatedSVAG | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Attach SVAG to the optimiser; ValueError if the trainer does not accumulate two batches."""
+        """Attach SVAG to the optimiser of `trainer`; ValueError unless it is the only one and two batches are accumulated. Lightning calls this."""
         _check_accumulation("accumulate_grad_batches", trainer.accumulate_grad_batches)
         if len(trainer.optimizers) != 1:
             raise ValueError(f"SVAG must have one optimiser; got a module with {len(trainer.optimizers)}.")
         self._svag = AccumulatedSVAG(pl_module.parameters(), trainer.optimizers[0], self.l)
 
     def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
-        """Count a batch."""
+        """Count a batch, after its backward pass; no argument is used."""
         assert self._svag is not None
         self._svag.count_batch()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Check that there were two batches."""
+        """Reset the count of batches before a step; ValueError unless there were two. No argument is used."""
         assert self._svag is not None
         self._svag.check_step()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Stop weighting gradients."""
+        """Remove the hooks that weight gradients; no argument is used."""
         if self._svag is not None:
             self._svag.close()

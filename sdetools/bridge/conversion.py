@@ -176,6 +176,7 @@ def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> di
             source.
 
     Example:
+        >>> from sdetools.bridge import convert
         >>> convert(0.1, 0.9, source="heavy-ball", target="sgdm")
         {'lr': 1.0, 'momentum': 0.9}
         >>> convert(1.0, 0.9, source="sgdm", target="sgd")

@@ -35,16 +35,23 @@ TOLERANCE, ROUGH_TOLERANCE, FAILURE_PROBABILITY = 2e-3, 2e-2, 1e-4
 
 @dataclass(frozen=True)
 class Quantity(HasInterval):
-    """A measured value (`value`) with its confidence interval (`bounds`); the interval of an exact value has width 0."""
+    """A measured value (`value`) with its confidence interval (`bounds`, with the ends `low` and `high`); that of an exact value has width 0."""
 
     value: float
     bounds: ConfidenceInterval
 
     @classmethod
     def of(cls, value: float, low: float | None = None, high: float | None = None, kind: Kind = Kind.POINTWISE) -> Quantity:
-        """Return a quantity with the 95 % interval [low, high], computed as `kind` says; without `low` or `high` it is exact, with level 1.
+        """Return a quantity with the 95 % interval [low, high]; without `low` or `high` it is exact, with level 1.
+
+        Args:
+            value: The value.
+            low: The lower end; None with `high` for an exact value.
+            high: The upper end.
+            kind: How the interval was computed; by default that of a single value, from its standard error.
 
         Example:
+            >>> from sdetools.bridge.curvature import Quantity
             >>> print(Quantity.of(2.0, 1.5, 2.5), Quantity.of(2.0))
             2 [1.5, 2.5] 2
         """
@@ -71,7 +78,9 @@ class Quantity(HasInterval):
 def student_quantile(degrees: int, looks: int = 1) -> float:
     """Return the half-width of a 95 % Student's t interval in units of the standard error: the quantile of the t law at 1 - 0.025 / looks.
 
-    `degrees` are the degrees of freedom. If `looks` estimates are inspected, their intervals hold together with probability 95 % (Bonferroni).
+    Args:
+        degrees: The degrees of freedom, at least 1.
+        looks: The number of intervals that are inspected; they hold together with probability 95 % (Bonferroni).
     """
     from scipy.special import stdtrit
 
@@ -80,7 +89,13 @@ def student_quantile(degrees: int, looks: int = 1) -> float:
 
 @dataclass(frozen=True)
 class Top:
-    """Result of `lanczos`: the largest Ritz value, a lower bound, its unit Ritz vector `(dim,)`, and `high`, an upper bound (`upper_bound`)."""
+    """Result of `lanczos`, two bounds of the largest eigenvalue and a vector.
+
+    Attributes:
+        value: The largest Ritz value, a lower bound up to rounding.
+        high: An upper bound that fails with probability `FAILURE_PROBABILITY` = 1e-4 (`upper_bound`).
+        vector: The unit Ritz vector of `value`, `(dim,)`: its Rayleigh quotient is `value`.
+    """
 
     value: float
     high: float
@@ -133,9 +148,9 @@ def lanczos(
 
 
 def upper_bound(ritz: np.ndarray, off_diagonal: np.ndarray, dim: int) -> float:
-    """Return an upper bound of the largest eigenvalue that fails with probability `FAILURE_PROBABILITY` over the random start.
+    """Return an upper bound of the largest eigenvalue lambda that fails with probability `FAILURE_PROBABILITY` = 1e-4 over the random start.
 
-    For the start q and the eigenvector u of lambda, |q . u| prod_i (lambda - ritz_i) <= prod_i off_diagonal_i. Because |q . u|^2 has the law
+    For the unit start q and the eigenvector u of lambda, |q . u| prod_i (lambda - ritz_i) <= prod_i off_diagonal_i. Because |q . u|^2 has the law
     Beta(1/2, (dim - 1)/2), the bound x solves prod_i (x - ritz_i) = (1/c) prod_i off_diagonal_i with P(|q . u| < c) = `FAILURE_PROBABILITY`.
 
     Args:
@@ -195,7 +210,7 @@ def sharpness(
     is true, or the next size exceeds budget or maximum. Where `data.whole` is false, for example for a stream, there is always a sampling error.
 
     Args:
-        data: The loss over all samples.
+        data: The loss over all samples, with its products and its budget of work.
         samples: A fixed sample size, or all data if there are not more; None for the sequential procedure.
         decided: Returns whether an estimate, a `Quantity`, answers the question, so that no more data are needed.
 

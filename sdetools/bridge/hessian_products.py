@@ -42,7 +42,7 @@ class Derivatives:
     Args:
         net: The network; it is perturbed during differences and restored afterwards. One in half precision becomes float32 and stays
             so.
-        objective: The loss of the network on a batch, `objective(net, batch)`.
+        objective: The loss of the network on a batch, `objective(net, batch)`, a scalar tensor; it may split a batch into pieces.
         batch: A batch on which autograd's second derivatives are compared with differences.
         second: Whether Hessian products are needed; without them, the network keeps its precision and nothing is compared.
 
@@ -50,6 +50,7 @@ class Derivatives:
         ValueError: If the network and the loss have no gradient.
 
     Attributes:
+        net: The network whose parameters are used; a copy in double precision where `note` is not empty and one runs.
         note: Why products are differences; empty if they are second derivatives by autograd.
         params: The trainable parameters, a list of tensors in the order of `net.parameters()`.
         dim: The number of their entries, the length of gradients and of vectors v.
@@ -89,7 +90,7 @@ class Derivatives:
     def _take(self, net: torch.nn.Module, cast: bool = False) -> None:
         """Set the network and what depends on it: `params`, `dim` and `dtype`.
 
-        With `cast`, the floating-point tensors of each batch are converted to `dtype` before they enter the network.
+        `net` is the network. If `cast` is true, the floating-point tensors of each batch are converted to `dtype` before they enter it.
         """
         self.net, self.cast, self.params = net, cast, [p for p in net.parameters() if p.requires_grad]
         self.dim, self.dtype = sum(p.numel() for p in self.params), self.params[0].dtype
@@ -203,7 +204,7 @@ class Derivatives:
 
 
 def _doubled(one: Derivatives) -> Derivatives | None:
-    """Return a copy of `one` whose network is a copy in double precision; None if the device lacks this type or the memory."""
+    """Return a copy of `one` whose network is a copy in double precision; None if the device lacks this type or the memory. `one` stays as it is."""
     out = copy.copy(one)
     try:
         out._take(copy.deepcopy(one.net).double(), cast=True)

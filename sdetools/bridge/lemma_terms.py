@@ -1,6 +1,6 @@
 """The terms of Lemma 2.4 at a checkpoint, |grad L|^2, grad L^T H grad L, tr(H Sigma) and tr(Sigma): estimated or exact.
 
-L is the loss over all data, H its Hessian, and Sigma the covariance of the gradient of one batch. A group is one of `GROUPS` sets of
+L is the loss over all data, H its Hessian, and Sigma the covariance of the gradient g of one batch. A group is one of `GROUPS` = 8 sets of
 independent batches; the spread between the groups gives the standard error.
 """
 
@@ -41,7 +41,7 @@ def sampled_terms(
         tick: Called with the number of batches processed since the last call, for progress.
 
     Returns:
-        The four terms in this order.
+        The four terms in this order, with jackknife intervals.
     """
     n = max(1, batches // (2 * GROUPS))
     means, products, squared = [], [], np.empty((2, GROUPS))
@@ -89,7 +89,7 @@ def jackknife(inner: np.ndarray, hessian_inner: np.ndarray, squared: np.ndarray)
     Args:
         inner: Inner products g_a . g_b of the groups' mean gradients, `(groups, groups)`.
         hessian_inner: Inner products (H g)_a . g_b with the groups' mean Hessian products, `(groups, groups)`.
-        squared: Means of g . g and of g . H g over the single batches of each group, `(2, groups)`.
+        squared: Means of g . g (first row) and of g . H g (second row) over the single batches of each group, `(2, groups)`.
     """
     k = len(inner)
     indices = np.arange(k)

@@ -24,12 +24,13 @@ class ModuleLoss(TorchSamples):
     A point x `(dim,)` contains the parameters in the order of `module.named_parameters()`, flattened and concatenated, in double precision.
 
     Args:
-        module: The network; a copy on the CPU is used.
-        criterion: The loss of (output, target); it is called with batches of one sample.
-        inputs: The inputs, one row per sample.
+        module: The network; a copy in double precision on the CPU is used.
+        criterion: The loss of (output, target), a scalar tensor; it is called with batches of one sample.
+        inputs: The inputs, an array or tensor with one row per sample.
         targets: The targets, one row per sample.
 
     Attributes:
+        module: The copy of the network.
         start: The parameters of the module when it was passed in, `(dim,)`.
         shapes: The shape of each trainable parameter, by name.
 
@@ -93,19 +94,22 @@ def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], input
     at `x0=loss.start`.
 
     Args:
-        module: The network; a copy of it is used.
-        criterion: The loss of (output, target); it is called with batches of one sample.
-        inputs: The inputs, one row per sample.
+        module: The network; a copy of it is used, in its present mode (training or evaluation).
+        criterion: The loss of (output, target), a scalar tensor, such as `torch.nn.functional.mse_loss`; it is called with batches of one sample.
+        inputs: The inputs, an array or tensor with one row per sample.
         targets: The targets, one row per sample.
 
     Returns:
-        The loss, a function of x like other losses of sdetools. Its `load(x)` returns a copy of the network with the parameters x.
+        The loss, a function of x like other losses of sdetools, with `dim` parameters and `samples` samples. Its `load(x)` returns a copy of the network
+        with the parameters x.
 
     Raises:
-        ValueError: If `module` is no network or has no trainable parameters. Also if the loss is not a mean over samples, because of batch
-            normalisation or dropout in training mode: call `module.eval()`, or use group normalisation.
+        ValueError: If `module` is no network or has no trainable parameters, or `criterion` is no function. Also if the loss is not a mean over samples,
+            because of batch normalisation or dropout in training mode: call `module.eval()`, or use group normalisation.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge import loss_of_module
         >>> loss = loss_of_module(torch.nn.Linear(2, 3), torch.nn.functional.cross_entropy, torch.randn(8, 2), torch.arange(8) % 3)
         >>> loss.dim, loss.samples, loss.gradient(loss.start).shape
         (9, 8, (9,))
@@ -117,7 +121,7 @@ def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], input
 
 
 def _check_criterion(name: str, criterion: Any, rule: str = "") -> None:
-    """Raise a ValueError unless a loss is a function of (output, target), and no class; `name` is its name in the message, `rule` what else it may be."""
+    """Raise a ValueError unless `criterion` is callable and no class; `name` is its name in the message, `rule` a text of what else it may be."""
     if isinstance(criterion, type):
         raise ValueError(
             f"`{name}` must be a function of (output, target){rule}; got the class {criterion.__name__}. Write {criterion.__name__}()."
@@ -172,18 +176,21 @@ def plain_copy(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def checked_module(model: Any) -> torch.nn.Module:
-    """Return a network unchanged; ValueError for anything else."""
+    """Return `model` unchanged if it is a network (`torch.nn.Module`); ValueError for anything else."""
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"`model` must be a torch.nn.Module; got {type(model).__name__}.")
     return model
 
 
 def checked_copy(model: torch.nn.Module, device: Any = None) -> torch.nn.Module:
-    """Return a copy as `plain_copy` does, on a device; ValueError unless it has trainable parameters, and finite ones.
+    """Return a deep copy of a network on a device, without the wrappers of `torch.compile` and of training on several devices (`plain_copy`).
 
     Args:
         model: The network.
         device: The device of the copy; None for that of the network.
+
+    Raises:
+        ValueError: If the device is not available, or if the network has no trainable parameters or some that are not finite.
 
     Example:
         >>> checked_copy(torch.nn.Linear(2, 1)).weight.shape
@@ -264,7 +271,13 @@ class Objective:
         return total
 
     def pieces(self, batch: Any) -> Iterator[tuple[float, Any]]:
-        """Yield the pieces of a batch with their weights in its loss: the batch itself with weight 1 if it has at most `rows` samples."""
+        """Yield pairs (weight, piece): consecutive pieces of a batch, of at most `rows` samples, with their weights in its loss.
+
+        A weight is the piece's share of the samples, or 1 if `sums`. The batch itself comes with weight 1 if it has at most `rows` samples.
+
+        Raises:
+            ValueError: If the batch is split, and has a tensor without one row per sample.
+        """
         if self.rows is None or (count := batch_rows(batch)) <= self.rows:
             yield 1.0, batch
             return
@@ -281,7 +294,7 @@ class Objective:
             yield 1.0 if self.sums else (end - at) / count, map_tensors(itemgetter(slice(at, end)), batch)
 
     def _whole(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        """Return the loss of a batch that passes through the network at once."""
+        """Return the loss of a batch that passes through the network at once, a tensor `()`; ValueErrors as for a call of the objective."""
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
         if self.loss_of is None and not pair:
             raise ValueError(

@@ -17,15 +17,19 @@ class PlanScheduler:
 
     Args:
         optimizer: Any torch optimiser.
-        plan: A schedule of sdetools. A finite one is constant after its last step.
+        plan: A schedule of sdetools, such as `st.schedules.constant(0.1, 0.9)`. A finite one is constant after its last step.
+
+    Attributes:
+        done: The number of steps done.
 
     Raises:
-        ValueError: If the plan has momentum and a group of the optimiser has not (by Theorem 3.5, plain SGD takes `plan.averaged()`), or if the
-            groups have different learning rates, which the plan would overwrite.
+        ValueError: If `optimizer` is no torch optimiser or `plan` no schedule. Also if the plan has momentum and a group of the optimiser has not (by
+            Theorem 3.5, plain SGD takes `plan.averaged()`), or if the groups have different learning rates, which the plan would overwrite.
 
     Example:
         >>> import sdetools as st
-        >>> from sdetools.bridge import SGDM
+        >>> import torch
+        >>> from sdetools.bridge import PlanScheduler, SGDM
         >>> optimizer = SGDM([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         >>> scheduler = PlanScheduler(optimizer, st.schedules.from_arrays([0.2, 0.1], 0.5))
         >>> scheduler.step(); optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]

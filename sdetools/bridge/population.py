@@ -27,12 +27,13 @@ MAX_PRODUCTS, PLANNED_PRODUCTS, MIN_PRODUCTS = 120, 30, 12
 class Population:
     """The loss over all samples, in the scale of one batch of the run, with gradients and Hessian products over any subset.
 
-    In this scale a loss that sums over samples is its mean over the subset times the batch size; any other is a mean over the subset.
+    In this scale a loss that sums over samples is its mean over the subset times the batch size; any other is a mean over the subset. Samples are addressed
+    by their indices in the data, and pass through the network in pieces, consecutive parts of an array of indices.
 
     Args:
         own: Gradients and Hessian products of the network on a batch.
         source: The batches of the run.
-        seed: The seed of samples and draws.
+        seed: The seed of random subsets and of the draws of random losses, such as those of dropout.
         tick: Called without arguments after every piece, for progress.
         trial: The number of batch gradients of the trial, the training runs of the diagnosis; the budget is a share of their work.
 
@@ -69,7 +70,7 @@ class Population:
         self.budget = WORK_SHARE / 2 * max(trial, TRIAL_GRADIENTS) * (self._each * source.size + CALL_COST)
 
     def batch(self, piece: np.ndarray) -> Any:
-        """Return the samples with the indices `piece` `(samples,)` as one batch, cached unless the data are arrays in memory."""
+        """Return the samples with the indices `piece`, integers `(samples,)`, as one batch; it is cached unless the data are arrays in memory."""
         if self.source.columns:
             return self.source.rows(piece.tolist())
         name = piece.tobytes()
@@ -110,7 +111,10 @@ class Population:
             seeded(zlib.crc32(piece.tobytes()) + self.seed)
 
     def _mean(self, index: np.ndarray, change: Callable[[Any], torch.Tensor], gradients: float) -> torch.Tensor:
-        """Return the average of `change(batch)`, a tensor, over the pieces of the samples `index` `(samples,)`; weights as in `over`."""
+        """Return the average of `change(batch)`, a tensor, over the pieces of the samples `index` `(samples,)`, with the weights of `over`.
+
+        `gradients` is the work of a call, in gradients of its piece. A random loss has the same draws for a piece at each call.
+        """
 
         def changed(piece: np.ndarray) -> torch.Tensor:
             self._draws(piece)
@@ -119,7 +123,9 @@ class Population:
         return self.over(index, changed, gradients)
 
     def over(self, index: np.ndarray, change: Callable[[np.ndarray], torch.Tensor], gradients: float = 0.0) -> torch.Tensor:
-        """Return the average of `change(piece)`, a tensor, over pieces of the samples `index`; for a loss that is a sum, that of a batch.
+        """Return the average of `change(piece)`, a tensor, over pieces of the samples `index`, weighted by their numbers of samples.
+
+        For a loss that is a sum of those of its samples, it is the sum over the pieces times batch size / number of samples: the value of one batch.
 
         Args:
             index: Indices of samples, `(samples,)`; a piece has at most `step` of them.
@@ -136,7 +142,15 @@ class Population:
         return out
 
     def index(self, samples: int, parts: int) -> np.ndarray:
-        """Return indices of random samples, integers `(parts, samples // parts)`; if `kind` is empty, each row is one or more whole batches."""
+        """Return the indices of random samples, determined by the seed: integers, one row for each of `parts` parts.
+
+        If the loss has a `kind`, the rows have `samples // parts` different samples each, and no sample is in two rows. Otherwise a row is one or more
+        whole batches, as many as fit into `samples // parts` (one at least), drawn independently.
+
+        Args:
+            samples: The number of samples in all; at most those of the data if the loss has a `kind`.
+            parts: The number of rows.
+        """
         if self.kind:
             order = torch.randperm(self.source.samples, generator=torch.Generator().manual_seed(self.seed + 2))
             return order[: samples // parts * parts].reshape(parts, -1).numpy()

@@ -8,7 +8,7 @@ by the square-root rule instead:
 
     lr / sqrt(l),   1 - (1 - beta_i) / l,   eps sqrt(l),   AdamW: weight_decay / sqrt(l).
 
-A beta_1 of 0 stays 0. For these methods the limit needs noise that dominates the gradients.
+The `alpha` of RMSprop is scaled as beta_2. A beta_1 of 0 stays 0. For these methods the limit needs noise that dominates the gradients.
 
 Sources: Z. Li, S. Malladi, S. Arora, NeurIPS 2021; Def. 5.1 of the paper; for adaptive methods S. Malladi et al., NeurIPS 2022, whose l is sqrt(l) here. For
 losses given as formulas, see `sdetools.svag`.
@@ -33,23 +33,28 @@ class SVAG:
     The loss of a step is r_1 L_1 + r_2 L_2 for the losses of two batches, with r_1 = (1 - sqrt(2 l - 1)) / 2 and r_2 = 1 - r_1. The mean
     gradient stays, and its covariance is multiplied by l.
 
-    `optimizer.step` divides the learning rates by l and restores them before it returns; of torch's Adam, AdamW and RMSprop also betas, eps and decoupled weight
-    decay, by the square-root rule. Schedulers, checkpoints and groups added later therefore always see the numbers without SVAG. At l = 1 the first batch has weight zero and is not evaluated. A deep copy of both
-    objects has SVAG too; a copy of the optimiser alone has not.
+    `optimizer.step` divides the learning rates by l and restores them before it returns. For torch's Adam, AdamW and RMSprop it takes lr / sqrt(l),
+    1 - (1 - beta) / l for each beta (RMSprop: alpha), eps sqrt(l) and, for decoupled decay, weight_decay / sqrt(l) (the square-root rule). Schedulers,
+    checkpoints and groups added later therefore always see the numbers without SVAG. At l = 1 the first batch has weight zero and is not evaluated. A deep
+    copy of both objects has SVAG too; a copy of the optimiser alone has not.
 
     Args:
         optimizer: A torch optimiser whose groups have a learning rate. Its `step` is replaced.
         l: The amplification, an integer >= 1.
 
     Attributes:
+        l: The amplification.
         weights: The pair (r_1, r_2).
+        optimizer: The optimiser.
 
     Raises:
-        ValueError: If `l` is below 1, or if `optimizer` has no learning rates or already has SVAG, is another adaptive method, or is adaptive and has
-            taken steps. Also in a step by a reference to
+        ValueError: If `l` is below 1, or if `optimizer` has no learning rates or already has SVAG. Also if it is adaptive and has taken steps (for l > 1),
+            is another adaptive method, normalises its gradients (SNGM, Signum, Lion), or is RMSprop with momentum. Also in a step by a reference to
             `optimizer.step` that was stored before, because that step would be l times too long.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge import SVAG
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
         >>> optimizer = torch.optim.SGD([p], lr=0.5)
         >>> svag = SVAG(optimizer, l=5)
@@ -68,7 +73,7 @@ class SVAG:
             )
 
     def _attach(self, optimizer: torch.optim.Optimizer, l: int) -> None:
-        """Check the optimiser and replace its `step`."""
+        """Check the optimiser (ValueErrors as for the class) and replace its `step` by one with amplification `l`; it may have taken steps."""
         self.l, self.weights, self.optimizer = l, svag_weights(l), optimizer
         if not isinstance(optimizer, torch.optim.Optimizer) or any("lr" not in group for group in optimizer.param_groups):
             raise ValueError(f"`optimizer` must be one of torch, with learning rates; got {optimizer!r}.")
@@ -107,7 +112,7 @@ class SVAG:
         """Add the gradient of r_1 loss_of(first) + r_2 loss_of(second) to the parameters' `.grad`, with r_1 and r_2 from `weights`.
 
         Args:
-            loss_of: The loss of a batch, a scalar tensor.
+            loss_of: The loss of a batch, a function to a scalar tensor.
             first: The batch with the weight r_1 <= 0; at l = 1 the weight is 0 and the batch is not used.
             second: The batch with the weight r_2 >= 1.
 
@@ -127,7 +132,7 @@ class SVAG:
         """Return a learning-rate schedule for the l times as many steps of SVAG: k -> factor(k // l).
 
         Args:
-            factor: The schedule without SVAG, from the number k = 0, 1, ... of a step to its factor of the learning rate.
+            factor: The schedule without SVAG, from the number k = 0, 1, ... of a step to its factor of the learning rate, as for torch's `LambdaLR`.
         """
         return lambda k: factor(k // self.l)
 
@@ -135,7 +140,7 @@ class SVAG:
         return _attached, (self.optimizer, self.l)
 
     def _divide(self) -> None:
-        """Replace the numbers of every parameter group by those of a step with SVAG, and store the others."""
+        """Replace the numbers of every parameter group by those of a step with SVAG, such as lr / l, and store the others for `_restore`."""
         own = [(group, _scaled(self.optimizer, group, self.l)) for group in self.optimizer.param_groups]
         self._saved = [(group, {name: group[name] for name in numbers}, numbers) for group, numbers in own]
         for group, numbers in own:
@@ -193,12 +198,15 @@ def _attached(optimizer: torch.optim.Optimizer, l: int) -> SVAG:
 
 
 def _divisor(optimizer: torch.optim.Optimizer, l: int) -> float:
-    """Return the number by which the learning rate is divided: sqrt(l) for adaptive methods, l for others."""
+    """Return the number by which the learning rate of `optimizer` is divided: sqrt(l) for Adam, AdamW and RMSprop, l for others."""
     return math.sqrt(l) if isinstance(optimizer, ADAPTIVE) else l
 
 
 def _scaled(optimizer: torch.optim.Optimizer, group: dict[str, Any], l: int) -> dict[str, Any]:
-    """Return the numbers of a parameter group in a step with SVAG by name; ValueError for RMSprop with momentum."""
+    """Return the numbers of the parameter group `group` that differ in a step with SVAG, as a dict by name; ValueError for RMSprop with momentum.
+
+    They are lr / l, or for Adam, AdamW and RMSprop those of the square-root rule: "lr", "eps", "betas" or "alpha", and a decoupled "weight_decay".
+    """
     divisor = _divisor(optimizer, l)
     own = {"lr": group["lr"] / divisor}
     if not isinstance(optimizer, ADAPTIVE):

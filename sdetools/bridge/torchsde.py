@@ -1,9 +1,9 @@
 """Conversion of SDEs to and from torchsde's protocol: `f(t, y)`, `g(t, y)`, `noise_type`, `sde_type`, y of shape `(batch, n)`.
 
-torchsde is archived: its authors no longer maintain it. This adapter is therefore an extra of its own, `pip install 'sdetools[torchsde]'`, and
-torchsde itself is needed only to solve. Its noise types are "additive", "diagonal", "scalar" and "general". In torchsde, a row of y is a path.
-sdetools has the components first: arrays `(n, paths)`. Here n is the number of components of the state: `dim` coordinates for each of the parts of
-the state (position and, for kinetic equations, momentum), and m is the number of Brownian motions, `noise_dim`.
+An SDE dy = f(t, y) dt + g(t, y) dW has the drift f and the diffusion g. torchsde is archived: its authors no longer maintain it. This adapter is therefore
+an extra of its own, `pip install 'sdetools[torchsde]'`, and torchsde itself is needed only to solve. Its noise types are "additive", "diagonal", "scalar"
+and "general". In torchsde, a row of y is a path. sdetools has the components first: arrays `(n, paths)`. Here n is the number of components of the state:
+`dim` coordinates for each of the parts of the state (position and, for kinetic equations, momentum), and m is the number of Brownian motions, `noise_dim`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ NOISE_TYPES = ("additive", "diagonal", "scalar", "general")
 class TorchsdeModel:
     """An sdetools SDE in torchsde's protocol, for `torchsde.sdeint(model, y0, ts)` with y0 of shape `(batch, n)`; see `to_torchsde`.
 
-    n = `len(sde.parts) * sde.dim` is the number of components of the state, part by part. The functions are torch code traced from drift and
-    diffusion; they run on the device and in the type of `y`. Time-dependent coefficients (lambda_t) are evaluated at t.
+    n = `len(sde.parts) * sde.dim` is the number of components of the state, part by part: for parts (x, v), the `dim` coordinates of x, then those of v.
+    The functions are torch code traced from drift and diffusion; they run on the device and in the type of `y`. Time-dependent coefficients (lambda_t) are
+    evaluated at t.
+
+    Args:
+        sde: The SDE; its drift and diffusion must be traceable formulas.
 
     Attributes:
         sde: The SDE.
@@ -50,7 +54,7 @@ class TorchsdeModel:
         ]
 
     def f(self, t: Any, y: torch.Tensor) -> torch.Tensor:
-        """Return the drift at time `t` and states `y` `(batch, n)`, a tensor `(batch, n)`."""
+        """Return the drift at time `t`, a number or a tensor `()`, and states `y` `(batch, n)`: a tensor `(batch, n)`."""
         return self._f(t, y)
 
     def g(self, t: Any, y: torch.Tensor) -> torch.Tensor:
@@ -97,6 +101,7 @@ def to_torchsde(sde: SDE) -> TorchsdeModel:
 
     Example:
         >>> import sdetools as st, torch
+        >>> from sdetools.bridge import to_torchsde
         >>> model = to_torchsde(st.SDE(drift=["-x"], diffusion=["0.5"], variables="x"))
         >>> model.f(0.0, torch.tensor([[2.0]])), model.noise_type
         (tensor([[-2.]]), 'diagonal')
@@ -114,7 +119,8 @@ def _torch_function(sde: SDE, function: Any) -> Any:
 
     Args:
         sde: The SDE, whose parameters and time-dependent numbers are inserted.
-        function: The formula (y, p, s) -> components, with y `(n,)` or `(n, batch)`, p the parameters and s the time-dependent numbers.
+        function: The formula (y, p, s) -> n components, with y `(n,)` or `(n, batch)`, p the parameters `(parameters,)` of the SDE and s its time-dependent
+            numbers (`signals`) at t.
     """
     n, trace = sde.dim * len(sde.parts), Trace()
     y, p = trace.input("y", (n,)), trace.uniform("p", (len(sde.parameters),))
@@ -138,13 +144,15 @@ class FromTorchsde(SDE):
     """A torchsde model as an sdetools SDE, evaluated on all paths at once with conversion between NumPy and torch; see `from_torchsde`.
 
     Args:
-        model: An object with `f`, `g` or `g_prod`, `noise_type` and `sde_type`.
-        dim: The number of columns of y.
+        model: An object with the methods `f(t, y)` and `g(t, y)` or `g_prod(t, y, v)`, and the texts `noise_type` and `sde_type`.
+        dim: The number of columns of y, the dimension of the SDE.
         noise_dim: The number of Brownian motions; None infers it from `g`.
         names: Names of the coordinates; None for `x0, x1, ...`.
 
     Attributes:
+        model: The model.
         calculus: "ito" or "stratonovich".
+        noise_class: The class of the noise, such as "diagonal" (`SDE`).
 
     Raises:
         ValueError: If the model does not follow torchsde's protocol.
@@ -206,7 +214,7 @@ class FromTorchsde(SDE):
         Args:
             name: The name of the function, for the message.
             function: A function of (t, y) with y `(batch, dim)`.
-            shape: A function that returns the right shape for a number of rows.
+            shape: A function from the number of rows of y to the right shape, a tuple.
         """
         rows = torch.linspace(0.5, 0.9, 3 * self.dim, dtype=_dtype(self.model)).reshape(3, self.dim)
         results = [self._check_shape(name, _evaluate_once(name, function, rows[:n]), shape, n) for n in (2, 3)]
@@ -325,13 +333,14 @@ def from_torchsde(model: Any, dim: int, noise_dim: int | None = None, names: Seq
     """Convert a torchsde model to an sdetools SDE, for all integrators, gaps and studies on the NumPy backend.
 
     Args:
-        model: An object with `f`, `g` or `g_prod`, `noise_type` and `sde_type`.
+        model: An object with the drift `f(t, y)` and the diffusion `g(t, y)`, or its product `g_prod(t, y, v)` with increments v `(batch, noise_dim)`, and
+            the texts `noise_type` ("additive", "diagonal", "scalar" or "general") and `sde_type` ("ito" or "stratonovich"). y is `(batch, dim)`.
         dim: The number of columns of y.
         noise_dim: The number of Brownian motions; None infers it from `g`.
         names: Names of the coordinates; None for `x0, x1, ...`.
 
     Returns:
-        The SDE.
+        The SDE, whose points are `(dim,)` or `(dim, paths)`.
 
     Raises:
         ValueError: If the model does not follow the protocol: its functions fail, return another shape or mix the rows of y. Also if `noise_dim`
@@ -339,6 +348,7 @@ def from_torchsde(model: Any, dim: int, noise_dim: int | None = None, names: Seq
 
     Example:
         >>> import torch
+        >>> from sdetools.bridge import from_torchsde
         >>> class Model:
         ...     noise_type, sde_type = "diagonal", "ito"
         ...     def f(self, t, y):
