@@ -1,12 +1,15 @@
 """The paper's experiments on real networks as recipes: one module each, with `Settings`, `MINIATURE` and `main(settings, trainer)`.
 
-To add a recipe, write a module like these and list it in `RECIPES`.
+`Settings` is a frozen dataclass with the names in `GRID` that only select the runs; `main` trains with a `Trainer` and returns a `RecipeOutcome`. To add a
+recipe, write a module like these and list it in `RECIPES`.
 
 Words of this package:
 
 - run: one training of a network, with one method ("SGD" or "SGDM"), one seed and one set of hyperparameters.
 - log: the numbers of a run, one row per step: a dict with "step", "lr", "loss" and, in rows with an evaluation, numbers such as "test_accuracy"; a
 number that is not finite is None. The last row of a diverged run has "diverged": True.
+- effective learning rate: that of plain SGD that replaces SGDM. In the form "sgdm" (Def. 2.3) it is the learning rate itself, in the forms "heavy-ball"
+(Eq. (1)) and "nesterov" it is lr / (1 - momentum).
 - batch number: 0, 1, ... through a run; piece: one of `pieces` equal parts of a batch, which is passed through the network at once.
 - SVAG and its amplification l: two batches per step, which multiply the noise by l; see `sdetools.bridge.SVAG`.
 - miniature: the same experiment with small real data and a small model; `MINIATURE` is a dict of the settings that differ.
@@ -54,11 +57,11 @@ class RecipeOutcome:
     """Result of a recipe: its table, its figure and its training runs.
 
     Attributes:
-        columns: The heads of the table.
-        rows: The rows of the table, each with one cell per column.
-        figure: A function without arguments that draws the figure and returns it.
-        runs: The training runs; the recipe defines the keys, such as (l, method), with one list of runs over seeds each.
-        chosen: The hyperparameters chosen by the search, by keys such as (batch size, method); empty without a search.
+        columns: The heads of the table, texts.
+        rows: The rows of the table, each with one cell per column, a text or a number.
+        figure: A function without arguments that draws the figure and returns it, a matplotlib figure.
+        runs: The training runs: lists over seeds of `TrainingRun`s, by keys that the recipe's `main` defines, such as (l, method).
+        chosen: The hyperparameters chosen by the search, by keys such as (batch size, method); empty for a recipe without a search.
     """
 
     columns: list[str]
@@ -82,7 +85,7 @@ def settings_of(module: Any, miniature: bool, given: Sequence[str]) -> Any:
     Args:
         module: The module of the recipe.
         miniature: Start from `MINIATURE`, the small version, instead of the paper's experiment.
-        given: Changed settings as texts `key=value`, as after `--set`; the last one counts if a key comes twice.
+        given: Changed settings as texts `key=value`, as after `--set`, such as "lr=0.1" or "batch=64,128"; the last one counts if a key comes twice.
 
     Returns:
         An instance of the recipe's `Settings`.
@@ -157,12 +160,17 @@ def check_choice(settings: Any, name: str, known: Sequence[str] | Mapping[str, A
 def optimiser(method: str, params: Any, lr: float, settings: Any, **options: Any) -> Any:
     """Return a torch optimiser: SGD with momentum or, without momentum, plain SGD at the effective learning rate of the former.
 
+    The effective learning rate is `lr` in the form "sgdm", and lr / (1 - momentum) in the forms "heavy-ball" and "nesterov".
+
     Args:
-        method: "SGDM" for momentum, "SGD" for plain SGD.
+        method: "SGD" for plain SGD; any other text, by convention "SGDM", for momentum.
         params: The parameters or parameter groups, as in torch.
-        lr: The learning rate of SGDM, in the form `settings.form`.
-        settings: Settings with `form` ("sgdm", "heavy-ball" or "nesterov") and `momentum`.
+        lr: The learning rate of SGDM, in the form `settings.form`, for both methods.
+        settings: Settings with `form` ("sgdm", "heavy-ball" or "nesterov") and `momentum` in [0, 1).
         **options: Further options of the optimiser, such as `weight_decay`.
+
+    Raises:
+        ValueError: If `lr` is negative, `form` unknown or `momentum` outside its range.
     """
     from sdetools.bridge.torch_optimisers import SGD, convert, named
 
@@ -172,7 +180,7 @@ def optimiser(method: str, params: Any, lr: float, settings: Any, **options: Any
 
 
 def diverged(run: TrainingRun) -> bool:
-    """Return whether a run diverged, as its last row of the log shows: see `row_diverged`."""
+    """Return whether a run diverged: the last row of its log says "diverged", or has a number that is None because it was not finite."""
     return row_diverged(run.final)
 
 
@@ -189,7 +197,10 @@ def ranked(
     Args:
         runs: Training runs, by their keys.
         score: The logged number that is compared at the end of each run: the smallest is best if the name ends in "loss", else the largest.
-        of: The number to be compared, as a function of a run; by default `score` in the last row of its log. None counts as a divergence.
+        of: The number to be compared, as a function of a run; by default `score` in the last row of its log. A value of None counts as a divergence.
+
+    Returns:
+        Two lists: the keys of finite runs, the best first, and those of diverged runs, in the order of `runs`.
     """
     sign = 1 if score.endswith("loss") else -1
     scores = {key: run.final.get(score) if of is None else of(run) for key, run in runs.items() if not diverged(run)}
@@ -202,8 +213,8 @@ def best(runs: Mapping[Key, TrainingRun], score: str, of: Callable[[TrainingRun]
 
     Args:
         runs: Training runs, by their keys.
-        score: The logged number that is compared; see `ranked`.
-        of: The number to be compared, as a function of a run; see `ranked`.
+        score: The logged number that is compared at the end of each run: the smallest is best if the name ends in "loss", else the largest.
+        of: The number to be compared, as a function of a run; by default `score` in the last row of its log.
 
     Raises:
         ValueError: If no run is left, because all diverged.
@@ -222,8 +233,8 @@ def finals(runs: Sequence[TrainingRun], name: str = "test_accuracy", last: int =
 
     Args:
         runs: The training runs.
-        name: The logged number.
-        last: The number of evaluations at the end of a run whose median is taken.
+        name: The logged number, a fraction in [0, 1].
+        last: The number of evaluations at the end of a run whose median is taken; 1 takes the last one.
         of_diverged: The percentage that counts for a run that diverged, such as chance level. By default NaN: its weights classify nothing, and
             the class that NaN is mapped to has an accuracy without meaning.
     """
@@ -260,6 +271,10 @@ def identity_of(name: str, settings: Any) -> str:
     """Return the text (JSON) that identifies the runs and checkpoints of an experiment; those of another identity are refused.
 
     It contains the name of the recipe, the version of sdetools and all settings except those in `GRID`, which only select the runs.
+
+    Args:
+        name: The name of the recipe, such as "resnet32-cifar10".
+        settings: Its settings, a dataclass with the names of `GRID`.
     """
     relevant = {k: v for k, v in dataclasses.asdict(settings).items() if k not in settings.GRID}
     return json.dumps({"recipe": name, "sdetools": __version__, **relevant}, sort_keys=True)
@@ -293,16 +308,20 @@ def counted(texts: Sequence[str]) -> str:
 
 
 def mean_over_seeds(values: np.ndarray, name: str = "") -> Estimate:
-    """Return the mean of `values` `(seeds,)` with its standard error, for Student's t interval; the error of a single value is infinite.
+    """Return the mean with its standard error, for Student's t interval; the error of a single value is infinite.
 
-    `name` is the name of the estimate, for printing. If a value is NaN, because its run diverged, the mean is NaN too.
+    If a value is NaN, because its run diverged, the mean is NaN too.
+
+    Args:
+        values: The values, `(seeds,)`.
+        name: The name of the estimate, for printing.
     """
     error = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else np.inf
     return Estimate(float(values.mean()), error, len(values), name=name)
 
 
 def difference(values: np.ndarray) -> str:
-    """Return the mean of paired differences `(seeds,)` as text with its 95 % t interval, "0.30 [0.10, 0.50]"; [-inf, inf] for a single value.
+    """Return the mean of paired differences `values` `(seeds,)` as text with its 95 % t interval, "0.30 [0.10, 0.50]"; [-inf, inf] for a single one.
 
     The difference of a pair with a run that diverged is NaN. Then the mean is unknown, because that of the other pairs would be biased.
     """

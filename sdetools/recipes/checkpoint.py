@@ -34,8 +34,8 @@ def write(folder: Path, identity: str, step: int, state: dict[str, Any]) -> Path
 
     Args:
         folder: The folder of the run; it is created if necessary.
-        identity: The text that identifies the run.
-        step: The number of steps done.
+        identity: The text that identifies the run; a reader must give the same one.
+        step: The number of steps done, below 10^9.
         state: Tensors, numbers and containers of them, by name.
 
     Returns:
@@ -79,12 +79,13 @@ def read(path: Path, identity: str) -> dict[str, Any]:
 
     Args:
         path: The file.
-        identity: The text that identifies the run.
+        identity: The text that identifies the run, as it was passed to `write`.
 
     Returns:
         The dict `state` that was passed to `write`, with tensors on the CPU.
 
     Raises:
+        OSError: If the file cannot be read.
         InvalidCheckpoint: If the file is truncated, modified, of another run, or contains more than data.
     """
     with open(path, "rb") as file:
@@ -114,7 +115,7 @@ def latest(folder: Path, identity: str, report: Callable[[str], None]) -> dict[s
 
     Args:
         folder: The folder of the run.
-        identity: The text that identifies the run.
+        identity: The text that identifies the run, as it was passed to `write`.
         report: Called with a sentence for each invalid checkpoint, which is skipped.
 
     Returns:

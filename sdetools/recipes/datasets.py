@@ -35,7 +35,12 @@ def packaged(package: str, name: str, remedy: str) -> Path:
 
 
 def batch_piece(rows: torch.Tensor, piece: int, pieces: int) -> torch.Tensor:
-    """Return part `piece` = 0 ... `pieces` - 1 of the rows of a batch tensor: consecutive rows, their number divided by `pieces`.
+    """Return one of `pieces` equal parts of the rows of a batch: consecutive rows, a view.
+
+    Args:
+        rows: A tensor with one row per sample.
+        piece: The number of the part, 0 ... `pieces` - 1.
+        pieces: The number of parts, which divides that of the rows.
 
     Raises:
         ValueError: If `pieces` does not divide the number of rows.

@@ -31,10 +31,14 @@ def halved(
 
     Args:
         trainer: Executes the runs.
-        groups: The candidates of each group, such as the learning rates of each method and batch size.
-        job: The run of a candidate of a group at a fraction of the steps; its name must tell these three.
+        groups: The candidates of each group, such as the learning rates of each method and batch size, by the key of the group.
+        job: `job(group, candidate, fraction)` returns the run of a candidate at a fraction of the steps; runs that differ in these three need different
+            names.
         fractions: The fractions of the rounds, increasing, in (0, 1]; see `check_fractions`. A single one is a full grid search.
         score: The logged number that is compared at the end of each run: the smallest is best if the name ends in "loss", else the largest.
+
+    Returns:
+        The best candidate by the key of its group.
 
     Raises:
         ValueError: If the fractions do not increase, a group has no candidates, or all its last runs diverged.

@@ -33,7 +33,7 @@ class Folder:
 
     Attributes:
         files: The paths of the n files.
-        labels: The class index of each file, `(n,)`.
+        labels: The class index of each file, int64 `(n,)`.
         names: The names of the classes; a class index is a position in them.
     """
 
@@ -55,7 +55,7 @@ class Folder:
 
 
 def of_sizes(n: int, classes: int) -> Folder:
-    """Return `n` images without files, which stand for a data set of this size where only numbers are asked for."""
+    """Return `n` images without files, all of class 0 of `classes`, which stand for a data set of this size where only numbers are asked for."""
     return Folder([Path()] * n, torch.zeros(n, dtype=torch.long), tuple(map(str, range(classes))))
 
 
@@ -122,7 +122,7 @@ def random_crop(image: Any, size: int, draws: np.random.Generator) -> Any:
     Args:
         image: A Pillow image.
         size: The side of the result, in pixels.
-        draws: The random generator.
+        draws: The random generator, which is advanced.
 
     Returns:
         A Pillow image.
@@ -163,13 +163,21 @@ def normalised(image: Any) -> torch.Tensor:
 class FolderBatches:
     """Normalised batches of random crops of a folder's images, each a function of (seed, number), decoded in advance.
 
+    Batches are numbered 0, 1, ... through the epochs; an incomplete last batch of an epoch is dropped.
+
     Args:
         folder: The images.
         size: The batch size.
         seed: The seed of shuffles and crops.
         side: The side of a crop, in pixels.
-        threads: The number of threads that decode images.
+        threads: The number of threads that decode images; all objects with this number share them.
         stride: The number of processes that share the pieces; each reads every `stride`-th piece, so that the next pieces are known.
+
+    Attributes:
+        batches: The batches of indices into the folder (`Batches`), with `per_epoch`.
+
+    Raises:
+        ValueError: If the batch size exceeds the number of images.
     """
 
     PREFETCHED = 2
@@ -182,7 +190,12 @@ class FolderBatches:
         self._started: deque[tuple[tuple[int, int, int], list[Future[torch.Tensor]], torch.Tensor]] = deque()
 
     def at(self, number: int, piece: int = 0, pieces: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return piece `piece` = 0 ... `pieces` - 1 of batch `number`, one of `pieces` equal parts, and start to decode the next ones.
+        """Return one of `pieces` equal parts of a batch, and start to decode the next ones.
+
+        Args:
+            number: The number of the batch, 0, 1, ... through the epochs.
+            piece: The number of the part, 0 ... `pieces` - 1.
+            pieces: The number of parts, which divides the batch size.
 
         Returns:
             The images, float32 `(n, 3, side, side)`, and their class indices, `(n,)`, with n = size / pieces.
@@ -221,9 +234,8 @@ class FolderBatches:
     def evaluation_batches(self, folder: Folder, size: int = 100) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the central crops of the images of another folder, in order, `size` per batch; the last batch may be smaller.
 
-        The processes of a group yield different batches, each one of them in exactly one process.
-
-        Each batch is a pair of normalised images, float32 `(n, 3, side, side)`, and class indices `(n,)`.
+        The processes of a group yield different batches, each one of them in exactly one process. A batch is a pair of normalised images, float32
+        `(n, 3, side, side)`, and class indices `(n,)`.
         """
         for at in own_share(range(0, len(folder), size)):
             files = folder.files[at : at + size]

@@ -25,14 +25,19 @@ class Logger(Protocol):
     """Any object with this method receives the numbers of training runs."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Receive `numbers` by name after `step` steps; names are such as "sgdm-seed10/loss"."""
+        """Receive the numbers of a step.
+
+        Args:
+            step: The number of steps done.
+            numbers: Finite numbers by names such as "sgdm-l1-seed10/loss", the run and the number.
+        """
 
 
 class TensorBoardLogger:
     """Logger that writes files for TensorBoard; it needs the package tensorboard.
 
     Args:
-        folder: The folder of the files, which `tensorboard --logdir FOLDER` shows.
+        folder: The folder of the files, which `tensorboard --logdir FOLDER` shows; it is created if necessary.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -41,7 +46,7 @@ class TensorBoardLogger:
         self._writer: Any = SummaryWriter(str(folder))
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Write the numbers as scalars, each under its name."""
+        """Write `numbers` as scalars at `step`, the number of steps done, each under its name."""
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
@@ -68,7 +73,7 @@ class WandbLogger:
         self._run.define_metric("*", step_metric="step")
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Pass the numbers on, with `step` beside them."""
+        """Pass `numbers` on by name, with `step`, the number of steps done, beside them."""
         self._run.log({**numbers, "step": step})
 
     def close(self) -> None:
@@ -83,8 +88,8 @@ def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
         folder: The folder of the experiment, with the logs in `runs/NAME/log.jsonl`.
 
     Returns:
-        For each run, by its name, the rows of its log: a list of dicts, one per step, with "step", "lr", "loss" and evaluated numbers. A last line
-        that is still being written is left out.
+        For each run, by its name, the rows of its log: a list of dicts, one per step, with "step", "lr", "loss" and, at evaluations, evaluated numbers. A
+        number that was not finite is None. A last line that is still being written is left out.
 
     Raises:
         ValueError: If no run has a complete row.

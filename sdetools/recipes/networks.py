@@ -15,12 +15,15 @@ from torch.nn import functional as F
 
 
 def make_norm(kind: str, affine: bool, eps: float) -> Callable[[int], nn.Module]:
-    """Return a function from a number of channels to a normalisation layer; ValueError for an unknown kind.
+    """Return a function from a number of channels to a normalisation layer.
 
     Args:
         kind: "batch" for batch normalisation or "group" for group normalisation with 8 groups (fewer if there are fewer channels).
         affine: Whether the layer has gains and offsets.
-        eps: The number that is added to a variance.
+        eps: The number that is added to a variance, positive.
+
+    Raises:
+        ValueError: If `kind` is unknown.
     """
     if kind not in ("batch", "group"):
         raise ValueError(f"`norm` must be batch or group; got {kind!r}.")
@@ -55,12 +58,14 @@ class _PreBlock(nn.Module):
 
 
 def three_stages(block: Callable[[int, int, int, bool], nn.Module], blocks: int, width: int) -> tuple[nn.Sequential, int]:
-    """Return three stages of residual blocks, of which each after the first halves height and width and doubles the channels, and the channels at the end.
+    """Return three stages of residual blocks, one module, and the number of channels at their end.
+
+    Each stage after the first halves height and width and doubles the channels.
 
     Args:
-        block: A function that returns a block for its channels inside and outside, its stride, and whether it begins a stage.
+        block: `block(inner, outer, stride, first)` returns a block from `inner` to `outer` channels; `first` says whether it begins a stage.
         blocks: The number of blocks of a stage.
-        width: The number of channels of the first stage.
+        width: The number of channels at the beginning and in the first stage.
     """
     found, inner = [], width
     for stage in range(3):
@@ -83,10 +88,10 @@ class PreResNet(nn.Module):
         width: The number of channels of the first stage.
         channels: The number of channels of an image.
         classes: The number of classes.
-        norm: "batch" or "group", see `make_norm`.
+        norm: "batch" or "group" normalisation; see `make_norm`.
         affine: Whether normalisations have gains and offsets.
-        frozen_last: Keep the last layer at its initial values.
-        eps: The number that is added to a variance.
+        frozen_last: Whether the last layer stays at its initial values: its parameters then require no gradient.
+        eps: The number that is added to a variance in normalisations.
 
     Raises:
         ValueError: If `norm` is unknown.
@@ -146,7 +151,18 @@ class _PostBlock(nn.Module):
 class SmallResNet(nn.Module):
     """Residual network of K. He et al. 2016 for small images such as 32x32, with 6 * `blocks` + 2 layers and activations after sums.
 
-    It has the stages and the arguments of `PreResNet`.
+    It has three stages of `blocks` residual blocks each; each stage after the first halves height and width and doubles the channels. Shortcuts subsample
+    pixels and pad channels with zeros. Convolutions are normal with variance 2 / fan-in; the last layer is initialised as torch does.
+
+    Args:
+        blocks: The number of blocks of a stage; 5 is ResNet-32.
+        width: The number of channels of the first stage.
+        channels: The number of channels of an image.
+        classes: The number of classes.
+        norm: "batch" or "group" normalisation; see `make_norm`.
+        affine: Whether normalisations have gains and offsets.
+        frozen_last: Whether the last layer stays at its initial values: its parameters then require no gradient.
+        eps: The number that is added to a variance in normalisations.
 
     Raises:
         ValueError: If `norm` is unknown.
@@ -180,7 +196,13 @@ class SmallResNet(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """Residual block of a 1x1, a 3x3 and a 1x1 convolution, with the stride in the 3x3 one; arguments as for `_Basic`."""
+    """Residual block of a 1x1, a 3x3 and a 1x1 convolution, each followed by batch normalisation; the inner ones have a quarter of the channels.
+
+    Args:
+        inner: The number of channels of the input.
+        outer: The number of channels of the output.
+        stride: The stride of the 3x3 convolution, by which height and width are divided.
+    """
 
     def __init__(self, inner: int, outer: int, stride: int) -> None:
         super().__init__()
@@ -197,7 +219,13 @@ class _Bottleneck(nn.Module):
 
 
 class _Basic(nn.Module):
-    """Residual block of two 3x3 convolutions, from `inner` to `outer` channels; the first one has the stride."""
+    """Residual block of two 3x3 convolutions, each followed by batch normalisation.
+
+    Args:
+        inner: The number of channels of the input.
+        outer: The number of channels of the output.
+        stride: The stride of the first convolution, by which height and width are divided.
+    """
 
     def __init__(self, inner: int, outer: int, stride: int) -> None:
         super().__init__()
@@ -212,7 +240,7 @@ class _Basic(nn.Module):
 
 
 def _projection(inner: int, outer: int, stride: int) -> nn.Module | None:
-    """Return the shortcut of a block: None for the identity, else a 1x1 convolution and a normalisation."""
+    """Return the shortcut of a block from `inner` to `outer` channels: None for the identity, else a 1x1 convolution with `stride` and a normalisation."""
     if stride == 1 and inner == outer:
         return None
     return nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
@@ -229,9 +257,9 @@ class ResNet(nn.Module):
 
     Args:
         depths: The number of blocks of each stage; each stage after the first halves height and width.
-        widths: The number of channels at the end of each stage.
+        widths: The number of channels at the end of each stage, as many numbers as `depths` has.
         stem: The number of channels of the first layer, a 7x7 convolution, which is followed by a maximum over 3x3 pixels; both have stride 2.
-        block: A key of `BLOCKS`.
+        block: "bottleneck" or "basic", a key of `BLOCKS`.
         channels: The number of channels of an image.
         classes: The number of classes.
 

@@ -56,9 +56,14 @@ class RunCost:
 class Planner(Trainer):
     """A trainer that trains nothing: it counts the runs that it is given, and returns runs whose numbers are all 0.
 
+    Pass it to a recipe's `main` in place of a `Trainer`, whose other fields it has; then ask for `table`. Nothing is written to `folder`.
+
     Attributes:
-        rate: The number of samples per second that a device trains on; None measures it on `device`.
+        rate: The number of samples per second that a device trains on, positive; None measures it on `device`.
         stages: The runs so far: for each call of `all`, a list of pairs (job, cost). Runs of a stage can be parallel.
+
+    Raises:
+        ValueError: If `rate` is not positive.
     """
 
     rate: float | None = None
@@ -75,9 +80,10 @@ class Planner(Trainer):
         return self.all({"": Job(*job, **options)})[""]
 
     def all(self, jobs: Mapping[Key, Job]) -> dict[Key, TrainingRun]:
-        """Count the runs of the jobs as a stage, and return them with numbers that are all 0; jobs of equal names are counted twice.
+        """Count the runs of the jobs as a stage, and return them in a dict by the keys of `jobs`, with numbers that are all 0.
 
-        Names contain results of a search, which may be equal here and differ in training.
+        Jobs of equal names are counted twice: names contain results of a search, which may be equal here and differ in training. ValueError if there is a
+        `rate` and a task does not state its numbers of samples.
         """
         stage = []
         for job in jobs.values():
@@ -120,7 +126,10 @@ class Planner(Trainer):
         return RunCost(task.total, _samples(task), evaluations, training, evaluations * evaluation)
 
     def _timed_step(self, stepper: Stepper, seed: int, most: int | None) -> float:
-        """Return the mean seconds of a step of `most` pieces of each batch, after a first step that is not timed."""
+        """Return the mean seconds of a step of `most` pieces of each batch (None: of all), after a first step that is not timed.
+
+        `seed` is that of the draws during training.
+        """
         task, done = stepper.task, 0
 
         def one(batches: Any) -> None:
@@ -139,7 +148,11 @@ class Planner(Trainer):
             return (time.perf_counter() - begin) / (done - first)
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
-        """Return the heads and the rows of a table: equal runs of a stage in one row, and the sum in the last."""
+        """Return the heads of the columns and the rows of a table: equal runs of a stage in one row, and the sum in the last.
+
+        The columns are the stage, the kind of run (`Job.like`), the number of runs, the numbers of one run (steps, samples a step, evaluations), and the
+        hours of training, of evaluation and of both, for all runs of the row, as text. The last row has the sums of steps and evaluations over all runs.
+        """
         columns = [
             "part",
             "runs of",
@@ -176,6 +189,7 @@ class Planner(Trainer):
         return columns, rows
 
     def _stage_names(self) -> list[str]:
+        """Return the name of each stage: "search 1", "search 2", ... for runs named "search-...", else "runs", or "evaluation" without steps."""
         searches, names = 0, []
         for stage in self.stages:
             if all(job.name.startswith("search-") for job, _ in stage):
@@ -191,12 +205,12 @@ class Planner(Trainer):
         return sum(cost.seconds for stage in self.stages for _, cost in stage)
 
     def wall_seconds(self, devices: int) -> float:
-        """Return the seconds until everything is finished, with each run on one of `devices` devices; a stage begins after the one before."""
+        """Return the seconds until everything is finished, with each run on one of `devices` >= 1 devices; a stage begins after the one before."""
         return sum(_makespan((cost.seconds for _, cost in stage), devices) for stage in self.stages)
 
 
 def _makespan(seconds: Iterable[float], devices: int) -> float:
-    """Return the time until all runs are finished, the longest first, each on the device that is free first."""
+    """Return the time until runs of these `seconds` are finished on `devices` devices, the longest first, each on the device that is free first."""
     ends = [0.0] * devices
     for own in sorted(seconds, reverse=True):
         heapq.heapreplace(ends, ends[0] + own)
@@ -204,7 +218,7 @@ def _makespan(seconds: Iterable[float], devices: int) -> float:
 
 
 def _hours(costs: list[RunCost]) -> list[str]:
-    """Return the hours of training, of evaluation and of both as text."""
+    """Return the hours of training, of evaluation and of both, of all runs together, as three texts."""
     both = [sum(cost.training for cost in costs) / 3600, sum(cost.evaluation for cost in costs) / 3600]
     return [f"{hours:,.1f}" if hours >= 100 else f"{hours:.3g}" for hours in (*both, sum(both))]
 
@@ -215,7 +229,10 @@ def _samples(task: TrainingTask) -> int | None:
 
 
 def _computed(task: TrainingTask, kind: str, rate: float) -> RunCost:
-    """Return the cost of a run at `rate` trained samples per second; ValueError if its task does not state its numbers of samples."""
+    """Return the cost of a run at `rate` trained samples per second; ValueError if its task does not state its numbers of samples.
+
+    `kind` are the words for its kind of run, for the message.
+    """
     samples = _samples(task)
     if samples is None or task.evaluated is None:
         raise ValueError(
@@ -226,7 +243,7 @@ def _computed(task: TrainingTask, kind: str, rate: float) -> RunCost:
 
 
 def _seconds(call: Callable[[], Any], device: str) -> float:
-    """Return the mean seconds of a call on a device; the first of several calls, if it is short, is not counted."""
+    """Return the mean seconds of `call()`, whose work is done on `device`; it is repeated for about a second, and then the first call is not counted."""
 
     def one() -> float:
         begin = time.perf_counter()

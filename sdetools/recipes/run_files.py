@@ -16,7 +16,10 @@ from sdetools.claims.folder import write_text
 
 @contextlib.contextmanager
 def explained_errors(folder: Path) -> Iterator[None]:
-    """Context manager that adds a remedy to errors of a full GPU memory or disk and raises them as OSError; `folder` is that of the run."""
+    """Context manager that adds a remedy to errors of a full GPU memory or disk and raises them as OSError; other errors pass.
+
+    `folder` is that of the run, for the message.
+    """
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
@@ -34,7 +37,10 @@ def explained_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_log(folder: Path) -> Iterator[IO[bytes]]:
-    """Context manager that opens and locks the log of the run in `folder`, a binary file, and creates it if absent; ValueError if it is locked."""
+    """Context manager that opens and locks the log of the run in `folder`, `log.jsonl`, and yields it, a binary file for reading and writing.
+
+    Folder and log are created if absent. ValueError if another process has locked it. Where the system has no locks, it is only opened.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "log.jsonl"
     path.touch()
@@ -51,12 +57,20 @@ def open_log(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def write_final(folder: Path, identity: str, row: dict[str, Any]) -> None:
-    """Mark the run in `folder` as finished: write `final.json` with its `identity` and the last row of its log."""
+    """Mark the run in `folder` as finished: write `final.json` with its `identity`, a text, and the last row `row` of its log."""
     write_text(folder / "final.json", json.dumps({"identity": identity, "final": row}, indent=1) + "\n")
 
 
 def read_finished(folder: Path, identity: str) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
-    """Return the last row and all rows of the log of a finished run, None for others; ValueError if it belongs to another experiment."""
+    """Return the last row and all rows of the log of a finished run, dicts of numbers by name; None if it is not finished.
+
+    Args:
+        folder: The folder of the run.
+        identity: The text that identifies the run.
+
+    Raises:
+        ValueError: If the run in the folder is finished and has another identity.
+    """
     try:
         content = json.loads((folder / "final.json").read_text(encoding="utf-8"))
         foreign = content["identity"] != identity

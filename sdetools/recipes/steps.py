@@ -30,8 +30,10 @@ PRECISIONS = ("float32", "float64", *AUTOCAST)
 class Stepper:
     """The state of a run on a device, which takes its steps one after the other; the processes of a group take the same steps.
 
+    A piece is one of several equal parts of a batch, which is passed through the network at once.
+
     Args:
-        task: The task; its model is moved to the device and set to training mode.
+        task: The task; its model is moved to the device and set to training mode (for "float64", cast to double precision).
         device: The device, such as "cpu" or "cuda:1".
         compiled: Whether the network is compiled by `torch.compile`.
         channels_last: Whether images have their channels last in memory; None for the devices where that is faster (GPUs and CPUs).
@@ -41,7 +43,7 @@ class Stepper:
         base: The learning rates of the optimiser's groups, which the schedule multiplies.
 
     Raises:
-        ValueError: If the task's steps, precision or optimiser are refused.
+        ValueError: If `task.steps` is negative, its precision unknown, or its optimiser has SVAG already.
     """
 
     def __init__(self, task: TrainingTask, device: str, compiled: bool = False, channels_last: bool | None = None) -> None:
@@ -69,7 +71,10 @@ class Stepper:
         self._losses: list[torch.Tensor] = []
 
     def state(self) -> dict[str, Any]:
-        """Return everything that the next steps depend on: tensors, numbers and containers of them, by name."""
+        """Return everything that the next steps depend on, as a dict for a checkpoint.
+
+        Its keys are "model" and "optimiser" (state dictionaries), "base" (learning rates), "pieces" and "scaler" (state of the loss scaling, None without).
+        """
         return {
             "model": self.task.model.state_dict(), "optimiser": self.task.optimiser.state_dict(), "base": self.base, "pieces": self.pieces,
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
@@ -91,7 +96,7 @@ class Stepper:
     def batches(
         self, begin: int, ahead: int | None = None, end: int | None = None
     ) -> contextlib.AbstractContextManager[Iterator[Any]]:
-        """Return a context manager that yields this process's pieces of batches from step `begin` on, which `step` takes.
+        """Return a context manager that yields an iterator over this process's pieces of batches from step `begin` on, which `step` takes.
 
         They are built in a background thread, in pinned memory for a GPU.
 
@@ -109,6 +114,7 @@ class Stepper:
         return prefetched(self._built, addresses, (0 if self._kind == "cpu" else 2) if ahead is None else ahead)
 
     def _built(self, number: int, piece: int, pieces: int) -> Any:
+        """Return piece `piece` of `pieces` of batch `number`, in pinned memory for a GPU."""
         batch = self.task.batch(number, piece, pieces)
         return map_tensors(lambda part: part.pin_memory(), batch) if self._kind == "cuda" else batch
 
@@ -122,9 +128,9 @@ class Stepper:
         """Take step `k` with the next pieces of `batches`, and return the learning rate of the first group; see `losses` for the loss.
 
         Args:
-            k: The number of the step.
-            seed: The seed of the draws during training.
-            batches: The iterator that `batches(k)` yields.
+            k: The number of the step, 0, 1, ...; with SVAG there are l times as many.
+            seed: The seed of the draws during training, such as those of dropout.
+            batches: The iterator that `batches(k)` yields; it is advanced.
             most: The maximal number of pieces of each batch, to measure their time; None for all.
         """
         task, world = self.task, self._world
@@ -152,11 +158,15 @@ class Stepper:
         return task.optimiser.param_groups[0]["lr"]
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context manager of the task's precision: autocast for bfloat16 and float16, else one without effect."""
         dtype = AUTOCAST.get(self.task.precision)
         return contextlib.nullcontext() if dtype is None else torch.autocast(self._kind, dtype)
 
     def _update(self, seed: int, k: int) -> None:
-        """Clip the gradient and update the parameters; with loss scaling, skip the update and halve the scale if the gradient overflowed."""
+        """Clip the gradient and update the parameters at step `k`; with loss scaling, skip the update and halve the scale if the gradient overflowed.
+
+        Draws of the optimiser are seeded by `seed` and `k`.
+        """
         optimiser = self.task.optimiser
         if self._scaler is not None:
             self._scaler.unscale_(optimiser)
@@ -175,7 +185,10 @@ class Stepper:
         return None if self._scaler is None else self._scaler.get_scale()
 
     def losses(self) -> list[float]:
-        """Return the losses of the steps since the last call, means over the batch in all processes; this waits for the device."""
+        """Return the losses of the steps since the last call, one number per step, means over the batch in all processes; this waits for the device.
+
+        The loss with SVAG is the weighted sum of those of both batches.
+        """
         if not self._losses:
             return []
         values = torch.stack(self._losses)
@@ -183,7 +196,7 @@ class Stepper:
         return summed(values)
 
     def _seed(self, *address: int) -> None:
-        """Seed torch by a hash of `address`: (seed, batch, piece), or (seed, step) for the optimiser, which is equal in all processes."""
+        """Seed torch's generators by a hash of the integers `address`: (seed, batch, piece), or (seed, step) for the optimiser, equal in all processes."""
         number = int.from_bytes(hashlib.sha256(repr(address).encode()).digest()[:8])
         if self._kind == "cpu":
             torch.default_generator.manual_seed(number)  # 100 times as fast as
@@ -194,8 +207,10 @@ class Stepper:
 class _RunningStatistics:
     """The running statistics of batch normalisation during one batch of several pieces; with a single piece they are left alone.
 
+    Call `add` after each piece, and `average` after the last one.
+
     Args:
-        model: The network.
+        model: The network, whose statistics before the batch are copied.
         pieces: The number of pieces of the batch, in all processes.
     """
 
@@ -218,7 +233,7 @@ class _RunningStatistics:
             torch._foreach_copy_(self.buffers, self.start)
 
     def average(self, world: int) -> None:
-        """Set the statistics to the mean over all pieces in `world` processes."""
+        """Set the statistics to the mean over all pieces in `world` processes, and the counters of batches to one more than before."""
         if self.sum is None:
             return
         if world > 1:

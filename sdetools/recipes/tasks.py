@@ -14,22 +14,24 @@ from sdetools.noise.oracle import svag_weights
 
 @dataclass
 class TrainingTask:
-    """Everything that defines a training run except its folder. The model is trained in training mode.
+    """Everything that defines a training run except its folder and its seed. The model is trained in training mode.
+
+    A step takes one batch, with SVAG two; batches are numbered 0, 1, ... through the run.
 
     Attributes:
         model: The network.
-        optimiser: Its torch optimiser, without SVAG.
+        optimiser: Its torch optimiser, without SVAG; its learning rates are those that `factor` multiplies.
         steps: The number of steps, without SVAG; 0 only evaluates the model.
         batch: `batch(number, piece, pieces)` returns part `piece` of `pieces` equal parts of batch `number`, a function of its arguments only. It is
             called in a background thread, in the order of the steps.
         loss_of: `loss_of(model, batch)` returns the mean loss over the samples, a scalar tensor; the batch is on the run's device.
         evaluate: `evaluate(model)` returns a dict of numbers for the log, by name. It is called in all processes that share the run: it may work on a
             share of the data (`processes.own_share`) and add up the sums (`processes.summed`); the first process's numbers are logged.
-        factor: `factor(k)` is the learning rate of step k relative to the optimiser's.
-        every: The number of steps between evaluations; there is one at the end too.
+        factor: `factor(k)` is the learning rate of step k = 0, 1, ... relative to the optimiser's.
+        every: The number of steps (l times as many with SVAG) between evaluations; there is one at the end too.
         pieces: The number of parts of a batch, which pass through the network one after the other. Several processes take a multiple of their number.
-        l: The amplification of SVAG: l times as many steps, each of two batches, at lr / l, with `factor` stretched. None without SVAG.
-        clip: The maximal 2-norm of the gradient, to which longer ones are rescaled; None for no limit.
+        l: The amplification of SVAG, an integer >= 1: l times as many steps, each of two batches, at lr / l, with `factor` stretched. None without SVAG.
+        clip: The maximal 2-norm of the gradient of all parameters, to which longer ones are rescaled; None for no limit.
         precision: "float32", "bfloat16" or "float16" (autocast; float16 with loss scaling), or "float64".
         size: The number of samples in a batch; only plans at a given rate need it.
         evaluated: The number of samples that an evaluation passes through the network; only plans at a given rate need it.
@@ -61,7 +63,10 @@ class TrainingTask:
         return sorted({*range(self.every, self.total + 1, self.every), self.total})
 
     def parts(self, k: int) -> list[tuple[float, int]]:
-        """Return (weight, number) of each batch of step `k`: [(1.0, k)] without SVAG; with it, batches 2 k and 2 k + 1, if their weight is not 0."""
+        """Return pairs (weight in the loss, number) of the batches of step `k`: [(1.0, k)] without SVAG; with it, batches 2 k and 2 k + 1.
+
+        With SVAG the weights are r_1 = (1 - sqrt(2 l - 1)) / 2 and r_2 = 1 - r_1; at l = 1 only batch 2 k + 1 is returned, because r_1 = 0.
+        """
         if self.l is None:
             return [(1.0, k)]
         return [(w, 2 * k + i) for i, w in enumerate(svag_weights(self.l)) if w]
@@ -73,8 +78,8 @@ class Job(NamedTuple):
     Attributes:
         name: The name of the run, and of its folder.
         make: A function without arguments that returns its task. For workers it must be a module-level function, or a partial of one.
-        seed: Its seed.
-        keep: Whether to keep its weights.
+        seed: The seed of its initial weights and of the draws during training.
+        keep: Whether to keep its weights, in a last checkpoint.
         like: Words for the plan, such as "batch 256". Jobs with the same words cost the same, and are listed together; "" stands for the name.
     """
 
@@ -87,7 +92,15 @@ class Job(NamedTuple):
 
 @dataclass
 class TrainingRun:
-    """A finished run: its `name`, the last row of its log (`final`), all rows (`log`, dicts of a step's numbers), and its `folder`."""
+    """A finished run.
+
+    Attributes:
+        name: The name of the run.
+        final: The last row of its log: the numbers of the last step by name, such as "step", "lr", "loss" and "test_accuracy". A number that was not finite
+            is None, and a run that diverged has "diverged": True.
+        log: All rows of its log, one dict per step; those with an evaluation have its numbers too.
+        folder: Its folder, with log.jsonl, final.json and, if its weights were kept, a checkpoint.
+    """
 
     name: str
     final: dict[str, float]
@@ -95,6 +108,9 @@ class TrainingRun:
     folder: Path
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Return the steps with a logged number `name`, and its values, two lists of equal length; a value that was not finite is None."""
+        """Return the numbers of steps done at the rows with a logged number `name`, and its values, two lists of equal length.
+
+        A value that was not finite is None.
+        """
         rows = [row for row in self.log if name in row]
         return [row["step"] for row in rows], [row[name] for row in rows]

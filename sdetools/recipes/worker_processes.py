@@ -19,7 +19,7 @@ _own_device: str | None = None
 
 
 def device_of(device: str, index: int, available: int) -> str:
-    """Return the device of worker `index` = 0, 1, ...: one GPU each for "cuda", in turn if there are more workers than the `available` ones.
+    """Return the device of worker `index` = 0, 1, ...: one of `available` GPUs each for "cuda", in turn if there are more workers; else `device`.
 
     Example:
         >>> [device_of("cuda", i, 2) for i in range(3)], device_of("cpu", 1, 2)
@@ -34,11 +34,11 @@ def in_parallel(
     """Call `run(*task)` for each task in parallel, and yield (index of the task, its result) in the order in which they finish.
 
     Args:
-        run: A module-level function.
-        tasks: Its arguments, which must be picklable.
+        run: A module-level function, which returns texts.
+        tasks: Its positional arguments, one tuple for each call; they must be picklable.
         device: The device of the runs; worker processes get one GPU each for "cuda", and equal shares of the threads.
-        workers: The number of worker processes.
-        executor: A `concurrent.futures.Executor` to use instead, such as that of a cluster; it is not shut down.
+        workers: The number of worker processes, at least 1; not used with an `executor`.
+        executor: A `concurrent.futures.Executor` to use instead, such as that of a cluster; it is not shut down. None for own processes.
 
     Raises:
         ValueError: If a task cannot be pickled.
@@ -67,11 +67,12 @@ def in_parallel(
 
 
 def own_device(device: str) -> str:
-    """Return the device of this worker process, or `device` elsewhere."""
+    """Return the device of this worker process, such as "cuda:1"; in any other process `device` itself."""
     return _own_device or device
 
 
 def _pickled(content: Any) -> bytes:
+    """Return `content` pickled; ValueError if a part of it cannot be pickled."""
     try:
         return pickle.dumps(content)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
