@@ -278,7 +278,7 @@ def _check_optimizer(optimizer: Any, places: dict[int, int]) -> None:
 
 
 def _remarks(optimizer: torch.optim.Optimizer) -> list[str]:
-    """Return sentences on what of the user's loop the trial has not: a scheduler, and hooks around the steps; empty if there is neither."""
+    """Return sentences on what `optimizer` has and the trial has not: a scheduler, and hooks around the steps; empty if there is neither."""
     notes = []
     if any("initial_lr" in group for group in optimizer.param_groups):
         notes.append("learning rates are constant at their present values: the scheduler is not followed")
@@ -288,7 +288,7 @@ def _remarks(optimizer: torch.optim.Optimizer) -> list[str]:
 
 
 def _methods(optimizer: torch.optim.Optimizer, places: dict[int, int]) -> Methods:
-    """Return a function `make(net, plain_run)` that makes a copy of the optimiser, with its state, for a copy of the network.
+    """Return a function `make(net, plain_run)` that makes a copy of `optimizer`, with its state, for `net`, a copy of the network.
 
     It has beta_1 = 0 if `plain_run`, else it is as it was. `places` has the number of each parameter of the model, in the order of `model.parameters()`, by
     its `id`.
@@ -309,7 +309,7 @@ def _methods(optimizer: torch.optim.Optimizer, places: dict[int, int]) -> Method
 
 
 def _described(optimizer: torch.optim.Optimizer) -> str:
-    """Return the class and the numbers of an optimiser as text, such as "Adam, lr=0.01, betas=(0.9, 0.999), weight_decay=0".
+    """Return the class and the numbers of Adam or AdamW as text, such as "Adam, lr=0.01, betas=(0.9, 0.999), weight_decay=0".
 
     Groups that differ are separated by semicolons.
     """

@@ -191,7 +191,7 @@ def _check_method(method: SecondMoment) -> None:
 
 
 def _checked_optimizer(optimizer: Any) -> tuple[type[SecondMoment], dict[str, Any]]:
-    """Return the class of the library for an optimiser, and its first parameter group.
+    """Return the library's class for torch's `optimizer`, such as `Adam`, and the first parameter group, to which all others are equal.
 
     ValueError for another optimiser, groups with unequal numbers, `amsgrad`, `centered`, `maximize` or a weight decay that is not AdamW's.
     """
@@ -241,6 +241,6 @@ def _three(state: Sequence[Any]) -> Sequence[Any]:
 
 
 def _split(flat: torch.Tensor, params: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return a flat vector `(dim,)` cut into new tensors, one per parameter, of its shape, precision and device."""
+    """Return the vector `flat` `(dim,)` cut into new tensors, one per parameter in `params`, of its shape, precision and device."""
     cut = torch.split(flat, [p.numel() for p in params])
     return [part.reshape(p.shape).to(p.device, p.dtype).clone() for part, p in zip(cut, params, strict=True)]

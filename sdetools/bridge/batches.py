@@ -119,7 +119,7 @@ class Batches:
         return out
 
     def some(self, seed: int, count: int, start: int = 0) -> Iterator[Any]:
-        """Yield batches `start`, `start + 1`, ... of the shuffle `seed`, `count` in number, as `at` returns them."""
+        """Yield `count` batches of the shuffle `seed`, those with the numbers `start`, `start + 1`, ..., as `at` returns them."""
         for k in range(start, start + count):
             yield self.at(seed, k)
 
@@ -152,6 +152,8 @@ def read_stream(data: Any, batches: int, size: int | None = None) -> tuple[Any, 
         ValueError: If the stream is empty, if its batches cannot be concatenated, or if `size` is missing for single samples.
 
     Example:
+        >>> import torch
+        >>> from sdetools.bridge.batches import read_stream
         >>> read_stream(((torch.ones(2, 3) * i, torch.arange(2)) for i in range(9)), 2)[0][0].shape
         torch.Size([4, 3])
     """
@@ -242,8 +244,13 @@ def _columns(data: Any, dtype: torch.dtype | None) -> Any:
 def _tensor(part: Any, dtype: torch.dtype | None, lists: bool) -> torch.Tensor | None:
     """Convert one array with a row per sample to a tensor of a type that losses accept.
 
-    Tensors are returned unchanged. Floating-point arrays get the type `dtype` unless it is None, integers become int64, booleans stay. The
-    result is None for a number without rows, for text or objects, and for other Python objects; a list is converted only if `lists` is true.
+    Args:
+        part: A tensor, which is returned unchanged, or an array. Integers become int64, booleans stay.
+        dtype: The type for floating-point arrays; None keeps theirs.
+        lists: Whether a list of numbers counts as an array.
+
+    Returns:
+        The tensor; None for a number without rows, for text or objects, and for other Python objects.
     """
     if isinstance(part, torch.Tensor):
         return part if part.ndim else None
@@ -260,7 +267,7 @@ def _tensor(part: Any, dtype: torch.dtype | None, lists: bool) -> torch.Tensor |
 
 
 def _cast(part: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Return a tensor cast to `dtype` if it is of a floating-point type and `dtype` is not None, else unchanged."""
+    """Return the tensor `part` cast to `dtype` if it is of a floating-point type and `dtype` is not None, else unchanged."""
     return part.to(dtype) if dtype is not None and part.is_floating_point() else part
 
 

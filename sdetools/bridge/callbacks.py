@@ -22,7 +22,7 @@ from sdetools.bridge.torch_optimisers import SGDM, HeavyBall, Nesterov
 
 
 def _base(*places: str) -> Any:
-    """Return the first class, each given as "module.Class", that is installed; `object` without any."""
+    """Return the first class of `places`, texts such as "module.Class", whose module is installed; `object` if there is none."""
     for place in places:
         module, _, name = place.rpartition(".")
         try:
@@ -215,7 +215,7 @@ class AccumulatedSVAG:
 
 
 def _check_accumulation(name: str, value: Any) -> None:
-    """Raise a ValueError unless the number of accumulated batches, which the loop calls `name`, is 2."""
+    """Raise a ValueError unless `value`, the number of accumulated batches, which the loop calls `name`, is 2."""
     if value != 2:
         raise ValueError(f"`{name}` must be 2, because a step of SVAG takes two batches; got {value!r}.")
 

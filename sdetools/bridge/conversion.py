@@ -172,8 +172,7 @@ def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> di
         The keyword arguments of the target: a dict with "lr" and, where the target has them, "momentum" and "nu".
 
     Raises:
-        ValueError: If a name is unknown, `lr` is not finite or negative, `momentum` is not in [0, 1), or no settings of the target give the steps of the
-            source.
+        ValueError: If a name is unknown, `lr` is negative or not finite, `momentum` is not in [0, 1), or the target cannot take the steps of the source.
 
     Example:
         >>> from sdetools.bridge import convert
@@ -210,7 +209,8 @@ def _rounded(value: float) -> float:
 class FamilyOptimizer(Protocol):
     """The interface of a torch optimiser of the momentum family, `optimiser_base.Optimizer`, as far as the conversion needs it.
 
-    `buffers` are the names of the tensors stored per parameter, `defaults` the default hyperparameters by name, `param_groups` the groups.
+    `buffers` are the names of the tensors stored per parameter, `defaults` the default hyperparameters by name, `param_groups` the groups, dicts by name.
+    `checked(settings)` raises a ValueError for hyperparameters of a group, by name, that are out of range.
     """
 
     buffers: ClassVar[tuple[str, ...]]

@@ -109,6 +109,7 @@ class Diagnosis(Result):
 
     @property
     def _keep(self) -> Quantity:
+        """P(keep) of the last stage, with its range; NaN in [0, 1] without stages."""
         return self.stages[-1].keep if self.stages else Quantity.of(math.nan, 0.0, 1.0)
 
     @property
@@ -247,7 +248,7 @@ class Diagnosis(Result):
 
 
 def _percent(keep: Quantity) -> str:
-    """Return a probability with its range as text, in per cent."""
+    """Return the probability `keep` with its range as text, in per cent, such as "3.1 % [2.0 %, 4.2 %]"; "unknown" for NaN."""
     if math.isnan(keep.value):
         return "unknown"
     shown = [f"{100 * p:.1f} %" for p in (keep.value, keep.low, keep.high)]
@@ -260,7 +261,7 @@ def _ratio(a: float, b: float) -> float:
 
 
 def _bytes(count: int) -> str:
-    """Return a number of bytes as text with a decimal unit, such as "1.5 MB"."""
+    """Return `count` bytes as text with a decimal unit, such as "1.5 MB"."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.3g} {unit}"

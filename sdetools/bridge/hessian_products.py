@@ -198,7 +198,7 @@ class Derivatives:
         return [part.reshape(p.shape) for part, p in zip(torch.split(v, [p.numel() for p in self.params]), self.params)]
 
     def _flat(self, grads: Sequence[torch.Tensor | None]) -> torch.Tensor:
-        """Concatenate gradients, one per parameter or None for a zero gradient, to a flat detached tensor `(dim,)`."""
+        """Concatenate `grads`, one gradient per parameter or None for a zero one, to a flat detached tensor `(dim,)`."""
         parts = [torch.zeros_like(p) if g is None else g.detach().to_dense() for g, p in zip(grads, self.params)]
         return torch.cat([part.ravel() for part in parts])
 

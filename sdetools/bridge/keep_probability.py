@@ -167,7 +167,9 @@ def coefficients() -> dict[str, Any]:
 
 
 def safe(evidence: Evidence) -> bool:
-    """Return whether x0 lies below the stability edge of plain SGD on least squares with one coordinate (`st.exact.mode_edge`).
+    """Return whether x0 lies below 2B/(B + 2), the stability edge of plain SGD on least squares with one coordinate (`st.exact.mode_edge`).
+
+    Of `evidence` only `x0` and `batch_size`, B, enter.
 
     This is no probability. True is safe where the curvature stays what it is at the start, as on least squares with one large eigenvalue; a network needs a
     margin for the sharpening by training. False says nothing: many runs above the edge may drop momentum as well.

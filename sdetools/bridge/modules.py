@@ -133,7 +133,7 @@ def _check_criterion(name: str, criterion: Any, rule: str = "") -> None:
 
 
 def check_module(module: torch.nn.Module) -> None:
-    """Raise a ValueError if the loss of a network is not a mean over samples; the message names the submodule that prevents it.
+    """Raise a ValueError if the loss of the network `module` is not a mean over samples; the message names the submodule that prevents it.
 
     Such submodules are batch normalisation that uses statistics of the batch, and dropout in training mode.
     """
@@ -149,7 +149,7 @@ def check_module(module: torch.nn.Module) -> None:
 
 
 def plain_copy(model: torch.nn.Module) -> torch.nn.Module:
-    """Return a deep copy of a network without the wrappers of `torch.compile`, `DataParallel` and `DistributedDataParallel`.
+    """Return a deep copy of the network `model` without the wrappers of `torch.compile`, `DataParallel` and `DistributedDataParallel`.
 
     The copy computes the same function. Compiled networks have no second derivatives, and would be compiled again for each copy.
 
@@ -257,7 +257,7 @@ class Objective:
         return values[0] if len(values) == 1 else torch.stack(values).sum()
 
     def backward(self, model: torch.nn.Module, batch: Any) -> float:
-        """Add the gradient of the loss of `batch` to `p.grad` of each parameter, one piece after the other, and return the loss.
+        """Add the gradient of the loss of `batch` to `p.grad` of each parameter of `model`, one piece after the other, and return the loss.
 
         From the first piece whose loss is not finite on, nothing is added.
         """
@@ -294,7 +294,7 @@ class Objective:
             yield 1.0 if self.sums else (end - at) / count, map_tensors(itemgetter(slice(at, end)), batch)
 
     def _whole(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        """Return the loss of a batch that passes through the network at once, a tensor `()`; ValueErrors as for a call of the objective."""
+        """Return the loss of `batch`, which passes through the network `model` at once, a tensor `()`; ValueErrors as for a call of the objective."""
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
         if self.loss_of is None and not pair:
             raise ValueError(

@@ -26,10 +26,11 @@ FAMILY_MODULES = (
 
 
 class Optimizer(torch.optim.Optimizer):
-    """Base class of the momentum family; a new method defines `buffers` and `update`, and passes its defaults to the constructor.
+    """Base class of the momentum family; a new method defines `update`, and passes its hyperparameters to the constructor of this class.
 
-    It may also define `check`, which validates its own hyperparameters, and `prepare`, which is called once per step before all updates. Every
-    hyperparameter may differ between parameter groups. The entry "method" of a group names the method that its numbers belong to.
+    If it stores tensors, it names them in the class attribute `buffers`; each has the shape of its parameter and is 0 at first. It may also define `check`,
+    which validates its own hyperparameters, and `prepare`, which is called once per step before all updates. Every hyperparameter may differ between
+    parameter groups. The entry "method" of a group names the method that its numbers belong to.
 
     `load_state_dict` accepts the state of this method, of another one of the family or of `torch.optim.SGD`, provided that this method can take
     the same steps. Learning rates, hyperparameters and buffers are translated (`bridge.conversion`). Entries missing from an older dictionary
@@ -45,6 +46,18 @@ class Optimizer(torch.optim.Optimizer):
 
     Raises:
         ValueError: If a number is out of range or a parameter complex; in a step, if a gradient is sparse.
+
+    Example:
+        >>> import torch; from sdetools.bridge import Optimizer
+        >>> class SignDescent(Optimizer):
+        ...     def __init__(self, params, lr, **options):
+        ...         super().__init__(params, {"lr": lr}, **options)
+        ...     def update(self, params, grads, states, group):
+        ...         for p, g in zip(params, grads):
+        ...             p -= group["lr"] * g.sign()
+        >>> p = torch.nn.Parameter(torch.tensor([1.0])); p.grad = torch.tensor([3.0])
+        >>> SignDescent([p], lr=0.25).step(); p.data
+        tensor([0.7500])
     """
 
     buffers: ClassVar[tuple[str, ...]] = ()

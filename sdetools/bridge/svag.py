@@ -73,7 +73,7 @@ class SVAG:
             )
 
     def _attach(self, optimizer: torch.optim.Optimizer, l: int) -> None:
-        """Check the optimiser (ValueErrors as for the class) and replace its `step` by one with amplification `l`; it may have taken steps."""
+        """Check `optimizer` (ValueErrors as for the class) and replace its `step` by one with amplification `l`; it may have taken steps."""
         self.l, self.weights, self.optimizer = l, svag_weights(l), optimizer
         if not isinstance(optimizer, torch.optim.Optimizer) or any("lr" not in group for group in optimizer.param_groups):
             raise ValueError(f"`optimizer` must be one of torch, with learning rates; got {optimizer!r}.")
@@ -191,7 +191,7 @@ _NORMALISED = ("SNGM", "Signum", "Lion")
 
 
 def _attached(optimizer: torch.optim.Optimizer, l: int) -> SVAG:
-    """Return a new `SVAG` of a copied optimiser, which may have taken steps with SVAG."""
+    """Return a new `SVAG` of `optimizer` with the amplification `l`, for copies: the optimiser may have taken steps with SVAG."""
     svag = SVAG.__new__(SVAG)
     svag._attach(optimizer, l)
     return svag
@@ -203,7 +203,7 @@ def _divisor(optimizer: torch.optim.Optimizer, l: int) -> float:
 
 
 def _scaled(optimizer: torch.optim.Optimizer, group: dict[str, Any], l: int) -> dict[str, Any]:
-    """Return the numbers of the parameter group `group` that differ in a step with SVAG, as a dict by name; ValueError for RMSprop with momentum.
+    """Return the numbers of a parameter group of `optimizer` that differ in a step with SVAG, as a dict by name; ValueError for RMSprop with momentum.
 
     They are lr / l, or for Adam, AdamW and RMSprop those of the square-root rule: "lr", "eps", "betas" or "alpha", and a decoupled "weight_decay".
     """

@@ -34,7 +34,7 @@ class DANA(Optimizer):
         delta: The decay rate of y is delta / (delta + k); positive.
         ratio: g3 at k = 0, 0 or above.
         power: The exponent of its decay, 0 or above.
-        share: Instead of `ratio` and `power`: the share s of the noise budget, positive, such as 0.25; None for these.
+        share: Instead of `ratio` and `power`: the share s of the noise budget, positive, such as 0.25; None where they give g3.
         batch: With `share`: the batch size B.
         spectrum: With `share`: the positive eigenvalues of the Hessian of the loss, measured or assumed, a sequence of numbers.
         **options: `weight_decay`, `decoupled`, `foreach` and `maximize`, as in `Optimizer`.
@@ -172,12 +172,12 @@ class MaSS(Optimizer):
 
 @lru_cache(maxsize=8)
 def _quadratic(spectrum: tuple[float, ...]) -> DiagonalQuadratic:
-    """Return the quadratic loss with these curvatures, one object for all steps."""
+    """Return the quadratic loss with the curvatures `spectrum`, one object for all steps."""
     return DiagonalQuadratic(np.array(spectrum))
 
 
 def _plain(spectrum: Any) -> Any:
-    """Return eigenvalues as a tuple of floats, which a checkpoint can hold; None and what is no sequence of numbers unchanged."""
+    """Return the eigenvalues `spectrum` as a tuple of floats, which a checkpoint can hold; None and what is no sequence of numbers unchanged."""
     if isinstance(spectrum, torch.Tensor):
         spectrum = spectrum.detach().cpu().numpy()
     try:

@@ -83,7 +83,7 @@ class TorchsdeModel:
 
 
 def _unit(sde: SDE, j: int) -> list[float]:
-    """Return the unit vector e_j of length `sde.noise_dim`, a list of 0.0 and one 1.0."""
+    """Return the unit vector of length `sde.noise_dim` with a 1.0 at position `j`, a list of 0.0 elsewhere."""
     return [float(i == j) for i in range(sde.noise_dim)]
 
 

@@ -219,10 +219,12 @@ class TrainingRuns:
         return self._runs[seeds - 1, False].net
 
     def _start(self) -> torch.nn.Module:
+        """Return a new copy of the network at the checkpoint, on the device of the runs."""
         net = plain_copy(self.model)
         return net if self.device is None else net.to(self.device)
 
     def _begin(self, i: int, plain: bool) -> _Run:
+        """Return a new run of pair `i` at step 0, of plain SGD if `plain`, and remember it."""
         net = self._start()
         self._runs[i, plain] = run = _Run(net, self.make(net, plain))
         return run
@@ -252,6 +254,7 @@ class TrainingRuns:
             run.net = None
 
     def _evaluate(self, net: torch.nn.Module | None) -> float:
+        """Return the loss of `net` over the samples of the evaluation, equally seeded each time; NaN for None, the network of a diverged run."""
         if net is None:
             return math.nan
         seeded(self.stream(3))

@@ -76,7 +76,7 @@ class Planner(Trainer):
         self._known: dict[str, RunCost] = {}
 
     def __call__(self, *job: Any, **options: Any) -> TrainingRun:
-        """Count a run and return it with numbers that are all 0; the arguments are those of a `Job`."""
+        """Count a run as a stage of its own, and return it with numbers that are all 0; the arguments are those of a `Job` (name, make, seed, ...)."""
         return self.all({"": Job(*job, **options)})[""]
 
     def all(self, jobs: Mapping[Key, Job]) -> dict[Key, TrainingRun]:
@@ -99,7 +99,7 @@ class Planner(Trainer):
         return {key: _made_up(job, cost, self.folder) for (key, job), cost in zip(jobs.items(), costs)}
 
     def _measured(self, job: Job) -> RunCost:
-        """Return the cost of a run, from a few of its steps, one evaluation and one checkpoint on this machine."""
+        """Return the cost of the run `job`, from a few of its steps, one evaluation and one checkpoint on this machine."""
         if not self._known:
             job.make()  # torch imports some of its modules when the first optimiser is made
         begin = time.perf_counter()
@@ -126,9 +126,12 @@ class Planner(Trainer):
         return RunCost(task.total, _samples(task), evaluations, training, evaluations * evaluation)
 
     def _timed_step(self, stepper: Stepper, seed: int, most: int | None) -> float:
-        """Return the mean seconds of a step of `most` pieces of each batch (None: of all), after a first step that is not timed.
+        """Return the mean seconds of a step after a first one, which is not timed.
 
-        `seed` is that of the draws during training.
+        Args:
+            stepper: The run, whose next steps are taken.
+            seed: The seed of the draws during training.
+            most: The number of pieces of each batch that pass through the network; None for all.
         """
         task, done = stepper.task, 0
 
@@ -218,7 +221,7 @@ def _makespan(seconds: Iterable[float], devices: int) -> float:
 
 
 def _hours(costs: list[RunCost]) -> list[str]:
-    """Return the hours of training, of evaluation and of both, of all runs together, as three texts."""
+    """Return the hours of training, of evaluation and of both, summed over the runs with these `costs`, as three texts."""
     both = [sum(cost.training for cost in costs) / 3600, sum(cost.evaluation for cost in costs) / 3600]
     return [f"{hours:,.1f}" if hours >= 100 else f"{hours:.3g}" for hours in (*both, sum(both))]
 
@@ -274,6 +277,12 @@ class _AnyNumber(dict[str, Any]):
 
 
 def _made_up(job: Job, cost: RunCost, folder: Path) -> TrainingRun:
-    """Return a run with as many evaluated rows as a real one has, whose numbers are all 0."""
+    """Return a run whose log has a row for each evaluation of a real one, with numbers that are all 0.
+
+    Args:
+        job: The run, for its name.
+        cost: Its cost, for the numbers of steps and evaluations.
+        folder: The folder of the experiment, in which the run would lie.
+    """
     rows: list[dict[str, Any]] = [_AnyNumber(step=cost.steps) for _ in range(cost.evaluations)]
     return TrainingRun(job.name, rows[-1], rows, folder / "runs" / job.name)

@@ -172,7 +172,13 @@ class Prompted(nn.Module):
         self._output = next(name for name, part in head.named_modules() if part is model.get_output_embeddings())
 
     def forward(self, ids: torch.Tensor, attention: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the label words `(n, classes)` from token ids and attention mask `(n, length)` and indices of the masks `(n,)`."""
+        """Return the logits of the label words at the masks, `(n, classes)`, in the order of the words.
+
+        Args:
+            ids: The token ids of n prompts, `(n, length)`.
+            attention: The attention mask, 1 for tokens and 0 for padding, `(n, length)`.
+            positions: The index of the mask in each prompt, `(n,)`.
+        """
         rows = self._rows = torch.arange(len(positions), device=positions.device), positions
         try:
             hidden = self.model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state
@@ -185,7 +191,10 @@ class Prompted(nn.Module):
         return torch.func.functional_call(head, own, (at_masks,))
 
     def _at_masks(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return `inputs`, tensors `(n, length, width)`, at the masks alone, `(n, 1, width)`; unchanged where another calls the model."""
+        """Return `inputs`, tensors `(n, length, width)`, at the masks alone, `(n, 1, width)`; unchanged where another calls the model.
+
+        torch calls this before the part `module` that follows the attention of the last layer.
+        """
         return inputs if self._rows is None else tuple(part[self._rows][:, None] for part in inputs)
 
 

@@ -174,7 +174,7 @@ def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
 
 
 def groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the two parameter groups of a network, dicts for a torch optimiser.
+    """Return the two parameter groups of the network `model`, dicts for a torch optimiser.
 
     The first has the coefficient `weight_decay` and all parameters but gains and offsets of batch normalisation; these are the second, without weight
     decay.
@@ -212,7 +212,7 @@ def sizes(folder: str = "") -> tuple[imagefolder.Folder, imagefolder.Folder]:
 
 @lru_cache(maxsize=1)
 def read_images(settings: Settings) -> dict[str, tuple[Any, Any]]:
-    """Return the data in a dict of pairs (training images, test images), read once in each process.
+    """Return the data of `settings.source` in a dict of pairs (training images, test images), read once in each process.
 
     The key "" is for the runs: all training and test images. The key "search-" is for the search of learning rates: the fraction `held_out` of the
     training images serves as test images, the others are for training.

@@ -270,7 +270,7 @@ def task(
 
 
 def untrained(settings: Settings, name: str, device: str) -> TrainingTask:
-    """Return a task without steps, which evaluates the pretrained network on the test prompts of the text task `name`, moved to `device`."""
+    """Return a task of no steps, which evaluates the pretrained network of `settings` on `device`, on the test prompts of the text task `name`."""
     own = study(settings, name)
     model = own.fresh()
     return TrainingTask(

@@ -98,7 +98,7 @@ class Stepper:
     ) -> contextlib.AbstractContextManager[Iterator[Any]]:
         """Return a context manager that yields an iterator over this process's pieces of batches from step `begin` on, which `step` takes.
 
-        They are built in a background thread, in pinned memory for a GPU.
+        They are built in pinned memory for a GPU, and in a background thread unless `ahead` is 0.
 
         Args:
             begin: The number of steps done.
@@ -119,7 +119,7 @@ class Stepper:
         return map_tensors(lambda part: part.pin_memory(), batch) if self._kind == "cuda" else batch
 
     def _moved(self, part: torch.Tensor) -> torch.Tensor:
-        """Return a tensor of a batch on the device; the copy of one in pinned memory does not wait."""
+        """Return the tensor `part` of a batch on the device; the copy of one in pinned memory does not wait."""
         if self._images_last and part.ndim == 4:
             return part.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         return part.to(self.device, non_blocking=True)

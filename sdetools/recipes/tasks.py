@@ -23,12 +23,12 @@ class TrainingTask:
         optimiser: Its torch optimiser, without SVAG; its learning rates are those that `factor` multiplies.
         steps: The number of steps, without SVAG; 0 only evaluates the model.
         batch: `batch(number, piece, pieces)` returns part `piece` of `pieces` equal parts of batch `number`, a function of its arguments only. It is
-            called in a background thread, in the order of the steps.
+            called in the order of the steps, in a background thread unless the device is the CPU.
         loss_of: `loss_of(model, batch)` returns the mean loss over the samples, a scalar tensor; the batch is on the run's device.
         evaluate: `evaluate(model)` returns a dict of numbers for the log, by name. It is called in all processes that share the run: it may work on a
             share of the data (`processes.own_share`) and add up the sums (`processes.summed`); the first process's numbers are logged.
         factor: `factor(k)` is the learning rate of step k = 0, 1, ... relative to the optimiser's.
-        every: The number of steps (l times as many with SVAG) between evaluations; there is one at the end too.
+        every: The number of steps taken (with SVAG, of its smaller ones) between evaluations; there is one at the end too.
         pieces: The number of parts of a batch, which pass through the network one after the other. Several processes take a multiple of their number.
         l: The amplification of SVAG, an integer >= 1: l times as many steps, each of two batches, at lr / l, with `factor` stretched. None without SVAG.
         clip: The maximal 2-norm of the gradient of all parameters, to which longer ones are rescaled; None for no limit.

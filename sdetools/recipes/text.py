@@ -127,7 +127,10 @@ def _missing_column(column: str) -> int:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the rows (label, (sentence,)) of a file of lines `label sentence`; of a label `COARSE:fine`, the first part."""
+    """Yield the rows (label, (sentence,)) of a file of lines `label sentence`; of a label `COARSE:fine`, the first part.
+
+    Empty lines are left out. ValueError for a line without a sentence.
+    """
     with open(file, "rb") as stream:
         for raw in stream:
             try:

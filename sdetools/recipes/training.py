@@ -136,6 +136,7 @@ class Trainer:
         return {key: self(*job) for key, job in jobs.items()}
 
     def _is_finished(self, name: str) -> bool:
+        """Return whether the run `name` is finished, by its files; ValueError if they are those of other settings."""
         return read_finished(self.folder / "runs" / name, f"{self.identity} {name}") is not None
 
     def _run_parallel(self, jobs: Sequence[Job]) -> None:
@@ -208,7 +209,14 @@ class Trainer:
                 write_final(folder, identity, row)
 
     def _write(self, folder: Path, log: IO[bytes] | None, rows: Sequence[dict[str, Any]], synchronise: bool = False) -> None:
-        """Append `rows` to the log (None in a process that does not write) and report them to the loggers; `synchronise` waits for the disk."""
+        """Append rows to the log of a run, and report them to the loggers.
+
+        Args:
+            folder: The folder of the run.
+            log: The file; None in a process that does not write, where nothing is done.
+            rows: The rows, dicts of the numbers of a step.
+            synchronise: Whether to wait until the disk has them.
+        """
         if log is None:
             return
         log.writelines(json.dumps(row).encode() + b"\n" for row in rows)
@@ -231,9 +239,10 @@ class Trainer:
             self.tell(sentence)
 
     def _latest(self, folder: Path, identity: str, log: IO[bytes] | None) -> dict[str, Any] | None:
-        """Return the state in the newest valid checkpoint, a dict; None if there is none, or if `log` is shorter than it was at the checkpoint.
+        """Return the state in the newest valid checkpoint of the run `identity` in `folder`; None if there is none, or if `log` has become shorter since.
 
-        The keys are those of `Stepper.state`, "step" (steps done), "row" (the last row of the log) and "log" (the length of the log in bytes).
+        The state is a dict, whose keys are those of `Stepper.state`, "step" (steps done), "row" (the last row of the log) and "log" (the length of the log
+        in bytes).
         """
         state = checkpoint.latest(folder, identity, self.tell)
         if state is not None and log is not None and log.seek(0, os.SEEK_END) < state["log"]:
@@ -273,7 +282,7 @@ def evaluated(task: TrainingTask, diverged: bool = False) -> dict[str, float | N
 
 
 def _run_job(trainer: Trainer, job: Job) -> list[str]:
-    """Train one run in a worker process, on its device; return its messages for the user."""
+    """Train the run `job` in a worker process, on its device, with a copy of `trainer`; return its messages for the user."""
     reports: list[str] = []
     dataclasses.replace(trainer, device=own_device(trainer.device), tell=reports.append)(*job)
     return reports

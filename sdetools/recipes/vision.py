@@ -127,6 +127,7 @@ class _DataUnpickler(pickle.Unpickler):
     """Unpickler that creates arrays, numbers and text only; anything else raises an UnpicklingError and is not executed."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the class or function `name` of `module` if it makes arrays; UnpicklingError for any other."""
         if (module.split(".")[0], name) in {
             ("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("numpy", "_frombuffer"),
         }:  # fmt: skip

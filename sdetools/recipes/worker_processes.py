@@ -118,6 +118,6 @@ def _begin_worker(threads: int, counter: Any, device: str, available: int) -> No
 
 
 def _run_pickled(payload: bytes) -> list[str]:
-    """Return the result of a pickled call (function, arguments)."""
+    """Return the result of the call in `payload`, a pickled pair (function, tuple of arguments)."""
     run, arguments = pickle.loads(payload)  # trusted: pickled by the parent process
     return run(*arguments)
