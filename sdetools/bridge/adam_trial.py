@@ -89,7 +89,7 @@ class AdamTrial(Result):
         return str(self)
 
     def summary(self) -> str:
-        """Return one line of text: the answer and the share of pairs that lack progress without beta_1."""
+        """Return one line of text: the answer, and the share of pairs that lack more than 0.1 of Adam's progress without beta_1."""
         return f"beta_1 = 0: {self.advice}, {UNCALIBRATED.partition(':')[0]}; share of pairs that lack over {TOLERANCE:g}: {self.trial.share}"
 
     def plot(self, *, ax: Any = None) -> Figure:
@@ -121,7 +121,7 @@ class AdamTrial(Result):
         return self.trial.advice if self.works else "unsure"
 
     def to_json(self) -> str:
-        """Return JSON text with all fields except `origin`, the share of pairs and the answer; numbers that are not finite become null."""
+        """Return JSON text: all fields but `origin`, and with them the share of pairs, the answer and its limits; numbers not finite become null."""
         own = {name: part for name, part in dataclasses.asdict(self).items() if name != "origin"}
         share = dataclasses.asdict(self.trial.share)
         return json.dumps(plain(own | {"share_of_pairs": share, "advice": self.advice, "limits": UNCALIBRATED}), indent=1) + "\n"

@@ -41,7 +41,7 @@ else:
 
 
 def momentum_of(optimiser: Any) -> tuple[float, float, str]:
-    """Return the learning rate, the momentum and its form, as `diagnose` takes them, of a torch optimiser.
+    """Return learning rate, momentum and form ("heavy-ball", "sgdm" or "nesterov") of a torch optimiser, as `diagnose` takes them.
 
     Args:
         optimiser: `torch.optim.SGD` with momentum, or `SGDM`, `HeavyBall` or `Nesterov` of this package; also inside a wrapper with the attribute
@@ -79,7 +79,7 @@ class PeriodicDiagnosis:
     """Calls `diagnose` at every n-th step and reports the numbers; the core of both callbacks.
 
     Args:
-        every: The number n of steps between diagnoses.
+        every: The number n of steps between diagnoses, at least 1; ValueError otherwise.
         loss_of: The loss of (model, batch), a scalar tensor.
         data: Arrays, a data set or a loader, as for `diagnose`; None for the loop's own loader of training data.
         tell: Called with one line about each diagnosis; None for no output.
@@ -224,7 +224,7 @@ class TransformersDiagnosis(_TransformersCallback):
     """Callback for transformers' `Trainer` that calls `diagnose` at every n-th step; the numbers are also added to its log history.
 
     Args:
-        every: The number of steps between diagnoses.
+        every: The number of steps between diagnoses, at least 1; ValueError otherwise.
         data: Arrays, a data set or a loader, as for `diagnose`; None for the trainer's loader of training data.
         loss_of: The loss of (model, batch), a scalar tensor; None for that of a model of transformers, `model(**batch).loss`.
         tell: Called with one line about each diagnosis; None for no output.
@@ -266,7 +266,7 @@ class TransformersSVAG(_TransformersCallback):
     A loss that is divided by the number of items in both batches (`model_accepts_loss_kwargs`) gives exact weights only if they have equally many.
 
     Args:
-        l: The amplification, an integer >= 1; give the trainer l times as many steps (`max_steps`).
+        l: The amplification, an integer >= 1 (ValueError otherwise); give the trainer l times as many steps (`max_steps`).
 
     Example:
         >>> from sdetools.bridge.callbacks import TransformersSVAG
@@ -304,7 +304,7 @@ class LightningDiagnosis(_LightningCallback):
     """Callback for Lightning that calls `diagnose` at every n-th step; the trainer's loggers receive the numbers too.
 
     Args:
-        every: The number of steps of the optimiser between diagnoses.
+        every: The number of steps of the optimiser between diagnoses, at least 1; ValueError otherwise.
         loss_of: The loss of (network, batch), a scalar tensor.
         network: A function from the Lightning module to the network that is diagnosed; None for the module itself.
         data: Arrays, a data set or a loader, as for `diagnose`; None for the trainer's loader of training data.
@@ -347,7 +347,7 @@ class LightningSVAG(_LightningCallback):
     """Callback for Lightning that makes its steps those of SVAG; it needs `accumulate_grad_batches=2` and a single optimiser.
 
     Args:
-        l: The amplification, an integer >= 1; give the trainer l times as many steps.
+        l: The amplification, an integer >= 1 (ValueError otherwise); give the trainer l times as many steps.
 
     Example:
         >>> from sdetools.bridge.callbacks import LightningSVAG

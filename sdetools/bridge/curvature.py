@@ -120,6 +120,7 @@ def lanczos(
         The two bounds and the vector. If a product is not finite, both bounds are infinite and the vector is zero.
 
     Example:
+        >>> import torch; from sdetools.bridge.curvature import lanczos
         >>> top = lanczos(lambda v: torch.arange(5.0) * v, torch.ones(5))
         >>> round(top.value, 3), round(top.high, 3)
         (4.0, 4.0)

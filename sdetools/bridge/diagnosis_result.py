@@ -209,7 +209,7 @@ class Diagnosis(Result):
         return "unsure" if zone in (None, "between") else zone
 
     def to_json(self) -> str:
-        """Return all fields except `origin`, and all conclusions, as JSON text; numbers that are not finite become null."""
+        """Return JSON text: all fields but `origin`, and with them the conclusions, such as `advice` and `regime`; numbers not finite become null."""
         names = ("noise_scale", "regime", "least_squares", "keep_probability", "stage", "advice", "reasons")
         own = {name: part for name, part in dataclasses.asdict(self).items() if name != "origin"}
         derived = {"step_sharpness": dataclasses.asdict(self.step_sharpness)}

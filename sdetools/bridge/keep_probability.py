@@ -57,6 +57,7 @@ class Evidence:
         ValueError: If an entry is outside its range, or only some of a trial's entries are given.
 
     Example:
+        >>> from sdetools.bridge.keep_probability import Evidence
         >>> Evidence(momentum=0.9, batch_size=32, steps=None, x0=8.0, reduction=0.4).reduction
         0.4
     """
@@ -115,6 +116,7 @@ def capped_gap(start: float, momentum: float, plain: float) -> float:
         plain: The loss after as many steps of plain SGD.
 
     Example:
+        >>> import math; from sdetools.bridge.keep_probability import capped_gap
         >>> capped_gap(3.0, 1.0, 1.5), capped_gap(3.0, 1.0, math.nan), capped_gap(3.0, math.inf, 1.0)
         (0.25, 1.0, 0.0)
     """
@@ -126,6 +128,7 @@ def stage_of(evidence: Evidence) -> str:
     """Return the latest stage for which there is evidence: "sharpness", "first steps" or "trial".
 
     Example:
+        >>> from sdetools.bridge.keep_probability import Evidence, stage_of
         >>> stage_of(Evidence(0.9, 32, None, x0=8.0)), stage_of(Evidence(0.9, 32, None, x0=8.0, reduction=0.4))
         ('sharpness', 'first steps')
     """
@@ -139,9 +142,10 @@ def keep_probability(evidence: Evidence) -> float:
 
     It is 1 / (1 + exp(-z)), with z linear in some of `FEATURES`, with frozen coefficients. They depend on the latest stage with evidence (`stage_of`):
     before any training z is a function of `x0` alone, after plain SGD's first steps of `reduction`, after the trial of `reduction` and `trial_gap`. It
-    decreases in none.
+    never decreases where one of these grows.
 
     Example:
+        >>> from sdetools.bridge.keep_probability import Evidence, keep_probability
         >>> flat, stuck = (keep_probability(Evidence(0.9, 32, None, x0=8.0, reduction=r)) for r in (0.2, 1.0))
         >>> flat < 0.5 < stuck
         True
@@ -159,6 +163,7 @@ def coefficients() -> dict[str, Any]:
     were fitted. Every call returns the same dict: do not change it.
 
     Example:
+        >>> from sdetools.bridge.keep_probability import coefficients
         >>> list(coefficients()["stages"])
         ['sharpness', 'first steps', 'trial']
     """
@@ -167,14 +172,15 @@ def coefficients() -> dict[str, Any]:
 
 
 def safe(evidence: Evidence) -> bool:
-    """Return whether x0 lies below 2B/(B + 2), the stability edge of plain SGD on least squares with one coordinate (`st.exact.mode_edge`).
+    """Return whether x0 = h lambda_max lies below 2B/(B + 2), the stability edge of plain SGD on least squares with one coordinate.
 
-    Of `evidence` only `x0` and `batch_size`, B, enter.
+    Of `evidence` only `x0` and `batch_size`, B, enter. The edge is that of `st.exact.mode_edge`.
 
     This is no probability. True is safe where the curvature stays what it is at the start, as on least squares with one large eigenvalue; a network needs a
     margin for the sharpening by training. False says nothing: many runs above the edge may drop momentum as well.
 
     Example:
+        >>> from sdetools.bridge.keep_probability import Evidence, safe
         >>> safe(Evidence(0.9, 32, None, x0=1.5)), safe(Evidence(0.9, 32, None, x0=8.0))
         (True, False)
     """

@@ -84,7 +84,9 @@ def lemma_terms(inner: np.ndarray, hessian_inner: np.ndarray, squared: np.ndarra
 
 
 def jackknife(inner: np.ndarray, hessian_inner: np.ndarray, squared: np.ndarray) -> list[Quantity]:
-    """Return the four estimates of `lemma_terms`, in its order, with 95 % intervals from the delete-one-group jackknife.
+    """Return estimates of |grad L|^2, grad L^T H grad L, tr(H Sigma) and tr(Sigma), those of `lemma_terms`, with 95 % intervals.
+
+    The intervals come from the jackknife that leaves out one group at a time.
 
     Args:
         inner: Inner products g_a . g_b of the groups' mean gradients, `(groups, groups)`.

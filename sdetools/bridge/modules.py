@@ -154,6 +154,7 @@ def plain_copy(model: torch.nn.Module) -> torch.nn.Module:
     The copy computes the same function. Compiled networks have no second derivatives, and would be compiled again for each copy.
 
     Example:
+        >>> import torch; from sdetools.bridge.modules import plain_copy
         >>> type(plain_copy(torch.nn.DataParallel(torch.nn.Linear(2, 1)))).__name__
         'Linear'
     """
@@ -193,6 +194,7 @@ def checked_copy(model: torch.nn.Module, device: Any = None) -> torch.nn.Module:
         ValueError: If the device is not available, or if the network has no trainable parameters or some that are not finite.
 
     Example:
+        >>> import torch; from sdetools.bridge.modules import checked_copy
         >>> checked_copy(torch.nn.Linear(2, 1)).weight.shape
         torch.Size([1, 2])
     """
@@ -236,6 +238,7 @@ class Objective:
             or does not depend on the parameters, or if it is not finite because the batch is not.
 
     Example:
+        >>> import torch; from sdetools.bridge.modules import Objective
         >>> objective = Objective(torch.nn.functional.mse_loss)
         >>> float(objective(torch.nn.Linear(2, 1), (torch.zeros(4, 2), torch.zeros(4, 1))).detach()) >= 0
         True

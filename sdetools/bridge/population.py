@@ -83,11 +83,14 @@ class Population:
         return self._mean(index, self.own.gradient, 1.0)
 
     def product(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:
-        """Return H v, `(dim,)`, for v `(dim,)` and H the Hessian of the loss over the samples `index` `(samples,)` whose gradient is `gradient`."""
+        """Return H v, `(dim,)`, for v `(dim,)` and H the Hessian of the loss over the samples `index` `(samples,)`, in the scale of `gradient`."""
         return self._mean(index, lambda batch: self.own.product(batch, v), 3.0)
 
     def products(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:
-        """Return H v as `product` does, faster if several v follow with the same `index`: autograd graphs are kept while they fit into memory."""
+        """Return H v, `(dim,)`, as `product` does, faster if several v `(dim,)` follow with the same `index` `(samples,)`.
+
+        Autograd graphs are kept between the calls while they fit into memory, until `forget`.
+        """
         if self.own.note or self.split or 4 * self._bytes * (len(index) + self.step * len(self._graphs)) > GRAPH_BYTES:
             return self.product(index, v)
 

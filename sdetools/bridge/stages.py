@@ -157,6 +157,8 @@ def is_safe(x0: Quantity, evidence: Evidence) -> bool:
         evidence: What was measured so far, of which only the batch size B enters, by the edge 2B/(B + 2).
 
     Example:
+        >>> from sdetools.bridge.curvature import Quantity; from sdetools.bridge.keep_probability import Evidence
+        >>> from sdetools.bridge.stages import is_safe
         >>> run = Evidence(0.9, 32, None, x0=0.1)
         >>> [is_safe(Quantity.of(x), run) for x in (0.1, 0.2)]
         [True, False]

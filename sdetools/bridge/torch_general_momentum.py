@@ -23,7 +23,7 @@ from sdetools.losses.diagonal import DiagonalQuadratic
 class DANA(Optimizer):
     """Dimension-adapted momentum, y = (1 - D) y + g, p -= lr (g + g3 y), D = delta / (delta + k), k = 0, 1, ...; see `sdetools.DANA`.
 
-    p is a parameter, g its gradient, and y the state "momentum_buffer", 0 at first, beside the number "step" of steps k of p. The memory is
+    p is a parameter, g its gradient, and y the state "momentum_buffer", 0 at first; k is the number of steps that p has taken. The memory is
     (delta + k) / delta steps after k steps. Either g3 = ratio (1 + k)^-power, or, with `share`, g3 = min(1, 2 s B / N(D / lr)) for
     which the buffer's noise takes about the share s of the stability limit on least squares: N(mu) = sum_i lam_i / (lam_i + mu) over the
     `spectrum` of the Hessian, and B = `batch`. A restart of the memory, such as for another data set, is a new optimiser.
@@ -112,7 +112,7 @@ class DANA(Optimizer):
 
     @staticmethod
     def weight(group: dict[str, Any], k: int) -> float:
-        """Return g3, the weight of the buffer, in step `k` of a parameter group.
+        """Return g3, the weight of the buffer y in the step p -= lr (g + g3 y), for a parameter group after `k` steps.
 
         Args:
             group: The hyperparameters of the group: "lr", "delta", "ratio", "power", "share", "batch" and "spectrum".

@@ -286,6 +286,7 @@ def spread(values: np.ndarray) -> str:
     NaN stands for a run that diverged. Such runs are counted, and the mean is that of the others: "2 of 5 diverged, others 93.21 (0.15)".
 
     Example:
+        >>> import numpy as np; from sdetools.recipes import spread
         >>> spread(np.array([93.0, 94.0])), spread(np.array([93.0, np.nan])), spread(np.array([np.nan]))
         ('93.50 (0.71)', '1 of 2 diverged, others 93.00', '1 of 1 diverged')
     """
@@ -300,6 +301,7 @@ def counted(texts: Sequence[str]) -> str:
     """Return different texts with their numbers, the most frequent first, "8, 0.01 (3); 4, 0.02 (2)"; only the text if all are equal.
 
     Example:
+        >>> from sdetools.recipes import counted
         >>> counted(["b", "a", "b"]), counted(["a", "a"])
         ('b (2); a (1)', 'a')
     """

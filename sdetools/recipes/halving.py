@@ -64,6 +64,7 @@ def check_fractions(fractions: Sequence[float]) -> None:
     """Raise a ValueError unless `fractions` are increasing numbers in (0, 1], at least one.
 
     Example:
+        >>> from sdetools.recipes.halving import check_fractions
         >>> check_fractions((0.25, 0.5, 1))
     """
     if not fractions or any(a >= b for a, b in zip((0.0, *fractions), fractions)) or fractions[-1] > 1:

@@ -22,7 +22,7 @@ MAX_POINTS = 500
 
 
 class Logger(Protocol):
-    """Any object with this method receives the numbers of training runs."""
+    """The interface of a logger: any object with the method `log` receives the numbers of training runs, such as a `TensorBoardLogger`."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Receive the numbers of a step.

@@ -97,6 +97,7 @@ class PreResNet(nn.Module):
         ValueError: If `norm` is unknown.
 
     Example:
+        >>> from sdetools.recipes.networks import PreResNet
         >>> sum(p.numel() for p in PreResNet(blocks=5).parameters())
         464698
     """
@@ -168,6 +169,7 @@ class SmallResNet(nn.Module):
         ValueError: If `norm` is unknown.
 
     Example:
+        >>> from sdetools.recipes.networks import SmallResNet
         >>> sum(p.numel() for p in SmallResNet(blocks=5).parameters())
         464154
     """
@@ -264,6 +266,7 @@ class ResNet(nn.Module):
         classes: The number of classes.
 
     Example:
+        >>> from sdetools.recipes.networks import RESNET50, ResNet
         >>> sum(p.numel() for p in ResNet(*RESNET50).parameters())
         25557032
     """

@@ -34,7 +34,7 @@ class RunCost:
 
     Attributes:
         steps: The number of steps.
-        samples: The number of samples of a step; None if the task does not state it.
+        samples: The number of samples of a step, with SVAG those of both batches; None if the task does not state it.
         evaluations: The number of evaluations.
         training: The seconds of all steps, with the start and the checkpoints.
         evaluation: The seconds of all evaluations.
@@ -56,7 +56,9 @@ class RunCost:
 class Planner(Trainer):
     """A trainer that trains nothing: it counts the runs that it is given, and returns runs whose numbers are all 0.
 
-    Pass it to a recipe's `main` in place of a `Trainer`, whose other fields it has; then ask for `table`. Nothing is written to `folder`.
+    Pass it to a recipe's `main` in place of a `Trainer`; then ask for `table`, `device_seconds` or `wall_seconds`. It has the fields of a trainer. Of
+    these, `device` and `compiled` affect what is measured, `save_every` and `keep` the number of checkpoints. Nothing is written to `folder`; `identity`,
+    `workers`, `executor` and `loggers` are not used.
 
     Attributes:
         rate: The number of samples per second that a device trains on, positive; None measures it on `device`.

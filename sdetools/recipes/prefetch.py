@@ -23,6 +23,7 @@ def prefetched(make: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
         ahead: The number of results that are made in advance, at least 0; 0 makes each one when it is asked for, without a thread.
 
     Example:
+        >>> from sdetools.recipes.prefetch import prefetched
         >>> with prefetched(pow, [(2, 1), (2, 2), (2, 3)]) as powers:
         ...     print(*powers)
         2 4 8

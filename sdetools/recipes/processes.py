@@ -74,6 +74,7 @@ def own_share(parts: Sequence[Part]) -> Sequence[Part]:
     """Return the parts of a common work that this process does, every world-th one of `parts`: each is done by exactly one process.
 
     Example:
+        >>> from sdetools.recipes.processes import own_share
         >>> own_share(range(3))  # in a single process
         range(0, 3)
     """
@@ -87,6 +88,7 @@ def summed(values: torch.Tensor) -> list[float]:
     All processes must call this together, with equally many values.
 
     Example:
+        >>> import torch; from sdetools.recipes.processes import summed
         >>> summed(torch.tensor([0.5, 3.0]))  # in a single process
         [0.5, 3.0]
     """

@@ -245,6 +245,7 @@ def shuffled(n: int, seed: int) -> list[int]:
     """Return 0 ... `n` - 1 in the order into which `numpy.random.seed(seed); numpy.random.shuffle` puts a list.
 
     Example:
+        >>> from sdetools.recipes.text import shuffled
         >>> shuffled(5, 13)
         [1, 3, 4, 0, 2]
     """

@@ -38,7 +38,7 @@ Key = TypeVar("Key")
 
 
 def _nothing(*_: Any) -> None:
-    """Do nothing; a callback that can be pickled."""
+    """Do nothing with any arguments: the default of a trainer's callbacks `name_run`, `progress` and `tell`, which can be pickled."""
 
 
 @dataclass
@@ -120,7 +120,7 @@ class Trainer:
         return TrainingRun(name, *found, folder)
 
     def all(self, jobs: Mapping[Key, Job]) -> dict[Key, TrainingRun]:
-        """Return the finished runs of all jobs in a dict by their keys, in the order of `jobs`; `workers` are trained in parallel.
+        """Return the finished runs of all jobs in a dict by their keys, in the order of `jobs`; `workers` runs are trained at a time.
 
         Args:
             jobs: The runs, by keys of any kind; jobs of equal names are one run.

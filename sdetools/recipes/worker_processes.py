@@ -22,6 +22,7 @@ def device_of(device: str, index: int, available: int) -> str:
     """Return the device of worker `index` = 0, 1, ...: one of `available` GPUs each for "cuda", in turn if there are more workers; else `device`.
 
     Example:
+        >>> from sdetools.recipes.worker_processes import device_of
         >>> [device_of("cuda", i, 2) for i in range(3)], device_of("cpu", 1, 2)
         (['cuda:0', 'cuda:1', 'cuda:0'], 'cpu')
     """
