@@ -143,7 +143,11 @@ def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Close
         observable: An expression such as "x**2 + abs(y)", an `Absolute`, a `Below`, or an object with a method `value`; if that is no quadratic
             polynomial, the result is None.
         names: The names of the coordinates in expressions, `dim` of them.
-        origin: A point `(dim,)`. A method `value` is called there and nearby, to find its coefficients by differences.
+        origin: A point `(dim,)`. A method `value` is called there and nearby, to find coefficients by differences. The coefficients are in powers of x,
+            not of x - `origin`.
+
+    Returns:
+        A `Closed`: constant, linear and quadratic coefficients and the other terms, with a method for the expectation under a Gaussian law.
 
     Raises:
         ValueError: If the coordinate of an `Absolute` or a `Below` does not exist, or if an expression is invalid.

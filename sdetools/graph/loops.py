@@ -66,7 +66,7 @@ class Loops(LongFormulas):
 
     @property
     def cost(self) -> int:
-        """Number of operations of code without loops over components; scalars but for sums, and what is the same for all paths, are not counted."""
+        """Operations of one path if all loops over components were written out: entries of arrays and terms of sums, without what all paths share."""
         return sum(operations(n) for n in self.nodes if not n.uniform and (n.size > 1 or n.op == "reduce"))
 
     # ---- phases

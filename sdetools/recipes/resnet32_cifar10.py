@@ -111,6 +111,7 @@ class Settings:
         check_choice(self, "source", (*vision.SOURCES, "sizes"))
         check_choice(self, "form", ("sgdm", "heavy-ball", "nesterov"))
         check_choice(self, "activation", NETWORKS)
+        check_choice(self, "norm", ("batch", "group"))
 
 
 NETWORKS = {"before": networks.PreResNet, "after": networks.SmallResNet}
@@ -156,7 +157,7 @@ def task(settings: Settings, method: str, l: int, seed: int, device: str) -> Tra
 
     Raises:
         MissingData: If the data are missing.
-        ValueError: If a file is damaged, the batch size exceeds the number of training images, or `settings.norm` is unknown.
+        ValueError: If a file is damaged or the batch size exceeds the number of training images.
     """
     train, test = read_images(settings)
     model = NETWORKS[settings.activation](

@@ -54,8 +54,7 @@ class Settings:
         test_examples: The maximal number of test examples.
         batch: The batch sizes that are tried.
         lr: The learning rates of SGD, and effective learning rates of SGDM, that are tried with each batch size.
-        form: The form of momentum: "sgdm" (Def. 2.3) at the effective learning rate, or "heavy-ball" (Eq. (1)) at lr (1 - momentum); runs refuse
-            "nesterov".
+        form: The form of momentum: "sgdm" (Def. 2.3) at the effective learning rate, or "heavy-ball" (Eq. (1)) or "nesterov" at lr (1 - momentum).
         momentum: The momentum of SGDM, in [0, 1).
         steps: The number of steps of a run; the learning rate decreases linearly to 0.
         weight_decay: The coefficient of the L2 penalty.
@@ -230,7 +229,7 @@ def task(
 ) -> TrainingTask:
     """Return everything that defines one run: the network, its optimiser, the batches, the schedule and the evaluation ("dev_loss", "test_accuracy", ...).
 
-    SGDM has the momentum `settings.momentum`; in the form "sgdm" its learning rate is `lr`, in the form "heavy-ball" lr (1 - momentum).
+    SGDM has the momentum `settings.momentum`; in the form "sgdm" its learning rate is `lr`, in "heavy-ball" and "nesterov" lr (1 - momentum).
 
     Args:
         settings: The settings.
@@ -243,13 +242,13 @@ def task(
         clip: The maximal 2-norm of a gradient; inf for no clipping.
 
     Raises:
-        ValueError: If data or model are missing, a class has no examples, `size` exceeds their number, or the form is "nesterov", with momentum.
+        ValueError: If data or model are missing, a class has no examples or `size` exceeds their number.
     """
     own = study(settings, name)
     train, dev = own.subset(seed)
     model = own.fresh()
     params = [p for p in model.parameters() if p.requires_grad]
-    rate = convert(lr, settings.momentum, source="sgdm", target=settings.form)["lr"]
+    rate = lr / convert(1.0, settings.momentum, source=settings.form, target="sgd")["lr"]
     batches = Batches((torch.arange(len(train)),), size)
 
     def batch(number: int, piece: int, pieces: int) -> Any:

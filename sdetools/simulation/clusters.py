@@ -133,7 +133,7 @@ class Dask(Executor):
     Args:
         client: A `dask.distributed.Client`. It stays open after `shutdown`, unless `own` is given.
         own: What `shutdown` closes together with the client: a cluster of one's own, or the client itself; None if both belong to the caller.
-        settings: The context of Dask's configuration that ends with a cluster of one's own; None for another cluster.
+        settings: What `dask.config.set(...)` returned, a context manager in force already, whose `__exit__` `shutdown` calls; None for a cluster of others.
         **options: Keyword arguments of `Client.submit`, such as `workers=`.
     """
 

@@ -115,7 +115,10 @@ class SlowStudy(Result):
         return "\n".join(lines)
 
     def main_estimates(self) -> dict[str, Distance]:
-        """Return a dict of the distances in law to the slow SDE by the names of run and observable, such as "SGDM x" and "SGDM x kolmogorov"."""
+        """Return a dict of the distances in law between the last points of an optimiser and of the slow SDE, by the names of run and observable.
+
+        "SGDM x" is the Wasserstein distance of order 1 of x for the run "SGDM", and "SGDM x kolmogorov" the Kolmogorov distance.
+        """
         return {f"{run} {what}": distance for (run, what), distance in self.distances.items()}
 
     def __repr__(self) -> str:

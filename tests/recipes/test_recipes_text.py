@@ -277,6 +277,20 @@ def test_values_and_gradients_are_those_of_the_full_model_which_is_not_changed(k
     assert torch.equal(whole(), before)
 
 
+@pytest.mark.parametrize(("form", "lr"), [("sgdm", 0.2), ("heavy-ball", 0.02), ("nesterov", 0.02)])
+def test_every_form_of_momentum_has_the_effective_learning_rate(form, lr, tmp_path):
+    """0.2 for both methods; a buffer that adds up gradients multiplies its learning rate by 1 / (1 - 0.9)."""
+    write_sst2(tmp_path / "data" / "SST-2")
+    recipe = recipes.recipe("roberta-few-shot")
+    own = recipe.Settings(
+        data=str(tmp_path / "data"), model=str(write_model(tmp_path / "model")), tasks=("sst-2",), k=4, form=form, momentum=0.9
+    )
+    sgd, sgdm = (recipe.task(own, "sst-2", method, 2, 0.2, 13, "cpu").optimiser for method in ("SGD", "SGDM"))
+    assert sgdm.param_groups[0]["lr"] == pytest.approx(lr, rel=1e-12) and sgd.param_groups[0]["lr"] == pytest.approx(
+        0.2, rel=1e-12
+    )
+
+
 COMMAND = ["train", "roberta-few-shot", "--set", "tasks=sst-2", "--set", "k=8", "--set", "steps=4", "--set", "subsets=13,21"]
 
 

@@ -202,7 +202,7 @@ def test_the_command_reports_invalid_input(tmp_path):
         (["--set", f"data={tmp_path}"], "CIFAR-10 is missing"),
         (["--set", "source=imagenet"], "`source` must be one of"),
         (["--miniature", "--set", "batch=99999"], "at most the number of samples, 4000"),
-        (["--miniature", "--set", "norm=layer"], "`norm` must be batch or group"),
+        (["--miniature", "--set", "norm=layer"], "`norm` must be one of batch, group; got 'layer'"),
     ):
         done = CliRunner().invoke(main, ["train", "resnet32-cifar10", *more, "--out", str(tmp_path / "out")])
         assert done.exit_code == 2 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -92,7 +92,9 @@ class Equation(Generic[SDEType]):
 class Integrator(Moving):
     """The base class of integrators: an SDE discretised with step `dt`, which a simulation runs as a dynamics whose `step_time` is dt.
 
-    A subclass must write one method, `step(eq, y, h)`, which returns the state after a step of size h. It sets those class attributes below whose
+    A subclass must write one method, `step(eq, y, h)`, which returns the state after a step of size h, in the shape of y: the parts of the state one
+    after another, `(n,)` or `(n, paths)`. `eq` is an `Equation`: `eq.drift(y)`, `eq.increment(y, sqrt(h))` for b dW, `eq.diffusion(y, u)` for b u, the
+    draws `eq.xi`; the first three take an index `stage` into `stages`, 0 by default. The subclass sets those class attributes below whose
     defaults, in brackets, do not fit. All other methods of a dynamics are inherited; the parts of the state and its start are those of the SDE.
     Where the docstring speaks of a class of noise, it means "none", "additive", "scalar", "diagonal", "commutative" or "general"
     (`sdetools.dynamics.sdes.classes`).

@@ -98,7 +98,10 @@ class ClippedSGD(WithoutGain):
 
     @property
     def rule(self) -> Any:
-        """The rule, a function (state, oracle, eta, limit) -> state that clips by norm or by value, as was asked for; limit is C."""
+        """The rule, a function (state, oracle, eta, limit) -> state that clips by norm or by value, as was asked for.
+
+        state is the tuple (x,), oracle the function of a point that returns the noisy gradient there, eta the learning rate and limit the bound C.
+        """
         return _by_norm if self.by_norm else _by_value
 
 

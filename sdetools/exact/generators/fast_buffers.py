@@ -70,15 +70,21 @@ class _UnitGradients:
 
 
 def slow_motion(step: OneStep, home: DifferentialRing) -> SlowMotion:
-    """Return the motion of the position of a linear filter, a rule with buffers whose new state is linear in state and gradient.
+    """Return the motion of a linear filter, a rule with buffers whose new state is linear in state and gradient.
+
+    y = w . s, with s the parts of the state, is the slow combination: without gradients it is constant. h is a function of the position.
 
     Args:
-        step: The rule, whose buffers start at 0 (or at x0).
+        step: The rule, whose buffers start at 0, those that `Dynamics.at_x0` names at x0.
         home: A `DifferentialRing` with the coordinates of the position, then one for each buffer and coordinate, as `generator_gaps.filter_ring` makes it.
+
+    Returns:
+        Two operators on functions of y: `motion`, exp(tau A) - 1 for a step of time tau with the generator A of y, and `terminal`, which turns h(y) into the
+        mean of h of the position; beside them the powers and rates of the forgetting, see `SlowMotion`.
 
     Raises:
         NotExpandable: If the filter has no slow combination, or its buffers are not forgotten.
-        NeedsFinerRoot: If a buffer is of the size of a power of the step's time that is no whole power of r.
+        NeedsFinerRoot: If a buffer is of the size of a power of tau that is no whole power of r, the root of tau in which series are written.
     """
     return _Elimination(step, home).result()
 

@@ -25,8 +25,9 @@ _AT_ONCE = 1 << 20
 class Dropping:
     """The three terms of the rule for dropping momentum, each at least 0; `drop_momentum` returns them.
 
-    Each bounds a part of |log(risk of SGDM / risk of SGD)| at the learning rate h: index b stands for SGDM at momentum beta, 0 for plain SGD. If one of
-    the two is unstable, all three terms are infinite.
+    Each bounds a part of |log(risk of SGDM / risk of SGD)|, both at the effective learning rate h: that is the eta of `st.SGDM`, whose m' = beta m +
+    (1 - beta) g has unit gain, and lr / (1 - beta) for a buffer m' = beta m + g. Index b stands for SGDM at momentum beta, 0 for plain SGD. If one of the
+    two is unstable, all three terms are infinite.
 
     Attributes:
         noise: log[q_0 (1 - q_b) / (q_b (1 - q_0))], q the noise budgets of `exact.momentum_budget`: the ratio of the stationary risks. Exact.
