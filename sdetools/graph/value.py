@@ -388,7 +388,7 @@ def _power(x: Value, p: float) -> Value | None:
 
 
 def order(outputs: Sequence[Value]) -> list[Value]:
-    """Return all values that `outputs` depend on, and `outputs` themselves, as a list: each once, after its arguments; of equal constants one."""
+    """Return all values that `outputs` depend on, and `outputs` themselves, as a list: each once, after its arguments; of values with one `key` (equal constants) one."""
     done: dict[Any, Value] = {}
     todo = [(o, False) for o in reversed(list(outputs))]
     while todo:

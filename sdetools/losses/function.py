@@ -31,7 +31,7 @@ class FunctionLoss(Loss):
 
     Args:
         gradient: `gradient(x)` returns `dim` components; None if it is derived from the value.
-        dim: Number of coordinates.
+        dim: Number of coordinates; None is refused, with an error that says so.
         value: `value(x)` returns one number; None if only the gradient is known.
         hessian: `hessian(x)` returns `dim` rows of `dim` components; None if it is derived.
         names: Names of the coordinates, a list or "x y"; None for x0, x1, ...

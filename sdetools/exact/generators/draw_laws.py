@@ -35,8 +35,8 @@ def polynomial_oracle(oracle: NoisyOracle) -> tuple[NoisyOracle, list[tuple[str,
 def polynomial_noise(noise: Noise) -> tuple[Noise, list[tuple[str, Any]], bool]:
     """Return a noise whose value is a polynomial in its draws, the laws of these draws, and whether the law of the noise is the same.
 
-    The draws of noises R(x) u become the entries of u themselves. Noise that samples data becomes Gaussian noise of the same covariance, and the last
-    result is then False.
+    The draws of noises R(x) u become the entries of u themselves. A function of x and draws is returned as it is, a polynomial or not; whether it is one shows
+    in the expansion. Any other noise, such as one that samples data, becomes Gaussian noise of the same covariance, and the last result is then False.
 
     Returns:
         A tuple: the noise; for each of its draws the law, a pair of a name and its numbers; and whether the law of the noise is that of `noise`.

@@ -61,14 +61,16 @@ def constant_row(rule: Any) -> np.ndarray:
 
 
 def constant_signals(sde: SDE, step_time: float) -> np.ndarray | None:
-    """Return the numbers of an SDE that may depend on the time, `(signals,)`, which must be constant; None if they are the time itself.
+    """Return the signals of an SDE, the numbers in its formula that may depend on the time, `(signals,)`, if they are constant.
+
+    None stands for an `st.SDE` whose formula contains the time t, its only signal; an SDE without signals has an empty array.
 
     Args:
         sde: The SDE.
         step_time: The time between two of the 64 times at which they are compared.
 
     Raises:
-        NotExpandable: If they change.
+        NotExpandable: If signals of a schedule, such as lambda_t, change.
     """
     if type(sde).signal_values is SDE.signal_values:
         return None if sde.signals else np.zeros(0)
@@ -137,7 +139,9 @@ def of_equation(sde: SDE) -> ScaledNumbers:
 
 
 def by_rates(make_rule: Callable[[float], Dynamics], make_sde: Callable[[float], SDE] | None, unit: int = 2) -> ScaledNumbers:
-    """Return the numbers of a rule and an SDE that functions of eta make, as functions of the root r of the step's time, from values at the rates `ETAS`.
+    """Return the numbers in the formulas of a rule and an SDE, as functions of the root r of the step's time, from their values at the rates `ETAS`.
+
+    The numbers are the rule's coefficients (such as eta and beta), the parameters of its oracle (such as sigma), and those of the SDE.
 
     Args:
         make_rule: The function from eta to the rule.

@@ -153,7 +153,10 @@ class ChainedMoments:
         return self.moments[key]
 
     def number(self, coefficient: Coefficient) -> float:
-        """Return the value of a polynomial in 1/B and the power sums tr K^q on this problem."""
+        """Return the value of a polynomial in 1/B and the power sums tr K^q on this problem.
+
+        `coefficient` has an integer by (p, (q_1, q_2, ...)), the coefficient of B^-p times the product of the tr K^(q_i).
+        """
         return evaluated_at(coefficient, self.problem.rows, self.sums)
 
     def step(self, kind: int) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray], np.ndarray]:
