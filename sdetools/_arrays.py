@@ -205,6 +205,7 @@ class Block:
         scratch: The number of rows of working memory in `out`, after the results.
         function: The function compiled by Numba, at the top of a module; it returns nothing. None if there is none.
         data: Constant arrays that `function` takes after `out`.
+        address: The name of a function of the library that kernels call instead of `function`, by addresses, see `graph.calls.Call`; empty for none.
 
     Example:
         >>> import numpy as np
@@ -218,6 +219,7 @@ class Block:
     scratch: int = 0
     function: Callable[..., None] | None = None
     data: tuple[np.ndarray, ...] = ()
+    address: str = ""
 
     def __call__(self, *parts: Any) -> Any:
         if any(isinstance(part, Value) for part in parts):
@@ -227,4 +229,4 @@ class Block:
     @cached_property
     def call(self) -> Call:
         """The operation of the graph (a `graph.calls.Call`) that evaluates the block. It is made once and then reused."""
-        return Call(self.function, self.data, self.scratch, self.plain)
+        return Call(self.function, self.data, self.scratch, self.plain, address=self.address)

@@ -55,7 +55,7 @@ def text_key() -> str:
         *([Path(numba.origin).with_name("_version.py")] if numba is not None and numba.origin else []),
         Path(__file__),
         Path(__file__).with_name("_compiled.py"),
-        PACKAGE / "manifold" / "kernels.py",
+        *sorted((PACKAGE / "manifold").glob("kernel*.py")),
         PACKAGE / "noise" / "sampling_kernel.py",
         *(
             PACKAGE / "graph" / f"{name}.py"

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from llvmlite import ir
 from numba import extending, types
+from numba.np import arrayobj
 
 P = ParamSpec("P")
 _WORD = ir.IntType(64)
@@ -137,6 +138,25 @@ float_pointer = _pointer(types.float64, ir.DoubleType())
 float32_pointer = _pointer(types.float32, ir.FloatType())
 word_pointer = _pointer(types.uint64, _WORD)
 whole_pointer = _pointer(types.int64, _WORD)
+
+
+@intrinsic
+def rows_at(typingctx, pointer, rows, lanes):
+    """Return the array `(rows, lanes)` at a pointer, C-contiguous, without a count of references: `numba.carray` needs Numba's run time for one.
+
+    The numbers must outlive its use. Numba supplies `typingctx`.
+    """
+    array = types.Array(pointer.dtype, 2, "C")
+
+    def codegen(context, builder, signature, arguments):
+        data, n, width = arguments
+        made = context.make_array(array)(context, builder)
+        size = context.get_constant(types.intp, context.get_abi_sizeof(data.type.pointee))
+        strides = [builder.mul(width, size), size]
+        arrayobj.populate_array(made, data=data, shape=[n, width], strides=strides, itemsize=size, meminfo=None, parent=None)
+        return made._getvalue()
+
+    return array(pointer, types.intp, types.intp), codegen
 
 
 def stack_array(kind: Any, count: int, zeros: bool = True) -> Any:

@@ -21,10 +21,12 @@ class Call:
     result.
 
     Attributes:
-        function: Function compiled by Numba that writes its results into the first rows of `out`; None if there is only `plain` or `tensors`.
+        function: Function compiled by Numba that writes its results into the first rows of `out`; None if there is only `address`, `plain` or `tensors`.
         data: Constant arrays that `function` takes after `out`.
         scratch: Number of rows of working memory in `out`, after the results.
         plain: `plain(*parts)` returns the results, `(results, paths)` or `(paths,)`, for NumPy arrays; None: `function` computes them.
+        address: The name of a function of the library, such as "manifold.kernels:frame", whose machine code compiled kernels call instead, by addresses:
+            those of the parts, which must be arrays, of `out` and of `data`, then the number of lanes; six integers, zeros at the end. Empty: none.
         tensors: `tensors(*parts)` returns the results for torch tensors; None: they are computed on NumPy arrays.
     """
 
@@ -33,6 +35,7 @@ class Call:
     scratch: int = 0
     plain: Callable[..., np.ndarray] | None = None
     tensors: Callable[..., Any] | None = None
+    address: str = ""
 
     def __call__(self, parts: Sequence[Any], shape: tuple[int, ...]) -> Value:
         """Return the results as a node, of component shape `shape`, `(n,)` or `()`, of the trace of `parts` (values, of which one is traced)."""

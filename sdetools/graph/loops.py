@@ -46,15 +46,9 @@ class Loops(LongFormulas):
     STORES: int = STORES
 
     def __init__(
-        self,
-        outputs: Sequence[tuple[int, Value]],
-        rows: dict[Any, int],
-        draws: dict[Any, Draw],
-        names: dict[Any, str],
-        free: int,
-        lanes: Any,
+        self, outputs: Sequence[tuple[int, Value]], rows: dict[Any, int], draws: dict[Any, Draw], names: dict[Any, str], free: int, lanes: Any,
         tables: Tables,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(rows, draws, names, free, lanes, tables)
         self.outputs = list(outputs)
         self.nodes = order([v for _, v in self.outputs])
@@ -256,6 +250,9 @@ class Loops(LongFormulas):
             sources = [self.start_of(a) for a in n.args]
             count, more = f"{self.tables.size(n.size)} * {L}", sources[1] if len(sources) > 1 else "0"
             return [f"lanes.call({self.tables.function(n.name)}, {sources[0]}, {self.start_of(n)}, {count}, {more}, 0, 0)"]
+        if n.op == "call" and n.extra.address:
+            given = [*map(self.start_of, (*n.args, n)), *(f"{self.tables.array(d)}at" for d in n.extra.data), str(L), *"000"]
+            return [f"lanes.call({self.tables.function(n.extra.address)}, {', '.join(given[:6])})"]
         if n.op == "call":
             self.begin()
             given = [self.number_argument(a) if a.uniform and not a.ndim else self.block(a) for a in n.args]

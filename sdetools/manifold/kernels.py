@@ -12,14 +12,25 @@ the results first and then scratch rows, so that nothing is allocated. Where `se
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
 
-from sdetools._compiled import jit
+from sdetools._compiled import by_address, jit
+from sdetools._machine_code import once
+from sdetools.graph.bits import float32_pointer, float_pointer, rows_at
+from sdetools.manifold.kernel_rows import frame_rows, newton_rows
 
+PLAIN: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+"""Options of Numba. Nothing is allocated, so arrays need no counts of references, whose code would refer to symbols of Numba."""
+NAMES = ("frame", "pull", "tangent", "newton")
+"""The functions that compiled kernels call by address."""
 EXTRA_SWEEPS = 4
 """Sweeps in addition to one for each doubling of the dimension: the rotations converge quadratically."""
+
+
+_frame_rows, _newton_rows = (njit(inline="always")(rows) for rows in (frame_rows, newton_rows))
 
 
 @njit(inline="always")
@@ -28,7 +39,7 @@ def place(i, j, dim):
     return i * dim - (i * (i - 1)) // 2 + j - i
 
 
-@jit(nogil=True, error_model="numpy")
+@jit(**PLAIN)
 def jacobi(A, V, dim, lanes):
     """Compute the eigenvalues and eigenvectors of one symmetric matrix per lane (path), by cyclic Jacobi rotations; return nothing.
 
@@ -76,7 +87,7 @@ def jacobi(A, V, dim, lanes):
                     A[p * dim + q, j] = 0.0
 
 
-@jit(nogil=True, error_model="numpy")
+@jit(**PLAIN)
 def product(X, transposed, Y, out, dim, lanes):
     """Write the matrix product X Y, or X^T Y if `transposed`, to `out`, for each lane (path), a column of the arrays.
 
@@ -92,7 +103,7 @@ def product(X, transposed, Y, out, dim, lanes):
                     out[i * dim + k, j] += X[at, j] * Y[a * dim + k, j]
 
 
-@jit(nogil=True, error_model="numpy")
+@jit(**PLAIN)
 def back(X, V, out, dim, lanes):
     """Write the entries i <= j of X V^T, which must be symmetric, to `out`, for each lane (path), a column of the arrays.
 
@@ -109,7 +120,7 @@ def back(X, V, out, dim, lanes):
                     out[at, j] += X[i * dim + b, j] * V[k * dim + b, j]
 
 
-@jit(nogil=True, error_model="numpy")
+@jit(**PLAIN)
 def frame(H, Sigma, out, settings):
     """Compute the matrices of the slow SDE for each lane (path) from the Hessian H and the covariance Sigma; return nothing.
 
@@ -185,12 +196,7 @@ def frame(H, Sigma, out, settings):
             out[r, j] *= top[j]
 
 
-def frame_rows(dim):
-    """Return the number of rows of the array `out` of `frame` for matrices with `dim` rows: those of the results and of scratch memory."""
-    return 4 * (dim * (dim + 1) // 2) + 4 * dim * dim + dim + 3
-
-
-@jit(nogil=True, error_model="numpy")
+@jit(**PLAIN)
 def times(A, v, out, add, dim, lanes):
     """Write A v to `out`, or add it to `out` if `add`, for each lane (path), a column of the arrays.
 
@@ -206,7 +212,7 @@ def times(A, v, out, add, dim, lanes):
                 out[i, j] += A[at, j] * v[k, j]
 
 
-@jit(nogil=True, error_model="numpy")
+@jit(**PLAIN)
 def contract(T, M, out, dim, lanes):
     """Write out_l = sum_ij T_ijl M_ij to `out`, `(dim, lanes)`, for each lane (path), a column of the arrays.
 
@@ -232,7 +238,7 @@ def contract(T, M, out, dim, lanes):
                 at += 1
 
 
-@jit(nogil=True, error_model="numpy")
+@jit(**PLAIN)
 def pull(F, T, out, settings):
     """Write d2Phi[Sigma] = -(H^+ D[P Sigma P] + P D[Z]) to the first dim rows of `out`, for each lane (path); D[M]_l = sum_ij T_ijl M_ij.
 
@@ -253,7 +259,7 @@ def pull(F, T, out, settings):
             out[i, j] = -out[i, j]
 
 
-@jit(nogil=True, error_model="numpy")
+@jit(**PLAIN)
 def tangent(P, v, out, settings):
     """Write P v to `out`, `(dim, lanes)`, for the projection P and vectors `v` `(dim, lanes)`, for each lane (path); `settings[0]` is dim.
 
@@ -262,7 +268,7 @@ def tangent(P, v, out, settings):
     times(P, v, out, False, int(settings[0]), P.shape[1])
 
 
-@jit(nogil=True, error_model="numpy")
+@jit(**PLAIN)
 def newton(H, P, g, out, settings):
     """Write (H + tr(H) P)^{-1} g to the first dim rows of `out`, for each lane (path), by an L D L^T decomposition.
 
@@ -309,6 +315,54 @@ def newton(H, P, g, out, settings):
             out[k, j] /= L[pivot, j]
 
 
-def newton_rows(dim):
-    """Return the number of rows of the array `out` of `newton` for matrices with `dim` rows: those of the result and of scratch memory."""
-    return dim + dim * (dim + 1) // 2
+@once
+def function(name: str, dtype: str = "float64") -> Any:
+    """Return `frame`, `pull`, `tangent` or `newton` as a function of addresses, a C callback, compiled once in a process.
+
+    Its six 64-bit integers are the addresses of the arrays in the order of the function's arguments, then the number of lanes, then zeros; the
+    numbers of rows follow from `settings`. So a kernel calls machine code from the cache, and does not compile it again.
+
+    Args:
+        name: The name of the function.
+        dtype: The type of all numbers, "float64" or "float32".
+
+    Returns:
+        Numba's callback object; its `address` is that of the machine code.
+
+    Raises:
+        KeyError: There is no such function.
+    """
+    pointer = float_pointer if dtype == "float64" else float32_pointer
+
+    def _frame(H, Sigma, out, settings, lanes, _):
+        given = pointer(settings)
+        dim = int(given[0])
+        own = dim * (dim + 1) // 2
+        H, Sigma = rows_at(pointer(H), own, lanes), rows_at(pointer(Sigma), own, lanes)
+        frame(H, Sigma, rows_at(pointer(out), _frame_rows(dim), lanes), given)
+        return 0
+
+    def _pull(F, T, out, settings, lanes, _):
+        given = pointer(settings)
+        dim = int(given[0])
+        own, third = dim * (dim + 1) // 2, dim * (dim + 1) * (dim + 2) // 6
+        pull(rows_at(pointer(F), 4 * own, lanes), rows_at(pointer(T), third, lanes), rows_at(pointer(out), 2 * dim, lanes), given)
+        return 0
+
+    def _tangent(P, v, out, settings, lanes, _):
+        given = pointer(settings)
+        dim = int(given[0])
+        at = rows_at(pointer(P), dim * (dim + 1) // 2, lanes)
+        tangent(at, rows_at(pointer(v), dim, lanes), rows_at(pointer(out), dim, lanes), given)
+        return 0
+
+    def _newton(H, P, g, out, settings, lanes):
+        given = pointer(settings)
+        dim = int(given[0])
+        own = dim * (dim + 1) // 2
+        H, P = rows_at(pointer(H), own, lanes), rows_at(pointer(P), own, lanes)
+        newton(H, P, rows_at(pointer(g), dim, lanes), rows_at(pointer(out), _newton_rows(dim), lanes), given)
+        return 0
+
+    written = dict(zip(NAMES, (_frame, _pull, _tangent, _newton)))[name]
+    return by_address("manifold.kernels", name, dtype, written, error_model="numpy", _nrt=False)

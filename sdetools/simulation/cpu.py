@@ -80,7 +80,7 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
     functions = Functions(program, real=real)
     nodes = order([v for s in functions.steps for _, v in s.outputs])
     for n in nodes:
-        if n.op == "call" and n.extra.function is None:
+        if n.op == "call" and n.extra.function is None and not n.extra.address:
             raise NotTraceable("a part that is a torch function" if n.extra.tensors else "a part that runs on whole arrays only")
     gemm = any(n.op == "contract" and max(n.args[0].shape) > SMALL for n in nodes)
     lanes, narrowest, cache = LEAF, GEMM if gemm else NARROWEST, GEMM_CACHE if gemm else CACHE

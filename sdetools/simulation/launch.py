@@ -36,13 +36,15 @@ def address(name: str, dtype: str = "float64") -> int:
     """Return the address of the machine code of a function that kernels call; it is compiled or loaded from the cache at its first use.
 
     Args:
-        name: The name of the function: a key of `MODULES`, such as "normals" or "reduce_pair", or a function of `graph.rows`, such as "exp".
+        name: The name of the function: a key of `MODULES`, such as "normals" or "reduce_pair", a function of `graph.rows`, such as "exp", or that of
+            another module below `sdetools`, such as "manifold.kernels:frame".
         dtype: The floating-point type of the kernel, "float64" or "float32".
 
     Returns:
         The address, an integer; it stays valid until the process ends.
     """
-    return _machine_code.address(MODULES.get(name, "graph.rows"), name, dtype)
+    module, _, own = name.rpartition(":")
+    return _machine_code.address(module or MODULES.get(name, "graph.rows"), own, dtype)
 
 
 def where(array: np.ndarray) -> int:

@@ -21,6 +21,7 @@ import pytest
 import sdetools
 from sdetools import _compiled, _machine_code
 from sdetools.graph import interpreter, rows
+from sdetools.manifold import kernels
 from sdetools.simulation import draw_rows, library
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "getuid"), reason="modes and owners are those of POSIX")
@@ -230,7 +231,7 @@ def test_code_that_may_raise_is_not_cached(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("module", [rows, draw_rows, library])
+@pytest.mark.parametrize("module", [rows, draw_rows, library, kernels])
 def test_all_functions_called_by_address_run_without_numba(tmp_path, monkeypatch, module, dtype):
     """The machine code of every function that kernels call by address is cached."""
     monkeypatch.setattr(_compiled, "code_file", lambda _, name: tmp_path / name)
@@ -241,13 +242,20 @@ def test_all_functions_called_by_address_run_without_numba(tmp_path, monkeypatch
     assert {file.name for file in tmp_path.iterdir()} == {f"{name}_{dtype}" for name in names}
 
 
+SLOW = """
+oracle = st.NoisyOracle(st.losses.from_expression("(x*y - 1)**2/2"), st.noise.gaussian(dim=2))
+slow = st.EulerMaruyama(st.SlowSDE(oracle, st.schedules.constant(0.5), at=[1.0, 1.0]), 0.5)
+run = st.simulate(slow, [1.2, 0.9], 1.0, paths=5, observe=["x"], threads=1, backend="numba")
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dim", [1, 70])
+@pytest.mark.parametrize("dim", [1, 70, "slow"])
 def test_cached_code_needs_no_compiler(tmp_path, dim):
-    """The first process imports Numba, the second one does not, with either method of matrix multiplication."""
+    """The first process imports Numba, the second one does not, with either method of matrix multiplication, and on a manifold of minimisers."""
     loss = f"st.losses.quadratic(__import__('numpy').eye({dim}))"
     code = RUN.replace('st.losses.from_expression("x**2/2")', loss).replace("none(1)", f"none({dim})")
-    code = code.replace("[1.0]", f"[1.0] * {dim}").replace('"x"', '"x0"')
+    code = code.replace("[1.0]", f"[1.0] * {dim}").replace('"x"', '"x0"') if dim != "slow" else RUN + SLOW
     code += "import sys; print('numba' in sys.modules, file=sys.stderr)"
     assert in_a_process(code=code, SDETOOLS_CACHE=tmp_path / "own")[1] == "True\n"
     assert in_a_process(code=code, SDETOOLS_CACHE=tmp_path / "own")[1] == "False\n"

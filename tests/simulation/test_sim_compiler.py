@@ -14,6 +14,7 @@ from numba.core.errors import TypingError
 from sdetools import _compiled
 from sdetools.graph import lanes, rows
 from sdetools.graph.reals import real_of
+from sdetools.manifold import kernels
 from sdetools.simulation import draw_rows, library
 from sdetools.simulation.cpu import write
 from sdetools.studies.means import make_program
@@ -53,7 +54,7 @@ def test_the_machine_code_of_a_kernel_is_that_of_numbas_pipeline(monkeypatch, na
     assert own == numbas and len(own) > 10_000
 
 
-@pytest.mark.parametrize(("module", "name"), [(rows, "tan"), (draw_rows, "signs"), (library, "carry")])
+@pytest.mark.parametrize(("module", "name"), [(rows, "tan"), (draw_rows, "signs"), (library, "carry"), (kernels, "newton")])
 def test_the_machine_code_of_a_library_function_is_that_of_numbas_pipeline(monkeypatch, module, name):
     """Functions that have others inlined, and branches on what is None."""
     monkeypatch.setattr(_compiled, "code_file", lambda *_: None)

@@ -28,6 +28,7 @@ from sdetools.dynamics.base import check_oracle, check_plan
 from sdetools.dynamics.sdes.limits import OracleSDE, inside_step
 from sdetools.manifold.flow import FlowError, project
 from sdetools.manifold.geometry import at
+from sdetools.manifold.kernel_rows import frame_rows, newton_rows
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
@@ -177,16 +178,17 @@ class SlowSDE(OracleSDE):
 
     def _make_blocks(self, oracle: NoisyOracle) -> None:
         """Create the functions (`Block`) that are called without tracing: those of `manifold.kernels`, and some of the loss and noise of `oracle`."""
-        from sdetools.manifold import kernels
-
         dim, loss, noise = oracle.dim, oracle.loss, oracle.noise.as_gaussian()
         own = dim * (dim + 1) // 2
         settings = (np.array([dim, self.rank, MOST_REST, LEAST_PART], dtype=float),)
-        scratch = kernels.frame_rows(dim) - 4 * own
-        self._frame_block = Block(partial(_plain_frame, dim, self.rank), 4 * own, scratch, kernels.frame, settings)
-        self._pull = Block(partial(_plain_pull, dim), dim, dim, kernels.pull, settings)
-        self._tangent = Block(partial(_plain_tangent, dim), dim, 0, kernels.tangent, settings)
-        self._newton = Block(partial(_plain_newton, dim), dim, kernels.newton_rows(dim) - dim, kernels.newton, settings)
+
+        def block(name: str, plain: Any, outputs: int, scratch: int) -> Block:
+            return Block(plain, outputs, scratch, data=settings, address=f"manifold.kernels:{name}")
+
+        self._frame_block = block("frame", partial(_plain_frame, dim, self.rank), 4 * own, frame_rows(dim) - 4 * own)
+        self._pull = block("pull", partial(_plain_pull, dim), dim, dim)
+        self._tangent = block("tangent", partial(_plain_tangent, dim), dim, 0)
+        self._newton = block("newton", partial(_plain_newton, dim), dim, newton_rows(dim) - dim)
         self._whole = loss.torch_stage is not None
         """Whether the derivatives of the loss are evaluated on arrays instead of being traced."""
         if self._whole:
