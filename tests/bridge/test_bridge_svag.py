@@ -415,6 +415,7 @@ print(loss_of_module(Own(), criterion, x, x).identity)
 """
 
 
+@pytest.mark.slow
 def test_a_networks_identity_is_the_same_in_every_process(tmp_path):
     """So that another process can use a store; the identity depends on the forward function and the criterion."""
     import os

@@ -177,6 +177,7 @@ def long_formula(x: Any, operations: int) -> Any:
     return made[-1] + made[-2] * made[-3]
 
 
+@pytest.mark.slow
 def test_twenty_thousand_operations_run():
     """Its code is as short as that of any other formula. The error bound grows by at most 2 for each operation."""
     x = np.random.default_rng(0).standard_normal((3, 21))

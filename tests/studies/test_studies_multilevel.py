@@ -165,6 +165,7 @@ def test_pooled_moments_of_two_parts_are_those_of_all():
     assert joined.n == 70
 
 
+@pytest.mark.slow
 def test_multilevel_in_single_precision():
     """E X_1^2 of an Ornstein-Uhlenbeck process to an eps that float32 can reach; for a smaller one there is a warning, not in float64."""
     ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")

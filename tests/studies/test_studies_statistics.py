@@ -56,6 +56,7 @@ def bounds(repetitions, level, alarm):
     return stats.binom.ppf(alarm / 2, repetitions, level), stats.binom.isf(alarm / 2, repetitions, level)
 
 
+@pytest.mark.slow
 def test_intervals_cover():
     """400 repetitions of 5,120 paths: interval and band within binomial bounds (false alarm 1e-4 each), the supremum above the lower one."""
     single, band, sup = coverages(400, 5120)
