@@ -195,17 +195,16 @@ def select(condition: Any, yes: Any, no: Any) -> Any:
 class Block:
     """A part of a formula that is called as it is and not traced: a function `plain(*inputs)` of arrays `(n, *paths)` with the result `(outputs, *paths)`.
 
-    Called with arrays, a block evaluates `plain`. Called with traced values, it becomes an operation of the graph, which compiled backends
-    evaluate by `function(*inputs, out, *data)`: `out` is `(outputs + scratch, paths)`, with the results in its first rows. Without
-    `function`, a formula with this block runs only on backends that can call `plain`.
+    Called with arrays, a block evaluates `plain`. Called with traced values, it becomes an operation of the graph, which compiled CPU kernels
+    evaluate by a function of the library with the arguments `(*inputs, out, *data)`: `out` is `(outputs + scratch, paths)`, with the results in its
+    first rows. Without such a function, a formula with this block runs only on backends that can call `plain`.
 
     Attributes:
         plain: The function of NumPy arrays; the number of inputs is its own.
         outputs: The number of components of the result, the length of its first axis.
         scratch: The number of rows of working memory in `out`, after the results.
-        function: The function compiled by Numba, at the top of a module; it returns nothing. None if there is none.
-        data: Constant arrays that `function` takes after `out`.
-        address: The name of a function of the library that kernels call instead of `function`, by addresses, see `graph.calls.Call`; empty for none.
+        data: Constant arrays that the function takes after `out`.
+        address: The function's name, such as "manifold.kernels:frame", by which kernels call it, see `graph.calls.Call`; empty for none.
 
     Example:
         >>> import numpy as np
@@ -217,7 +216,6 @@ class Block:
     plain: Callable[..., np.ndarray]
     outputs: int
     scratch: int = 0
-    function: Callable[..., None] | None = None
     data: tuple[np.ndarray, ...] = ()
     address: str = ""
 
@@ -229,4 +227,4 @@ class Block:
     @cached_property
     def call(self) -> Call:
         """The operation of the graph (a `graph.calls.Call`) that evaluates the block. It is made once and then reused."""
-        return Call(self.function, self.data, self.scratch, self.plain, address=self.address)
+        return Call(None, self.data, self.scratch, self.plain, address=self.address)
