@@ -34,17 +34,22 @@ def ahead(runs, key):
     source="Section 5.1, Figure 1",
 )
 def figure_1(run):
-    """Compare SGD and SGDM at their best learning rates, at small and at large batch sizes."""
-    small, large = run.scale(quick=128, standard=64, full=64), 1024
-    between = run.scale(quick=(), standard=(256,), full=(128, 256, 512))
-    few, many = run.scale(quick=(12, 36), standard=(24, 48), full=(40, 80))
+    """Compare SGD and SGDM at their best learning rates, at small and at large batch sizes.
+
+    Near the largest stable rate, where the large batch has its best one, one run says little: at batch 1024 a search with one run took 4 for SGD, or 2,
+    by the rounding of the machine, with 43 or 53 % of test accuracy. So the search has three runs at each rate there, and the batch is 512: at 8
+    epochs it leaves 62 steps, enough for SGD to have 80 % at both of its best rates, and SGDM 87 and 85 % (12 seeds of a search apart from this one).
+    """
+    small, large = run.scale(quick=128, standard=64, full=64), 512
+    between = run.scale(quick=(), standard=(256,), full=(128, 256))
+    few, many = run.scale(quick=(12, 28), standard=(24, 48), full=(40, 80))
     settings = {
         "grid": run.scale(quick=(1, 2, 3), standard=tuple(range(-2, 6)), full=tuple(range(-3, 7))), "first_seed": seeds(run), "evaluations": 1,
         "equivalent": run.budget == "full",
     }  # fmt: skip
     with miniature(run, "resnet50-imagenet", batch=(small, *between), seeds=few, **settings) as (recipe, own, trainer):
         one = recipe.main(own, trainer)
-        other = recipe.main(replace(own, batch=(large,), seeds=many), trainer)
+        other = recipe.main(replace(own, batch=(large,), seeds=many, search_seeds=3), trainer)
     runs, shown = one.runs | other.runs, replace(own, batch=(small, *between, large))
     run.table("Test accuracies", one.rows + other.rows, one.columns)
     run.figure("Test accuracy over batch sizes", lambda: recipe.draw(shown, runs), "Means and standard deviations over seeds.")

@@ -51,6 +51,7 @@ class Settings:
         grid: The integers k that are tried for each batch size and method; a single one needs no search.
         halving: The fractions of a run at which the rates are compared; the better half goes on to the next fraction (`halving.halved`).
         score: The criterion of the search: "test_accuracy" or "test_loss" at the end of a run, on held-out training images.
+        search_seeds: The number of runs at each rate of the search, with the seeds 1, 2, ...; their mean score counts.
         held_out: The fraction of the training images on which the search is judged.
         epochs: The length of a run, with a linear increase of the learning rate to its peak over the first `warmup` epochs, from the smaller one
             of the peak and `warmup_from`; the latter is in proportion to batch sizes below 256.
@@ -58,7 +59,7 @@ class Settings:
         weight_decay: The coefficient of the L2 penalty; gains and offsets of batch normalisation have none.
         clip: The maximal 2-norm of a gradient; None for no clipping.
         equivalent: Whether SGD is also run at the effective learning rate of the best SGDM.
-        seeds: The number of runs for each method and batch size; their seeds are `first_seed` >= 2, `first_seed` + 1, ...
+        seeds: The number of runs for each method and batch size; their seeds are `first_seed` > `search_seeds`, `first_seed` + 1, ...
         depths: The number of residual blocks in each stage; `widths` are their output channels, `stem` is that of the first layer.
         layer: The type of block, "bottleneck" or "basic".
         micro: The maximal number of images that pass through the network at once; a batch is divided into equal pieces of at most this size.
@@ -71,7 +72,17 @@ class Settings:
         ValueError: If a value is out of range.
     """
 
-    GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "halving", "equivalent", "seeds", "first_seed", "last", "threads")
+    GRID: ClassVar[tuple[str, ...]] = (
+        "batch",
+        "grid",
+        "halving",
+        "search_seeds",
+        "equivalent",
+        "seeds",
+        "first_seed",
+        "last",
+        "threads",
+    )
 
     data: str = "data"
     """Folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or with the files of `source`."""
@@ -87,11 +98,13 @@ class Settings:
     form: str = "heavy-ball"  # [paper], Eq. (1)
     momentum: float = 0.9  # [paper]
     grid: tuple[int, ...] = (-2, -1, 0, 1, 2, 3, 4, 5, 6)  # [paper]: integers; the range is not stated
-    """Exponents of two that are tried, once each, for SGDM and for SGD (at the effective learning rates); a single one needs no search."""
+    """Exponents of two that are tried for SGDM and for SGD (at the effective learning rates); a single one needs no search."""
     halving: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4)
     """Fractions of a run at which the rates are compared, with the schedule compressed; the better half goes on. 1 is a full grid search."""
     score: str = "test_accuracy"
     """Criterion of the search at the end of a run: test_accuracy or test_loss, which is less noisy on few held-out images."""
+    search_seeds: int = 1
+    """Number of runs at each rate of the search, with seeds from 1 on, whose mean score counts."""
     held_out: float = 0.02
     """Fraction of the training images that the search is judged on."""
     epochs: float = 90  # [paper]
@@ -109,7 +122,7 @@ class Settings:
     """Whether SGD is also run at the effective learning rate of the best SGDM."""
     seeds: int = 5  # [paper]
     first_seed: int = 10
-    """At least 2: learning rates are searched with seed 1."""
+    """At least 1 + search_seeds: learning rates are searched with the seeds from 1 on."""
     depths: tuple[int, ...] = (3, 4, 6, 3)  # [paper]
     widths: tuple[int, ...] = (256, 512, 1024, 2048)  # [paper]
     stem: int = 64  # [paper]
@@ -126,7 +139,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_positive(
-            self, "batch", "lr", "epochs", "seeds", "size", "shrink", "depths", "widths", "stem", "micro", "evaluations", "last", "threads", "clip",
+            self, "batch", "lr", "epochs", "search_seeds", "seeds", "size", "shrink", "depths", "widths", "stem", "micro", "evaluations", "last", "threads", "clip",
             "warmup_from",
         )  # fmt: skip
         check_choice(self, "source", ("imagefolder", *vision.SOURCES, "sizes"))
@@ -134,9 +147,9 @@ class Settings:
         check_choice(self, "layer", ("bottleneck", "basic"))
         check_choice(self, "score", ("test_accuracy", "test_loss"))
         check_fractions(self.halving)
-        if self.first_seed <= SEARCH_SEED:
+        if self.first_seed < SEARCH_SEED + self.search_seeds:
             raise ValueError(
-                f"`first_seed` must be at least {SEARCH_SEED + 1}, because the search uses seed {SEARCH_SEED}; got {self.first_seed}."
+                f"`first_seed` must be at least {SEARCH_SEED + self.search_seeds}, because the search uses smaller seeds; got {self.first_seed}."
             )
         if not self.grid or not 0 < self.held_out < 1 or len(self.depths) != len(self.widths):
             raise ValueError(
@@ -152,7 +165,7 @@ MINIATURE = {
 }  # fmt: skip
 """The same architecture with 20,130 parameters on 4,000 digits of 14 x 14 pixels, and an 11 times shorter schedule: minutes on two cores."""
 SEARCH_SEED = 1
-"""The seed of the held-out images and of the runs of a search."""
+"""The seed of the held-out images, and the first one of the runs of a search."""
 
 
 def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
@@ -321,9 +334,10 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
         rates = halved(
             trainer,
             groups,
-            lambda pair, lr, fraction: job("search-", *pair, lr, SEARCH_SEED, fraction),
+            lambda pair, lr, fraction, seed: job("search-", *pair, lr, seed, fraction),
             settings.halving,
             settings.score,
+            range(SEARCH_SEED, SEARCH_SEED + settings.search_seeds),
         )
     for (size, method), lr in rates.items():
         if len(points) > 1 and lr in (points[0], points[-1]):

@@ -154,7 +154,7 @@ def test_the_better_half_goes_on_and_diverged_runs_are_last():
         return {"loss": value * (-1 if fraction == "1" else 1) if value is not None else None}
 
     trainer = Scores(score)
-    job = lambda group, one, fraction: Job(f"{group}{one}@{fraction:g}", lambda: None)  # noqa: E731
+    job = lambda group, one, fraction, seed: Job(f"{group}{one}@{fraction:g}", lambda: None)  # noqa: E731
     chosen = halved(trainer, {"a": [0, 1, 2, 3, 4], "b": [0, 1]}, job, (0.25, 0.5, 1), "loss")
     assert trainer.rounds == [
         ["a0@0.25", "a1@0.25", "a2@0.25", "a3@0.25", "a4@0.25", "b0@0.25", "b1@0.25"],
@@ -171,6 +171,19 @@ def test_the_better_half_goes_on_and_diverged_runs_are_last():
             halved(trainer, {"a": [0]}, job, fractions, "loss")
     with pytest.raises(ValueError, match="must have candidates"):
         halved(trainer, {"a": []}, job, (1,), "loss")
+
+
+def test_a_candidate_is_judged_by_the_mean_over_seeds():
+    """The first seed alone would choose 0; the third run of 2 diverged."""
+    losses = {0: (1.0, 5.0, 6.0), 1: (3.0, 3.0, 3.0), 2: (0.0, 0.0, None)}
+    trainer = Scores(lambda name: {"loss": losses[int(name[0])][int(name[-1])]})
+
+    def job(group, one, fraction, seed):
+        return Job(f"{one}-{seed}", lambda: None)
+
+    assert halved(trainer, {"a": [0, 1, 2]}, job, (1,), "loss", seeds=range(3)) == {"a": 1}
+    assert trainer.rounds == [["0-0", "0-1", "0-2", "1-0", "1-1", "1-2", "2-0", "2-1", "2-2"]]
+    assert halved(trainer, {"a": [0, 1]}, job, (1,), "loss") == {"a": 0}
 
 
 def test_the_command_prints_a_plan_without_data_and_trains_nothing(tmp_path, monkeypatch):
