@@ -134,6 +134,7 @@ class SignSDE(CoordinatewiseSDE):
         oracle: The noisy gradient oracle, with normal noise of constant covariance without correlations between coordinates.
         plan: The schedule of eta_k, without momentum.
         weak_order: The order in eta with which the SDE approximates the rule, 1 or 2.
+        own: Left empty; it is for subclasses of `CoordinatewiseSDE` with numbers of their own.
 
     Raises:
         ValueError: If the noise is another one, the plan has momentum, or `weak_order` is neither 1 nor 2.

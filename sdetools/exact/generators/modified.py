@@ -47,6 +47,8 @@ LONGEST_SENTENCE = 400
 class StepGenerator(Saved):
     """The formal generator A of a rule, in powers of the time tau of a step; `exact.step_generator` makes it.
 
+    tau is the `step_time` of the rule, which for `st.SGD` and `st.SGDM` is the plan's eta by default.
+
     A step x -> x' has E f(x') = exp(tau A) f (x) for smooth functions f, so that A = log(1 + M) / tau where a step changes E f by M f. `save` writes
     it to a file for `st.load`, with the coefficients as texts, which the parser of expressions reads.
 

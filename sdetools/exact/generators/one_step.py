@@ -123,12 +123,12 @@ class OneStep:
         return sum(one.node.size for one in kinks(outputs, z))
 
     def moved(self, home: DifferentialRing, state: Sequence[Sequence[Series]], first: int = 0) -> list[np.ndarray]:
-        """Return the parts of the state after one step, each an array `(dim,)` of series.
+        """Return all parts of the state after one step, in the order of `state`, those in `idle` included, each an array `(dim,)` of series.
 
         Args:
             home: The `DifferentialRing`. Its `own_moments` and `joint` are set to those of the signs and clippings in the step.
             state: The parts before the step, each `dim` series, parts in `idle` included.
-            first: The number of the first draw of the ring that this step uses.
+            first: The number of the first draw of the ring that this step uses; it uses as many as `noise` has laws.
         """
         outputs, given, z = self._graph(home, state, first)
         home.own_moments, home.joint = [], []
