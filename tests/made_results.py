@@ -195,12 +195,19 @@ MAKERS = {
         diagram,
         diverging,
         diagnosis,
+        adam,
         claims,
         risk,
         speeds,
         swept,
     )
 }
+CLASSES = {
+    "simulation": "Simulation", "gap": "WeakGap", "orders": "OrderStudy", "law": "Distance", "levels": "Multilevel", "extrapolated": "Extrapolation",
+    "slow": "SlowStudy", "stationary": "StationaryStudy", "exits": "ExitStudy", "diagram": "WorkPrecision", "diverging": "Simulation",
+    "diagnosis": "Diagnosis", "adam": "AdamTrial", "claims": "Results", "risk": "Risk", "speeds": "DimensionTable", "swept": "Sweep",
+}  # fmt: skip
+"""The class of each result, by the name of its maker."""
 AXES = {"levels": 4, "slow": 2, "speeds": 2}
 
 

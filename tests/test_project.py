@@ -332,6 +332,13 @@ SIMULATING = (
 """Functions that simulate and therefore take the options of `st.Execution`."""
 
 
+def test_every_function_that_takes_options_of_execution_is_tested():
+    taking = {
+        name[3:] for name, thing in _public() if inspect.isfunction(thing) and "execution" in inspect.signature(thing).parameters
+    }
+    assert taking == {*SIMULATING}
+
+
 def test_public_signatures_accept_no_unknown_keywords():
     for name, thing in _public():
         if inspect.isfunction(thing):

@@ -51,11 +51,11 @@ def known(backend: str) -> bool:
     """Return whether a backend without a compiled CPU kernel (numpy, torch or cuda) has this name; False for "auto" and "numba".
 
     Args:
-        backend: A name, with options after colons, such as "torch:cuda:compile". Only torch takes options: "numpy:x" is unknown. The options
-            themselves are not checked here.
+        backend: A name, with options after colons, such as "torch:cuda:compile". Only torch takes options: "numpy:x" and "numpy:" are unknown.
+            The options themselves are not checked here.
     """
     name, *options = backend.split(":")
-    return name in RUNNERS and (not options or name not in ("numpy", "cuda"))
+    return name in RUNNERS and (not options or name == "torch")
 
 
 def check_backend(backend: Any) -> None:
@@ -66,8 +66,8 @@ def check_backend(backend: Any) -> None:
     if not isinstance(backend, str) or not (backend in ("auto", "numba") or known(backend)):
         meant = suggestion(str(backend).partition(":")[0], ("auto", "numba", *RUNNERS))
         raise ValueError(
-            f"`backend` must be {', '.join(map(repr, ('auto', 'numba', *RUNNERS)))}, 'torch' with or without a device and ':compile'; "
-            f"got {shown(backend)}.{f' {meant}' if meant else ''}"
+            f"`backend` must be {', '.join(repr(b) for b in ('auto', 'numba', *RUNNERS) if b != 'torch')}, or 'torch' with or without a device "
+            f"and ':compile'; got {shown(backend)}.{f' {meant}' if meant else ''}"
         )
 
 
@@ -90,6 +90,7 @@ def runner_of(backend: str) -> Runner:
         found: Runner = getattr(import_module(f"sdetools.simulation.{file}"), cls)
     except ImportError as error:
         raise ValueError(
-            f"the {name} backend requires {error.name}; got {error}. Install it: {install_command('torch')}."
+            f"the {name} backend requires {error.name}; got {error}. Install it: "
+            f"{install_command('torch') if error.name == 'torch' else f'pip install {error.name}'}."
         ) from error
     return found

@@ -235,9 +235,13 @@ def weak_slope(cls, one, law):
 
 @pytest.mark.parametrize(("cls", "noise", "law"), WEAK, ids=name)
 def test_the_declared_weak_order_agrees_with_the_exact_moments(cls, noise, law):
-    """To 0.02, after extrapolation."""
+    """To 0.02, after extrapolation.
+
+    Additive noise and a linear drift may have a larger order, as the midpoint rule has; on a nonlinear drift tests/exact/test_exact_generators.py demands equality.
+    """
     one = kinetic() if cls.kinetic else specimen(noise, calculus_of(cls))
-    assert abs(weak_slope(cls, one, law) - cls(one, 0.1).weak_order) < 0.02
+    beyond = weak_slope(cls, one, law) - cls(one, 0.1).weak_order
+    assert abs(beyond) < 0.02 or (noise == "additive" and beyond > 0)
 
 
 class Tamed(st.Integrator):

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import sdetools as st
+from sdetools.simulation import backends
+from sdetools.simulation.backends import RUNNERS
 
 RNG = np.random.default_rng(7)
 STEPS, PATHS, ETA = 7, 300, 0.125
@@ -279,6 +281,40 @@ def test_kernel_and_reference_agree_path_by_path(name):
     other = both(case, "numba", seed=4)
     if case[0][0].oracle.draws:  # negative control: another seed is another path
         assert np.abs(other.final - slow.final).max() > 1e-3
+
+
+# NumPy is the reference, CUDA is tested on its simulator, and torch on all programs; a new backend begins here.
+@pytest.mark.parametrize("backend", [name for name in RUNNERS if name not in ("numpy", "cuda")])
+@pytest.mark.parametrize("name", ["gaussian", "double well", "two point", "independent"])
+def test_every_backend_of_the_table_agrees_with_the_reference_path_by_path(name, backend):
+    """Final points, and moments; another seed is another path."""
+    case = CASES[name]()
+    own, slow, other = both(case, backend), both(case, "numpy"), both(case, backend, seed=4)
+    assert own.origin.backend == backend
+    np.testing.assert_allclose(own.final, slow.final, rtol=1e-10, atol=1e-10)
+    for key, expected in slow.statistics.total.items():
+        scale = np.abs(expected) + (1e-3 if key in "xzdch" else PATHS * 1e-3)
+        assert (np.abs(own.statistics.total[key] - expected) / scale).max() < 1e-9, key
+    assert np.abs(other.final - slow.final).max() > 1e-3
+
+
+@pytest.mark.parametrize("backend", [f"{name}{option}" for name in RUNNERS if name != "torch" for option in (":", ":x")])
+def test_only_torch_has_options(backend):
+    with pytest.raises(
+        ValueError, match="`backend` must be 'auto', 'numba', 'numpy', 'cuda', or 'torch' with or without a device"
+    ):
+        both(CASES["gaussian"](), backend)
+
+
+@pytest.mark.parametrize(("package", "line"), [("jax", "pip install jax"), ("torch", r"pip install .*\[torch\]")])
+def test_a_backend_whose_package_is_missing_names_it(monkeypatch, package, line):
+    def missing(_):
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setitem(RUNNERS, "own", "own_run.Own")
+    monkeypatch.setattr(backends, "import_module", missing)
+    with pytest.raises(ValueError, match=f"the own backend requires {package}; .*{line}"):
+        both(CASES["gaussian"](), "own")
 
 
 def test_an_error_of_a_millionth_of_sigma_is_detected():

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import matplotlib.figure
 import numpy as np
 import pytest
 import xarray
-from made_results import AXES, FAST, MAKERS, pair, simulation
+from made_results import AXES, CLASSES, FAST, MAKERS, pair, simulation
 
+import sdetools
 import sdetools as st
 from sdetools.results.protocol import Ended, Result
 
@@ -30,10 +36,30 @@ class Checked(HTMLParser):
         assert self.open.pop() == tag
 
 
+def classes_below(base: type) -> Iterator[type]:
+    """All classes of the package that derive from one."""
+    for one in base.__subclasses__():
+        yield from (one, *classes_below(one))
+
+
+def test_every_class_of_results_has_a_maker():
+    """A new class is tested once its maker is in tests/made_results.py."""
+    pytest.importorskip("torch")
+    for module in pkgutil.walk_packages(sdetools.__path__, "sdetools."):
+        if not module.name.startswith(("sdetools.recipes", "sdetools.cli", "sdetools.weak")):
+            with contextlib.suppress(ImportError):  # of a package that is not installed
+                importlib.import_module(module.name)
+    found = {
+        one.__name__ for one in classes_below(Result) if one.__module__.startswith("sdetools.") and not inspect.isabstract(one)
+    }
+    assert found == {*CLASSES.values()} and {*MAKERS} == {*CLASSES}
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_result_has_its_origin(made, name):
     """Seed, stream, backend and call are attributes of `data`."""
     result = made(name)
+    assert type(result).__name__ == CLASSES[name]
     assert isinstance(result, Result) and isinstance(result.data, xarray.Dataset)
     attrs = result.data.attrs
     assert attrs["version"] == st.__version__
