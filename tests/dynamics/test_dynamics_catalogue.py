@@ -41,7 +41,7 @@ def test_the_tables_contain_exactly_the_public_classes():
 
 def test_the_readme_shows_the_tables():
     """The README contains the output of `python -m sdetools.dynamics.catalogue`."""
-    assert optimiser_table() in README and integrator_table() in README
+    assert optimiser_table() in README and integrator_table() in README, "run python -m sdetools.dynamics.catalogue README.md"
     assert updated(README) == README
     rows = [line for line in README.splitlines() if not line.startswith(("| `SGD` |", "| `RI1` |"))]
     assert len(rows) == len(README.splitlines()) - 2 and updated("\n".join(rows) + "\n") == README
