@@ -22,8 +22,9 @@ from sdetools._machine_code import once
 from sdetools.graph.bits import float32_pointer, float_pointer, rows_at
 from sdetools.manifold.kernel_rows import frame_rows, newton_rows
 
-PLAIN: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
-"""Options of Numba. Nothing is allocated, so arrays need no counts of references, whose code would refer to symbols of Numba."""
+PLAIN: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False, "cache": False}
+"""Options of `jit`, for machine code without symbols of Numba: nothing is allocated, so arrays need no counts of references; and inner functions are compiled with
+the outer one, since of one from Numba's cache it is unknown that it raises no error. `function` has a cache of its own."""
 NAMES = ("frame", "pull", "tangent", "newton")
 """The functions that compiled kernels call by address."""
 EXTRA_SWEEPS = 4
