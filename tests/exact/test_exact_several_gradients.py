@@ -181,9 +181,8 @@ def test_moments_of_the_modes_and_a_diverging_chain():
     np.testing.assert_allclose((LAM * second.sel(part="x", part2="x")).sum("mode") / 2, found.risk, rtol=1e-13)
     np.testing.assert_allclose(second.sel(part="x", part2="m"), second.sel(part="m", part2="x"), rtol=1e-12)
     assert st.exact.risk(st.SAM(rows(1), st.schedules.constant(4.0)), RHO, 2000).risk[-1] == np.inf
-    flat = st.streaming_least_squares(
-        [2.0, 0.0], S, 2
-    )  # a mode of eigenvalue 0: its second moment is not followed, and nothing warns
+    # the second moment of a mode of eigenvalue 0 is not followed, and nothing warns
+    flat = st.streaming_least_squares([2.0, 0.0], S, 2)
     second = st.exact.risk(st.SAM(flat, PLAN, rho=0.2), RHO, 3, record=[3], moments=True).data.second_moment
     assert np.isfinite(second.isel(mode=0)).all() and np.isnan(second.isel(mode=1)).all()
 
