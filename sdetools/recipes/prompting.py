@@ -168,8 +168,13 @@ class Prompted(nn.Module):
         after = getattr(getattr(layers[-1], "attention", None), "output", None) if layers else None
         if after is not None:
             after.register_forward_pre_hook(self._at_masks)
-        head = model.lm_head if hasattr(model, "lm_head") else model.cls
-        self._output = next(name for name, part in head.named_modules() if part is model.get_output_embeddings())
+        self._output = next(name for name, part in self._head.named_modules() if part is model.get_output_embeddings())
+
+    @property
+    def _head(self) -> nn.Module:
+        """The part of the model that follows its layers, to the logits of all words."""
+        found: nn.Module = self.model.lm_head if hasattr(self.model, "lm_head") else self.model.cls
+        return found
 
     def forward(self, ids: torch.Tensor, attention: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Return the logits of the label words at the masks, `(n, classes)`, in the order of the words.
@@ -185,10 +190,9 @@ class Prompted(nn.Module):
         finally:
             self._rows = None
         at_masks = hidden[rows] if hidden.shape[1] == ids.shape[1] else hidden[:, 0]
-        head = self.model.lm_head if hasattr(self.model, "lm_head") else self.model.cls
         output = self.model.get_output_embeddings().named_parameters()
         own = {f"{self._output}.{name}": whole[self.words] for name, whole in output}
-        return torch.func.functional_call(head, own, (at_masks,))
+        return torch.func.functional_call(self._head, own, (at_masks,))
 
     def _at_masks(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return `inputs`, tensors `(n, length, width)`, at the masks alone, `(n, 1, width)`; unchanged where another calls the model.
