@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sdetools.estimates import Estimate
-
 
 @contextmanager
 def training(run: Any, identity: str) -> Iterator[Any]:
@@ -50,10 +48,3 @@ def miniature(run: Any, name: str, **changes: Any) -> Iterator[tuple[Any, Any, A
 def seeds(run: Any) -> int:
     """Return the first of a claim's own seeds."""
     return 1000 + run.seed % 1_000_000_000
-
-
-def difference(one: Estimate, other: Estimate) -> Estimate:
-    """Return one - other for independent samples, with Welch's degrees of freedom."""
-    parts = one.stderr**2, other.stderr**2
-    degrees = sum(parts) ** 2 / (parts[0] ** 2 / (one.n - 1) + parts[1] ** 2 / (other.n - 1))
-    return Estimate(one.value - other.value, sum(parts) ** 0.5, int(degrees) + 1)

@@ -11,8 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from _estimates import scaled
-from _training import difference, miniature, seeds
+from _training import miniature, seeds
 
 import sdetools as st
 from sdetools.recipes import finals, mean_over_seeds as mean
@@ -24,8 +23,8 @@ CHANCE = 10.0
 
 
 def ahead(runs, key):
-    """Return SGDM's accuracy minus SGD's, over seeds; that of a run that diverged is chance level."""
-    return mean(finals(runs[key, "SGDM"], of_diverged=CHANCE) - finals(runs[key, "SGD"], of_diverged=CHANCE))
+    """Return SGDM's accuracy minus SGD's for each seed, `(seeds,)`; that of a run that diverged is chance level."""
+    return finals(runs[key, "SGDM"], of_diverged=CHANCE) - finals(runs[key, "SGD"], of_diverged=CHANCE)
 
 
 @st.claim(
@@ -53,7 +52,7 @@ def figure_1(run):
     runs, shown = one.runs | other.runs, replace(own, batch=(small, *between, large))
     run.table("Test accuracies", one.rows + other.rows, one.columns)
     run.figure("Test accuracy over batch sizes", lambda: recipe.draw(shown, runs), "Means and standard deviations over seeds.")
-    apart = {size: ahead(runs, size) for size in (small, large)}
+    apart = {size: mean(ahead(runs, size)) for size in (small, large)}
     run.measure(f"batch {small}: SGDM - SGD, points", apart[small], expected=0.0, tolerance=ALIKE)
     run.measure(f"batch {large}: SGDM - SGD, points", apart[large], at_least=ALIKE)
     with run.control("the large batch as the small one"):
@@ -68,29 +67,27 @@ def figure_1(run):
 def figure_2(run):
     """Compare SGD and SGDM under SVAG for increasing l.
 
-    At l = 1 the difference of a seed scatters by some 10 points about 12. A bound of 2 points then takes 36 seeds: 16 left three of eight runs open.
+    The learning rate is so large that SGD learns little at l = 1: with 8 seeds of a search apart from this one, it had 23 % and SGDM 91 % on images of
+    7 x 7 pixels, and 34 and 93 % on those of 14 x 14; at l = 8 they differed by less than a point. Each seed has its own initial weights, and
+    differences between two l are those of a seed.
     """
-    more, few = run.scale(quick=((2,), 5), standard=((2, 4, 8), 10), full=((2, 4, 8, 16, 32), 20))
-    many = run.scale(quick=36, standard=48, full=80)
-    with miniature(run, "resnet32-cifar10", l=(1, *more), seeds=few, first_seed=seeds(run)) as (recipe, own, trainer):
-        one = recipe.main(replace(own, l=(1,), seeds=many), trainer)
-        other = recipe.main(replace(own, l=more), trainer)
-    found = {**one.runs, **other.runs}
-    run.table("Final test accuracies and distances of the test curves", one.rows + other.rows, one.columns)
+    more, count = run.scale(quick=((2,), 12), standard=((2, 4, 8), 12), full=((2, 4, 8, 16, 32), 20))
+    settings = {"shrink": run.scale(quick=4, standard=2, full=2), "seeds": count, "first_seed": seeds(run)}
+    with miniature(run, "resnet32-cifar10", l=(1, *more), **settings) as (recipe, own, trainer):
+        outcome = recipe.main(own, trainer)
+    found = outcome.runs
+    run.table("Final test accuracies and distances of the test curves", outcome.rows, outcome.columns)
     run.figure("Test curves for growing l", recipe.draw(own, found), "Means and standard deviations over seeds.")
     apart = {l: ahead(found, l) for l in (1, *more)}
-    run.measure("l = 1: SGDM - SGD, points", apart[1], at_least=ALIKE)
-    half = scaled(apart[1], 0.5)
+    run.measure("l = 1: SGDM - SGD, points", mean(apart[1]), at_least=ALIKE)
     for l in more:
-        run.measure(f"l = {l}: SGDM - SGD beyond half of what it is at l = 1, points", difference(apart[l], half), at_most=0.0)
+        run.measure(f"l = {l}: SGDM - SGD beyond half of what it is at l = 1, points", mean(apart[l] - apart[1] / 2), at_most=0.0)
     if run.budget != "quick":
-        curves = {l: mean(recipe.distances(found, l)) for l in (1, more[-1])}
-        run.measure(f"l = {more[-1]}: SGDM - SGD, points", apart[more[-1]], expected=0.0, tolerance=ALIKE)
-        run.measure(
-            f"test curves apart at l = {more[-1]} less at l = 1, points", difference(curves[more[-1]], curves[1]), at_most=0.0
-        )
+        near, far = (recipe.distances(found, l) for l in (more[-1], 1))
+        run.measure(f"l = {more[-1]}: SGDM - SGD, points", mean(apart[more[-1]]), expected=0.0, tolerance=ALIKE)
+        run.measure(f"test curves apart at l = {more[-1]} less at l = 1, points", mean(near - far), at_most=0.0)
     with run.control("without SVAG"):
-        run.measure("l = 1: SGDM - SGD beyond half of what it is", half, at_most=0.0)
+        run.measure("l = 1: SGDM - SGD beyond half of what it is", mean(apart[1] / 2), at_most=0.0)
 
 
 @st.claim(
@@ -104,7 +101,7 @@ def table_1(run):
 
     count, alike = run.scale(quick=12, standard=16, full=24), run.scale(quick=0.2, standard=0.1, full=0.1)
     settings = run.scale(
-        quick={"lr": (0.02,), "steps": 60, "dev": 4, "test_examples": 200, "evaluations": 1},
+        quick={"lr": (0.02,), "steps": 60, "dev": 4, "test_examples": 100, "evaluations": 1},
         standard={"evaluations": 1},
         full={"lr": (0.005, 0.01, 0.02, 0.04, 0.08), "evaluations": 4, "test_examples": 2000},
     )

@@ -74,7 +74,8 @@ def dimension_table(
     Raises:
         ValueError: If there are no dimensions, or if a dimension or `threads` is not a positive integer or too large.
     """
-    from sdetools.simulation.engine import MOST_THREADS, available_threads, memory
+    from sdetools.simulation.engine import memory
+    from sdetools.simulation.threads import MOST_THREADS, available_threads
 
     effort = Effort() if effort is None else effort
     chosen = sorted({_check.count("dims", d, most=DIMS[-1]) for d in (DIMS if dims is None else dims)})

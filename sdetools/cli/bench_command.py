@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(argv)
-    from sdetools.simulation.engine import MOST_THREADS, available_threads
+    from sdetools.simulation.threads import MOST_THREADS, available_threads
 
     most = available_threads() if options.threads is None else options.threads
     if not 1 <= most <= MOST_THREADS:

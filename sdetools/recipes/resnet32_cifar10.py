@@ -117,12 +117,12 @@ class Settings:
 NETWORKS = {"before": networks.PreResNet, "after": networks.SmallResNet}
 """The networks by the place of their activations."""
 MINIATURE = {
-    "source": "mnist-5k", "shrink": 2, "batch": 64, "lr": 4.0, "epochs": 2, "decays": (1.0, 1.5), "augment": False, "affine": True,
+    "source": "mnist-5k", "shrink": 2, "batch": 64, "lr": 8.0, "epochs": 2, "decays": (1.0, 1.5), "augment": False, "affine": True,
     "l": (1, 2, 4, 8), "seeds": 5, "blocks": 1, "width": 8, "frozen_last": False, "eps": 1e-5, "activation": "after", "evaluations": 8,
 }  # fmt: skip
-"""ResNet-8 on 4,000 digits of 14 x 14 pixels: minutes on two cores. lr was chosen among 2, 4, 8 and 32 with seeds 0 and 1 at l = 1, for activations
-after the convolutions. With those before them, and the same seeds, SGD is at chance level at l = 1 and lr = 4, where SGDM has 93.5 %, and both have
-95 % at l = 2; at lr = 2 both have 94 % already at l = 1."""
+"""ResNet-8 on 4,000 digits of 14 x 14 pixels: minutes on two cores. lr was chosen among 4, 6 and 8, with eight seeds from 500 on. At l = 1, SGD has
+83, 52 and 34 % there and SGDM 93 % at each; at l = 2, SGD has 94, 93 and 88 %. The activations come after the convolutions: with those before them,
+SGD at lr = 4 is at chance level at l = 1, and beside SGDM already at l = 2."""
 
 
 def sizes() -> tuple[vision.LabelledImages, vision.LabelledImages]:

@@ -20,8 +20,8 @@ from weakref import WeakSet
 
 from sdetools import _check
 from sdetools.simulation.chunks import ChunkTask
-from sdetools.simulation.engine import MOST_THREADS, available_threads
 from sdetools.simulation.slurm import slurm
+from sdetools.simulation.threads import MOST_THREADS, available_threads
 
 SENT_WITH_EACH_CHUNK = 1 << 16
 """The size in bytes up to which a task is sent with each chunk; a larger one is sent once to Dask's scheduler, and from worker to worker."""

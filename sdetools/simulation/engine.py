@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,10 +26,9 @@ from sdetools.simulation.program import Program
 from sdetools.simulation.records import GROUPS, LEAF, Tree
 from sdetools.simulation.store import Store
 from sdetools.simulation.submission import RETRIES, Accept, Submission, kept_in
+from sdetools.simulation.threads import available_threads, check_threads, thread_share
 from sdetools.simulation.trajectories import chosen, stored
 
-MOST_THREADS = 4096
-"""More than the number of cores of any machine."""
 MOST_PATHS_IN_ROWS = MOST_ROWS * LEAF << 20
 """The largest number of paths on backends whose chunks cannot grow with the run: a million chunks."""
 
@@ -73,33 +71,6 @@ class Sums:
         return int(self.counts.sum())
 
 
-_share: ContextVar[int | None] = ContextVar("share", default=None)
-
-
-@contextmanager
-def thread_share(threads: int) -> Iterator[None]:
-    """Let `available_threads` return `threads` in a `with` block, for work that shares the processors with other work at the same time.
-
-    It applies to the thread that runs the block, and not to threads that are started in it; blocks may be nested.
-    """
-    token = _share.set(threads)
-    try:
-        yield
-    finally:
-        _share.reset(token)
-
-
-def available_threads() -> int:
-    """Return the number of processors that this process may use (its CPU affinity, or all that the system has), at least 1.
-
-    Within a block of `thread_share(n)` it is n.
-    """
-    share = _share.get()
-    if share is not None:
-        return share
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def memory() -> float:
     """Return the size of this machine's main memory in bytes; infinity if the system does not report it."""
     try:
@@ -131,11 +102,6 @@ def check_records(program: Program) -> None:
     records = len(program.record)
     recorded = GROUPS * records * program.columns * len(program.statistics)
     _fits("times", f"{records:,} records of {program.columns} quantities", recorded, "Record fewer times.")
-
-
-def check_threads(threads: int | None) -> int | None:
-    """Return `threads` as an integer, or None (all cores) if it is None; ValueError if it is no integer from 1 to 4096."""
-    return None if threads is None else _check.count("threads", threads, most=MOST_THREADS)
 
 
 def execute(
@@ -319,8 +285,9 @@ def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, submissio
             batches = runner(task)
         except NotTraceable as error:
             raise ValueError(f"backend {task.backend!r} cannot run this: {error}. Use backend='numpy'.") from error
-        for index, result in batches.results(waiting):
-            accept(index, result)
+        with thread_share(threads) if threads else nullcontext():
+            for index, result in batches.results(waiting):
+                accept(index, result)
     elif submission is not None:
         if waiting and getattr(submission.executor, "on_this_machine", False):
             prepare(task)  # one compilation, which the worker processes read from the cache

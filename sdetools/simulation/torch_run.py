@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from sdetools.graph.value import Value, order
 from sdetools.simulation.chunk_batches import Arrays, ChunkBatches
 from sdetools.simulation.chunks import ChunkResult, ChunkTask
 from sdetools.simulation.step_graphs import Functions
+from sdetools.simulation.threads import available_threads
 from sdetools.simulation.torch_rows import Draws
 
 CPU_BATCH, DEVICE_BATCH = 1 << 14, 1 << 22
@@ -79,6 +81,20 @@ def _compiler_fault(device: torch.device) -> str:
     except Exception as error:  # of a different type for each stage of compilation
         return next((line for line in str(error).splitlines() if "ompiler" in line and "backend=" not in line), repr(error))
     return ""
+
+
+@contextmanager
+def own_share_of_threads() -> Iterator[None]:
+    """Let an operation of torch on the CPU use no more than `available_threads()` threads in a `with` block.
+
+    Torch by default has a thread for each core in every process. Processes side by side would then wait for each other's threads.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, available_threads()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class TensorPaths:
@@ -197,6 +213,6 @@ class TorchRunner(ChunkBatches):
     def paths(self, first: int, count: int) -> TensorPaths:
         return TensorPaths(self, first, count)
 
-    @torch.no_grad()
     def run(self, batch: Sequence[int]) -> list[ChunkResult]:
-        return super().run(batch)
+        with torch.no_grad(), own_share_of_threads():
+            return super().run(batch)

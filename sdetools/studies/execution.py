@@ -13,9 +13,9 @@ from sdetools._check import count, suggestion
 from sdetools.graph.reals import real_of
 from sdetools.simulation.backends import check_backend
 from sdetools.simulation.clusters import check_executor
-from sdetools.simulation.engine import check_threads
 from sdetools.simulation.store import Store
 from sdetools.simulation.submission import RETRIES
+from sdetools.simulation.threads import check_threads
 
 SILENT = frozenset({"threads", "executor", "store", "resume", "progress", "retries"})
 """Options on which no bit of a result depends: the description of a call leaves them out."""

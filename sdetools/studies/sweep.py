@@ -19,12 +19,12 @@ from sdetools._identity import function_identity
 from sdetools._version import __version__
 from sdetools.results.protocol import Origin, call_text
 from sdetools.simulation.clusters import open_executor
-from sdetools.simulation.engine import available_threads
 from sdetools.simulation.interruption import interruptible
 from sdetools.simulation.philox import WIDEST
 from sdetools.simulation.progress import progress_report
 from sdetools.simulation.store import Store
 from sdetools.simulation.submission import Submission, kept_in
+from sdetools.simulation.threads import available_threads
 from sdetools.studies.execution import Execution
 from sdetools.studies.sweep_points import POINT, SEED, Grid, PointTask, run_point
 from sdetools.studies.sweep_result import Sweep

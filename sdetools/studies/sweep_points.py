@@ -19,7 +19,7 @@ import numpy as np
 from sdetools import _check
 from sdetools.estimates.interval import HasInterval
 from sdetools.simulation.chunks import pickled
-from sdetools.simulation.engine import thread_share
+from sdetools.simulation.threads import thread_share
 
 SEED = "seed"
 POINT = "point"

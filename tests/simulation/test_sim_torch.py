@@ -191,6 +191,28 @@ def test_batches_and_resuming_change_no_bit(backend, tmp_path, monkeypatch, requ
         np.testing.assert_array_equal(other.final, whole.final)
 
 
+def test_an_operation_uses_the_threads_of_the_run():
+    """Torch's own number, or that of `threads` if it is smaller; afterwards torch has its own number again. The result is the same."""
+    seen = set()
+
+    def quadratic(x):
+        seen.add(torch.get_num_threads())
+        return (x * x).sum() / 2
+
+    rule = st.SGD(oracle(st.losses.from_torch(quadratic, dim=2), st.noise.gaussian(dim=2)), st.schedules.constant(ETA))
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        for threads, expected in ((1, 1), (2, 2), (8, 3)):
+            seen.clear()
+            run = st.simulate(rule, [1.0, 0.5], 5 * ETA, observe=["x0"], paths=PATHS, seed=1, backend="torch", threads=threads)
+            found.append(run.at("x0").value)
+            assert seen == {expected} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert len(set(found)) == 1
+
+
 def test_divergence_times_equal_the_reference():
     """Counts and divergence times against NumPy."""
     o = oracle(st.losses.double_well(), st.noise.gaussian(dim=1), 3.0)

@@ -14,8 +14,8 @@ import xarray
 from scipy.stats import t as student
 
 import sdetools as st
-from sdetools.simulation.engine import available_threads
 from sdetools.simulation.submission import WorkersFailed
+from sdetools.simulation.threads import available_threads
 from sdetools.studies.sweep_points import record_of
 
 GRID = {"a": [1.0, 2.0, 4.0], "b": [10, 20]}
