@@ -69,8 +69,7 @@ def figure_2(run):
 
     The learning rate is so large that SGD learns badly at l = 1: with 8 seeds of a search apart from this one, it had 47 % and SGDM 91 % on images of
     7 x 7 pixels, 52 and 93 % on those of 14 x 14; at l = 8 they differed by a point (4 seeds). At 8 instead of 6, SGD had 23 % at l = 1, but at l = 2
-    some seeds were still far behind, and one run of seven was inconclusive. Each seed has its own initial weights, and
-    differences between two l are those of a seed.
+    some seeds were still far behind, and one run of seven was inconclusive. Each seed has its own initial weights, and two l are compared seed by seed.
     """
     more, count = run.scale(quick=((2,), 12), standard=((2, 4, 8), 12), full=((2, 4, 8, 16, 32), 20))
     settings = {"shrink": run.scale(quick=4, standard=2, full=2), "seeds": count, "first_seed": seeds(run)}
