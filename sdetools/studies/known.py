@@ -165,7 +165,9 @@ class Known:
             with np.errstate(invalid="ignore"):
                 close = (self._spread > floor) & (self._spread < SMALL[self._dtype] * self._sizes)
             if close.any():
-                floor = floor * self._amplification
+                last = 1 + int(np.flatnonzero(close.any(axis=1))[-1])
+                amplification = self._up_to(last)._amplification
+                floor = floor * amplification[np.minimum(np.arange(len(floor)), last - 1)]  # later values differ clearly
         return floor
 
     def _up_to(self, n: int) -> Known:

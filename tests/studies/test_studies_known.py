@@ -142,6 +142,26 @@ def test_rounding_is_amplified_only_for_small_differences():
     assert same.rounding.tolist() == [[0.0]]
 
 
+def test_the_amplification_is_that_of_the_times_at_which_a_difference_is_small(monkeypatch):
+    """Test paths run to the last such time, here step 2 of 7; later values have its factor, even in a run of over 20,000 steps."""
+    program, seen = program_of(euler(), euler(), x0=0.5, observe=["x"], steps=7), []
+    run = Known._reference
+    monkeypatch.setattr(
+        Known, "_reference", staticmethod(lambda program, *more: (seen.append(program.steps), run(program, *more))[1])
+    )
+    spread, floor = np.array([[0.0, 1e-9, 1e-9, 0.1, 0.1, 0.1, 0.1, 0.1]]).T, np.full((8, 1), 1e-15)
+    early = Known(replace(program, steps=2, record=np.arange(3)), None)
+    early.__dict__["_sizes"] = np.array([0.4])
+    expected = early._amplification[[0, 1, 2, 2, 2, 2, 2, 2]]
+    assert expected[2, 0] > expected[1, 0] > 1
+    seen.clear()
+    for steps in (7, 30_000):
+        own = Known(replace(program, steps=steps), None)
+        own.__dict__.update(_dtype="float64", _same=False, _sizes=np.array([0.4]), _spread=spread, _unamplified_rounding=floor)
+        np.testing.assert_allclose(own.rounding, 1e-15 * expected, rtol=1e-13)
+    assert seen == [2, 2, 2, 2]
+
+
 def test_the_reference_replaces_signs_and_gives_each_set_and_the_start_a_stream(monkeypatch):
     """Signs become normal draws; each set of draws and the start have their own stream; the program is unchanged."""
     seen = []
