@@ -180,10 +180,46 @@ def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64
     Returns:
         An array of shape `(plan.rows, *path.shape)`, the rows in the order of `plan.draws`.
     """
-    out = drawn(plan, key, np.asarray(path), step).astype(dtype, copy=False)
+    return _rounded(plan, drawn(plan, key, np.asarray(path), step), dtype)
+
+
+def fill_steps(plan: DrawPlan, key: int, path: np.ndarray, first: int, count: int, dtype: Any = np.float64) -> np.ndarray:
+    """Return the draws of consecutive steps for an array of paths: those of `fill`, which takes more time if there are few paths.
+
+    Args:
+        plan: The draws of a step.
+        key: The 64-bit key of the draws, which seed and stream determine (`philox.stream_key`).
+        path: The indices of the paths, an integer array `(paths,)`.
+        first: The first step, from 0.
+        count: The number of steps.
+        dtype: The floating-point type of the result.
+
+    Returns:
+        An array `(count, plan.rows, paths)`.
+    """
+    out = np.empty((count, plan.rows, len(path)))
+    for s in plan.segments:
+        before, slots = first % s.share, -(-(first % s.share + count) // s.share)
+        calls = first // s.share + np.arange(slots, dtype=np.uint64)[:, None]
+        if s.kind is Sign:
+            index = np.concatenate(
+                [at + np.arange(s.n, dtype=np.uint64) for at in (s.address(step)[1] for step in range(s.share))]
+            )
+            z = _signs(s, key, path, calls, index, np, np.float64)
+        else:
+            z = _grouped(s, key, path, calls, np, np.float64)
+        steps = z.reshape(s.share, s.n, slots, -1).transpose(2, 0, 1, 3).reshape(s.share * slots, s.n, -1)
+        out[:, s.row : s.row + s.n] = steps[before : before + count]
+    return _rounded(plan, out, dtype, axis=1)
+
+
+def _rounded(plan: DrawPlan, z: np.ndarray, dtype: Any, axis: int = 0) -> np.ndarray:
+    """Return draws, whose rows are `axis`, in the type `dtype`; in float32 no uniform is rounded to 1."""
+    out = z.astype(dtype, copy=False)
     for s in plan.segments:
         if s.kind is Uniform and out.dtype == np.float32:
-            np.minimum(rows := out[s.row : s.row + s.n], np.float32(1 - 2.0**-24), out=rows)
+            rows = np.moveaxis(out, axis, 0)[s.row : s.row + s.n]
+            np.minimum(rows, np.float32(1 - 2.0**-24), out=rows)
     return out
 
 
@@ -201,19 +237,28 @@ def drawn(plan: DrawPlan, key: int, path: Any, step: int, xp: Any = np, real: An
     Returns:
         An array of `xp` of shape `(plan.rows, *path.shape)`, the rows in the order of `plan.draws`.
     """
-    rows = [(_signs if s.kind is Sign else _grouped)(s, key, path, step, xp, real) for s in plan.segments]
+    rows = []
+    for s in plan.segments:
+        call, at = s.address(step)
+        if s.kind is Sign:
+            index = xp.arange(at, at + s.n, dtype=np.uint64 if xp is np else xp.int64, device=path.device)
+            rows.append(_signs(s, key, path, call, index, xp, real))
+        else:
+            rows.append(_grouped(s, key, path, call, xp, real)[at : at + s.n])
     return xp.concatenate(rows) if rows else xp.empty((0, *path.shape), dtype=real, device=path.device)
 
 
-def _words(path: Any, key: int, step: int, first: int, count: int, xp: Any) -> tuple[Any, Any]:
-    """Return the two words of 64 random bits of each of `count` consecutive slots from `first` on, two arrays `(count, *path.shape)`."""
-    slots = xp.arange(first, first + count, device=path.device).reshape(-1, *(1 for _ in path.shape))
-    return words(key, path, step, slots, xp)
+def _words(path: Any, key: int, call: Any, first: int, count: int, xp: Any) -> tuple[Any, Any]:
+    """Return the two words of 64 random bits of each of `count` consecutive slots from `first` on, two arrays `(count, *shape)`.
+
+    `shape` is that of `path` and `call` (an integer, or an array of NumPy), broadcast against each other.
+    """
+    slots = xp.arange(first, first + count, device=path.device).reshape(-1, *(1 for _ in range(max(path.ndim, np.ndim(call)))))
+    return words(key, path, call, slots, xp)
 
 
-def _grouped(segment: Segment, key: int, path: Any, step: int, xp: Any, real: Any) -> Any:
-    """Return the normals or uniforms of a segment, `(n, *path.shape)`; the arguments are those of `drawn`."""
-    call, at = segment.address(step)
+def _grouped(segment: Segment, key: int, path: Any, call: Any, xp: Any, real: Any) -> Any:
+    """Return the normals or uniforms of all steps that share the slots of a call, `(drawn, *shape)`, with the `shape` of `_words`."""
     rows = []
     for first, m, T in groups(segment.drawn, segment.group, segment.a_slot):
         a, b = _words(path, key, call, segment.base + first // segment.a_slot, T, xp)
@@ -222,14 +267,13 @@ def _grouped(segment: Segment, key: int, path: Any, step: int, xp: Any, real: An
         else:
             parts = (uniform(a, xp, real), uniform(b, xp, real))
         rows.append(xp.concatenate(parts)[:m])
-    return xp.concatenate(rows)[at : at + segment.n]
+    return xp.concatenate(rows)
 
 
-def _signs(segment: Segment, key: int, path: Any, step: int, xp: Any, real: Any) -> Any:
-    """Return the signs of a segment, `(n, *path.shape)`; the arguments are those of `drawn`."""
-    call, at = segment.address(step)
-    pairs = xp.stack(_words(path, key, call, segment.base, segment.slots, xp), axis=1)  # (slots, 2, *path.shape)
-    index = xp.arange(at, at + segment.n, dtype=pairs.dtype, device=path.device)
-    shift = (index % 64).reshape(-1, *(1 for _ in path.shape))
-    bits = (pairs.reshape(-1, *path.shape)[index // 64] >> shift) & 1
+def _signs(segment: Segment, key: int, path: Any, call: Any, index: Any, xp: Any, real: Any) -> Any:
+    """Return the signs of the bits `index`, an array `(n,)`, among those of the slots of a call, `(n, *shape)`, with the `shape` of `_words`."""
+    pairs = xp.stack(_words(path, key, call, segment.base, segment.slots, xp), axis=1)  # (slots, 2, *shape)
+    shape = pairs.shape[2:]
+    shift = (index % 64).reshape(-1, *(1 for _ in shape))
+    bits = (pairs.reshape(-1, *shape)[index // 64] >> shift) & 1
     return 1.0 - 2.0 * xp.asarray(bits, dtype=real)

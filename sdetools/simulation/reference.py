@@ -16,9 +16,12 @@ from sdetools.dynamics.base import Dynamics, Moving, State
 from sdetools.noise.base import sample_draws
 from sdetools.simulation.chunk_batches import Arrays, ChunkBatches, walk
 from sdetools.simulation.chunks import ChunkResult, ChunkTask
-from sdetools.simulation.draws import fill
+from sdetools.simulation.draws import DrawPlan, fill, fill_steps
 from sdetools.simulation.program import Program, description, parts_of
 from sdetools.starts import Law
+
+BLOCK = 1 << 14
+"""The number of draws that are made together, if those of one step are fewer."""
 
 
 class NumpyRunner(ChunkBatches):
@@ -116,6 +119,7 @@ class ArrayPaths:
         self.states = self._starts(fill(program.start_plan, int(keys[-1]), self.path, 0, dtype))
         self.momentum_noise = np.zeros((program.members[0].dim, paths), dtype)
         self.totals = np.zeros((len(program.members), len(program.functionals), paths))
+        self.made: dict[int, tuple[int, np.ndarray]] = {}  # for each set of draws the first step of the last block, and its draws
         self.accumulated = np.zeros((program.noise.accumulated, paths), dtype)
 
     def _starts(self, z: np.ndarray) -> list[State]:
@@ -143,9 +147,7 @@ class ArrayPaths:
         """Advance those members by step k of the program whose step ends with it, in place."""
         program, noise, at = self.program, self.program.noise, 0
         draws = [
-            self.scale * fill(plan, int(self.keys[s]), self.path, k // noise.every(s), self.dtype)
-            if (k + 1) % noise.every(s) == 0
-            else np.zeros((0, len(self.path)))
+            self._draws(s, plan, k // noise.every(s)) if (k + 1) % noise.every(s) == 0 else np.zeros((0, len(self.path)))
             for s, plan in enumerate(noise.sets)
         ]
         self._accumulate(draws[0])
@@ -170,6 +172,16 @@ class ArrayPaths:
                 self.momentum_noise = np.asarray(noise_part, self.dtype)
             for f, increment in enumerate(self.increments):
                 self.totals[i, f] += increment(before[0], self.states[i][0])
+
+    def _draws(self, s: int, plan: DrawPlan, step: int) -> np.ndarray:
+        """Return the draws of set `s` in a step, `(draws, paths)`; those of a block of `BLOCK` numbers or one step are made together."""
+        first, made = self.made.get(s, (0, np.empty(0)))
+        if not first <= step < first + len(made):
+            steps = -(-self.program.steps // self.program.noise.every(s)) - step
+            count = max(1, min(steps, BLOCK // max(1, plan.rows * len(self.path))))
+            first, made = step, self.scale * fill_steps(plan, int(self.keys[s]), self.path, step, count, self.dtype)
+            self.made[s] = first, made
+        return made[step - first]
 
     def _accumulate(self, z: np.ndarray) -> None:
         """Add the draws of a step, `(draws, paths)`, to the sums for the longer step of a pair; see `step_graphs.Functions._accumulate`."""

@@ -20,7 +20,7 @@ from numba import njit
 from sdetools import _machine_code
 from sdetools.noise import Normal, Sign, Uniform
 from sdetools.simulation import draw_decoders, draw_rows, draws, philox, torch_rows
-from sdetools.simulation.draws import SEGMENT, SEGMENTS, DrawPlan, Segment, fill
+from sdetools.simulation.draws import SEGMENT, SEGMENTS, DrawPlan, Segment, fill, fill_steps
 from sdetools.simulation.philox import stream_key
 
 POLYNOMIALS = 4e-15
