@@ -36,6 +36,21 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if own or NEEDS_TORCH.search(collection_path.read_text(encoding="utf-8")) else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases of a test with the marker `sample(n)` as slow, but for n of them, evenly spread."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sample"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for those in cases.values():
+        (n,) = those[0].get_closest_marker("sample").args  # type: ignore[union-attr]
+        kept = {len(those) * i // n for i in range(n)}
+        for i, item in enumerate(those):
+            if len(those) > n and i not in kept:
+                item.add_marker("slow")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Iterator[None]:
     """Skip a test that imports torch where it is not installed."""

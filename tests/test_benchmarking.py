@@ -34,6 +34,7 @@ def cell(problem="dense quadratic", dim=2, ns=1.1, limit=1.0, bound=1.15, first=
 # ---- what is measured
 
 
+@pytest.mark.slow
 def test_cells_are_those_of_the_problems(found):
     """Cells cover the problems at their dimensions."""
     assert [(c.problem, c.dim) for c in found.cells] == [

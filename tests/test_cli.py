@@ -585,6 +585,7 @@ def test_gap_against_the_wrong_limit_is_refused():
 SLOW = ["slow", "--loss", "exp(x)*y**2/2", "--x0", "0,1", "--eta", "0.1", "--horizon", "0.5", "--paths", "2000"]
 
 
+@pytest.mark.slow
 def test_slow_prints_the_study_and_writes_only_when_asked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call(*SLOW)
@@ -679,6 +680,7 @@ def test_diagnose_reports_invalid_input_on_one_line(tmp_path, text, more, words)
 RULES_GAP = ["gap", "--loss", "x**2/2", "--x0", "1", "--sigma", "1", "--eta", "0.1", "--horizon", "0.5", "--paths", "500"]
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(
     ("name", "switches"),
     [

@@ -47,6 +47,7 @@ def test_first_gap(capsys):
     assert "save a factor" in printed
 
 
+@pytest.mark.slow
 def test_least_squares(capsys, tmp_path, monkeypatch):
     """The exponents of theory, speed-ups between 1 and sqrt(kappa), and three figures."""
     monkeypatch.chdir(tmp_path)
@@ -115,6 +116,7 @@ def test_own_claims(capsys):
     assert [line.split()[0] for line in _output("own_claims", capsys).splitlines()] == ["supported", "supported"]
 
 
+@pytest.mark.slow
 def test_slow_motion(capsys, tmp_path, monkeypatch):
     """The projected point, the distances in law and the figure."""
     monkeypatch.chdir(tmp_path)
@@ -142,6 +144,7 @@ def test_diagnose_your_run(capsys):
     assert "momentum: drop it: plain SGD at lr=0.03" in small and "momentum: keep it" in large
 
 
+@pytest.mark.slow
 def test_svag_around_your_loop(capsys):
     """SVAG reduces the difference between SGD and SGDM."""
     pytest.importorskip("torch"), pytest.importorskip("sklearn")

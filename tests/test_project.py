@@ -585,6 +585,7 @@ def _lines() -> Iterator[tuple[str, int, str]]:
                 yield "/".join(parts), number, line
 
 
+@pytest.mark.slow
 def test_the_glossary_is_kept():
     """But where earlier names are forwarded or the CHANGELOG says what has which name now."""
     found, before = [], ""

@@ -139,6 +139,7 @@ def test_backends_agree_path_by_path(law, backend):
     np.testing.assert_allclose(fast, slow, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_starts_from_laws_and_arrays(rule):
     member = RULES[rule](oracle(), PLAN)

@@ -93,6 +93,7 @@ KINDS = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_of_each_kind_has_its_sharpness_and_its_trial(kind):
     """The sharpness agrees with the dense Hessian in double precision to 2e-3, the relative width at which the Lanczos method stops."""

@@ -56,6 +56,7 @@ def coefficients(cls, options, series):
     return cls(oracle, st.schedules.from_arrays(lr, mu), **options).coefficient_values(len(lr))
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("decay", ["none", "coupled", "decoupled"])
 @pytest.mark.parametrize("name", CASES)

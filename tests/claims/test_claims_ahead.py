@@ -41,6 +41,7 @@ def verify(folder, name, *more, wait=False):
     return {c["id"]: c for c in found}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one core nothing is compiled ahead")
 def test_the_other_process_compiles_kernels_and_does_not_change_results(tmp_path):
     (tmp_path / "claims.py").write_text(CLAIMS)

@@ -123,6 +123,7 @@ def test_every_verdict_is_an_outcome(folder, verified, tmp_path):
     assert sorted(case.get("name") for case in cases) == sorted(["good", "wrong", "open", "broken", "absent", "files"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [["-k", "good or open"], ["-n", "2"]])
 def test_an_entry_is_the_same_alone_and_beside_others(folder, verified, tmp_path, more):
     """In one process and in two."""
@@ -180,6 +181,7 @@ def test_other_sessions_import_nothing(tmp_path):
     assert code == 0, out
 
 
+@pytest.mark.slow
 def test_the_claims_of_the_paper_are_collected():
     """All of them, as by `sdetools verify`."""
     from pathlib import Path

@@ -480,6 +480,7 @@ def test_a_killed_process_is_named_and_the_run_resumes(tmp_path):
     assert record_of(tmp_path / "out") == record_of(tmp_path / "alone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_claim_that_never_ends_is_an_error_of_that_claim_alone(jobs, tmp_path):
     """The claims before and after it have the entries that they have without it; a limit that no claim exceeds changes nothing."""

@@ -53,6 +53,7 @@ def test_the_readme_shows_the_tables():
 # -- optimisers ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(13)
 @pytest.mark.parametrize(("entry", "i"), VALID, ids=name)
 def test_valid_arguments_run_and_the_kernel_agrees_with_the_reference_path_by_path(entry, i):
     one = entry.build(CURVED, PLAN, entry.valid[i])
@@ -79,6 +80,7 @@ def test_every_argument_is_tested():
         assert entry.refused and entry.reference
 
 
+@pytest.mark.sample(14)
 @pytest.mark.parametrize("entry", optimisers(), ids=name)
 def test_exact_moments_exist_where_a_step_is_linear(entry):
     """On a quadratic loss without noise, the end point from (a + b) / 2 is the mean of those from a and b exactly for linear methods."""
@@ -307,6 +309,7 @@ NONLINEAR = SPECIMENS | {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("cls", "noise", "order"), STRONG, ids=name)
 def test_the_declared_strong_order_agrees_with_coupled_steps(cls, noise, order):
     """The rms distance of dt and dt/2 on one Brownian path has the declared order; negative control: independent paths."""

@@ -122,6 +122,7 @@ def test_lambda_is_evaluated_on_the_slow_clock():
         np.testing.assert_allclose(found[:, 0], (rates / eta)[np.minimum(np.arange(3) + later, 3)], rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "integrator"), [("valley", st.EulerMaruyama), ("two", st.EulerMaruyama), ("hyperbola", st.Platen)]
 )
@@ -178,6 +179,7 @@ def test_torch_agrees_and_accepts_torch_losses():
     assert np.abs(finals[0] - finals[2]).max() < 1e-10
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "integrator"), [("hyperbola", st.EulerMaruyama), ("sphere", st.EulerMaruyama)])
 def test_steps_stay_on_the_manifold_to_rounding(name, integrator):
     loss, start = LOSSES[name]
@@ -212,6 +214,7 @@ def z_of(estimate, exact):
     return (estimate.value - exact) / estimate.stderr
 
 
+@pytest.mark.slow
 def test_moments_of_the_valley():
     """X_t ~ N(x_0 - t/4, t) exactly, for every scheme, because drift and diffusion along Gamma are constant."""
     run = st.simulate(
@@ -222,6 +225,7 @@ def test_moments_of_the_valley():
     assert abs(z_of(run.at("x"), mean + 0.05)) > Z  # negative control: the drift is a fifth too small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dim", "integrator", "dt"), [(2, st.Platen, 0.0625), (3, st.EulerMaruyama, 0.0078125)])
 def test_moments_of_the_sphere(dim, integrator, dt):
     """E X_t = e^{-(d-1)t/2} x_0 and E (X.e)^2 = 1/d + ((x_0.e)^2 - 1/d) e^{-d t}: eigenfunctions of the sphere's Laplacian."""
@@ -234,6 +238,7 @@ def test_moments_of_the_sphere(dim, integrator, dt):
         assert abs(z_of(run.at("x0", t), np.exp(-(dim - 1) * t / 2 * 1.15))) > Z
 
 
+@pytest.mark.slow
 def test_the_conserved_quantity_of_the_flow_is_a_martingale_on_the_hyperbola():
     """q = x^2 - y^2 with Sigma = I: dq = 2 (q^2 + 4)^{1/4} dW, so E q is constant and d E q^2 = 4 E sqrt(q^2 + 4) dt."""
     times = np.linspace(0.0, 0.2, 21)
@@ -289,6 +294,7 @@ def test_the_start_is_projected_by_the_flow():
     assert np.abs(sde.start(np.array([0.3, 2.0]))[0] - [0.3 - 1.0, 0.0]).max() < 1e-9
 
 
+@pytest.mark.slow
 def test_orders_on_the_circle():
     """E (X.e)^2 = 1/2 + e^{-2t}/2 with three-point draws: the local orders are 1 and 2 within three standard errors."""
     exact = 0.5 + 0.5 * np.exp(-1.0)

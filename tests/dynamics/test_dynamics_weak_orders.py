@@ -86,6 +86,7 @@ SIMULATED = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("cls", "sde", "law"), SIMULATED)
 def test_simulation_agrees_with_the_moment_map_and_the_kernel_with_the_reference(cls, sde, law):
     """At two steps, |z| < 4.5: the 40 tests have a joint false-alarm rate below 1/3,000. Negative control: the map of another step."""
@@ -118,6 +119,7 @@ STRONG = [
 ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("cls", "sde", "order"), STRONG)
 def test_strong_orders_by_coupled_steps(cls, sde, order):
     """The rms distance of dt and dt/2 on one Brownian path; negative control: independent draws."""

@@ -70,6 +70,7 @@ def moment(law, mean, k, bounds):
     return bounds[0] ** k * law.cdf(low) + bounds[1] ** k * law.sf(high) + inside
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("name", LAWS)
 @pytest.mark.parametrize("bounds", [(), (-C, C), (-0.3, 1.1)])
 def test_moments_by_quadrature(name, bounds):
@@ -105,6 +106,7 @@ def sign_gaps(name, make, etas=(0.05, 0.025, 0.0125), h="x**2"):
     return np.array(out)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["student_t, 4", "Cauchy", "two means"])
 def test_the_derived_equations_of_signs_have_their_order_at_finite_eta(name):
     """Orders 1 and 2 against the exact chain: local slopes, whose errors of order eta are extrapolated away. Control: without the correction order 1."""
@@ -119,6 +121,7 @@ def test_the_derived_equations_of_signs_have_their_order_at_finite_eta(name):
     assert gap.weak_order == 1 and set(gap.leading) == {(1,)}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["student_t, 3", "student_t, 4", "Cauchy", "two scales"])
 def test_the_leading_error_of_clipping_is_that_of_one_step(name):
     """E f(x - eta clip) by quadrature minus the semigroup of the order-1 equation, over eta^2, tends to the leading term."""

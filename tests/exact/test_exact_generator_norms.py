@@ -87,6 +87,7 @@ def test_joint_moments_in_the_plane(kind):
     assert abs(mean[0] ** 2 * float(radial_mean()(2, 6, c, rho)) / scale - polar(LIMIT[kind], mean, (2, 0))) > 0.01
 
 
+@pytest.mark.slow
 def test_one_coordinate_is_a_sign_or_a_clipping_by_value():
     """To 25 digits, and the derived equations of the library have their orders."""
     x = sp.Symbol("x")
@@ -104,6 +105,7 @@ def test_one_coordinate_is_a_sign_or_a_clipping_by_value():
         assert generator_gap(RULES["clipped"](LINE), st.ClippedSDE(LINE, PLAN, C, weak_order=order), order).weak_order == order
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", RULES)
 def test_the_derived_equation_in_one_coordinate_has_order_two_at_finite_eta(kind):
     """On x^2/2. Against the transfer operator of the rule, with the slope's error of order eta extrapolated away; control: order 1 with the equation of order 1."""
@@ -155,6 +157,7 @@ def space(scale=1.0, half=1.0):
     return st.SDE([f"-x*{size}", f"-2*y*{size}", f"-{half}*z*{size}"], None, "x y z")
 
 
+@pytest.mark.slow
 def test_three_coordinates_are_those_of_the_error_function():
     """Order 1 with the drift E g/|g| written with erf; a scale off by 2 % and a coordinate off by 2 % are named: order 0, drifts."""
     rule = RULES["normalised"](SPACE)

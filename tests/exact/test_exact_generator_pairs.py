@@ -122,6 +122,7 @@ def moment(kind, k):
     return c**k * norm.sf((c - mu) / s) + (-c) ** k * norm.cdf((-c - mu) / s) + inside
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("kind", KINKED)
 def test_the_leading_error_of_signs_and_clipping_is_that_of_one_step(kind, order):

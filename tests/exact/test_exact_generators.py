@@ -84,6 +84,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("cls", "kind", "law"), CASES)
 def test_every_integrator_has_its_declared_order_and_the_leading_error_of_its_step_law(cls, kind, law):
     """The coefficients of h^3 at most are of size one and good to 1e-15 * 16^3 times the growth of the interpolation, below 1e-8."""

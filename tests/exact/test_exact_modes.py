@@ -72,6 +72,7 @@ def test_moments_do_not_depend_on_the_number_of_polynomials():
         assert np.allclose(flattening(r, s).rms, flattening(r, s, terms=64).rms, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_slow_limit_is_the_slow_equation():
     for r in (1e-3, 1e-4):
         assert abs(flattening(r, [1 / r]).mean[0] - math.exp(-1)) < 3 * r

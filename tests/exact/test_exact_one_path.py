@@ -49,6 +49,7 @@ def test_rules_for_one_path(name):
         np.testing.assert_allclose(st.exact.expectation(found, h), st.exact.expectation(wanted, h), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [st.EulerMaruyama, st.Platen])
 def test_sdes_for_one_path(scheme):
     text = st.SDE(lambda x: -x - 0.3 * np.mean(x), lambda x: np.diag(0.2 * x) + 0.1 * np.mean(x), dim=3)

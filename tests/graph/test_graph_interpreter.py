@@ -251,6 +251,7 @@ def deep(x: Any, turns: int) -> Any:
     return x
 
 
+@pytest.mark.slow
 def test_a_long_chain_on_a_large_array_is_split():
     """It has too many elements for a program, and is too deep for the recursive generator: some values are stored in rows."""
     x = np.random.default_rng(2).uniform(-0.5, 0.5, (2000, 16))

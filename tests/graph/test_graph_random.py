@@ -95,6 +95,7 @@ def test_torch_code_matches_numpy(formula):
         np.testing.assert_allclose(np.broadcast_to(wide, b.shape), b, rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [16, 32, 256])
 @settings(max_examples=8, deadline=None)
 @given(formulas((2, 6, 70)))

@@ -225,6 +225,7 @@ def test_traced_derivatives(kind, emitter):
         np.testing.assert_allclose(contracted[:, j], np.einsum("ijl,ij->l", loss.third(x[:, j]), M), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3), st.booleans(), st.floats(0, 2), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_traced_gradients_agree_for_random_data(samples, dim, lanes, is_logistic, l2, seed):

@@ -41,6 +41,7 @@ def test_the_loss_is_the_mean_square_of_its_residuals(name):
     assert pickle.loads(pickle.dumps(loss)).identity == loss.identity
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_manifold_and_label_noise(name):
     """The rank is the number of residuals, the flow conserves its invariants, and label noise is a multiple of the Hessian."""

@@ -185,6 +185,7 @@ def random_loss(seed):
     return loss, project(loss, np.array([*on, *z])), normal, rng
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(3))
 def test_d2phi_is_the_second_difference_of_phi_on_random_losses(block):
     """Eighteen random losses; a tangent part that is 5 % too small is detected."""

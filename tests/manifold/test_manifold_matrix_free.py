@@ -62,6 +62,7 @@ def test_the_residual_geometry_agrees_with_the_dense_one(interpolating):
     assert np.abs(free.coordinates(free.across(np.eye(SAMPLES))) - np.eye(SAMPLES)).max() < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 4])
 def test_d2phi_agrees_with_the_dense_one(interpolating, columns):
     """Also the slow drift; a root that is one percent too large is detected."""
@@ -73,6 +74,7 @@ def test_d2phi_agrees_with_the_dense_one(interpolating, columns):
     assert relative(free.second_derivative(root=1.01 * R), exact) > 1e-2  # negative control: a root that is one percent too large
 
 
+@pytest.mark.slow
 def test_label_noise_agrees_with_the_dense_one(interpolating):
     """For Sigma = c H, and the trace gradient."""
     loss, x, dense, free = interpolating
@@ -92,6 +94,7 @@ def test_hutchinsons_estimate_is_within_its_standard_error(interpolating):
     assert np.mean(wrong**2) > np.mean(z**2) + 0.5
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("dim", [3, 30])
 def test_lanczos_on_any_loss(dim):
     """A torch loss without residuals, in few and in many coordinates."""

@@ -94,6 +94,7 @@ def law_of(kind, size, replace, labels):
     return st.noise.label_noise(LOSSES[kind], STD, "gaussian", size, batch=labels == "batch", replace=replace)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("kind", "size", "replace", "labels"), SAMPLED)
 def test_noise_from_data_agrees_with_its_samples(kind, size, replace, labels):
     """Values, sums of copies, and gradients at other sigma; batches of 3 use a gather or counts, of 4 counted."""
@@ -213,6 +214,7 @@ WIDE = RNG.normal(size=(20, 4))
 CONSTANT = {"identity": None, "diagonal": RNG.normal(size=20), "dense": WIDE}
 
 
+@pytest.mark.sample(11)
 @pytest.mark.parametrize("structure", CONSTANT)
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_law_is_its_formula_of_the_draws(name, structure):

@@ -93,6 +93,7 @@ def test_the_validation_can_be_skipped_or_moved():
     noise.from_function(lambda x, z: [np.sqrt(x[0] - 5) * z[0]], 1, Normal(1), lambda x: [[x[0] - 5]], at=[9.0])
 
 
+@pytest.mark.slow
 def test_a_covariance_in_many_dimensions_is_checked():
     """In 600 coordinates, of which 512 are compared: a wrong entry of most coordinates is noticed, a right covariance accepted."""
     d = 600

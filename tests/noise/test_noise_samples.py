@@ -95,6 +95,7 @@ LAWS = [law for loss in FEW.values() for law in laws(loss)] + list(laws(MODEL, l
 IDS = [f"{law.loss.label}-{law.label}" for law in LAWS]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("law", LAWS, ids=IDS)
 def test_the_graph_agrees_with_arrays_and_paths_with_one_path(law):
     """Alone and with SVAG, by each emitter."""
@@ -129,6 +130,7 @@ def test_the_oracle_is_its_gradient_plus_its_deviation(law, sigma):
         close(one(x, z), law.loss.gradient(x) + one.sigma * one.noise.value(x, z))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("size", [1, 3, 32, N])
 def test_gathering_and_weighting_give_the_same_noise(size, monkeypatch):
     """Rows of the batch, and weights of all samples: equal to rounding by each emitter; other draws differ."""
@@ -171,6 +173,7 @@ def final(loss, size, replace, sigma=1.0, paths=50, seed=0, **more):
     return st.simulate(dynamics, x0, 1.0, paths, {"L": loss}, keep_final=True, threads=1, seed=seed, **more).final
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("replace", [True, False])
 @pytest.mark.parametrize("size", [1, 3, 32, N])
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -189,6 +192,7 @@ def test_backends_and_torchs_autograd_take_the_same_paths(name, size, replace):
         assert np.abs(final(ours, size, replace, backend="numpy", seed=1) - reference).max() > 1e-4
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("sigma", [1.0, 1.7])
 @pytest.mark.parametrize("size", [3, 32])
 def test_a_path_agrees_with_a_hand_written_loop(size, sigma):
@@ -214,6 +218,7 @@ def test_a_path_agrees_with_a_hand_written_loop(size, sigma):
         np.testing.assert_allclose(run.final[:, path], x, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("sigma", [0.5, 2.0])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_scaled_batches_svag_and_labels_on_all_backends(name, sigma):

@@ -99,6 +99,7 @@ def answer(folder, rank=0):
     return json.loads((folder / f"answer-{rank}.json").read_text())
 
 
+@pytest.mark.slow
 def test_evaluations_are_equal_for_one_and_two_processes(folders):
     """To 1e-12, in each process; each sample counts once, so that the accuracy times the number of samples is an integer."""
     one = answer(folders[0])["evaluations"]

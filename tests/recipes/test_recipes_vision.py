@@ -169,6 +169,7 @@ def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
 TINY = ["--miniature", "--set", "seeds=2", "--set", "l=1,2", "--set", "epochs=0.1", "--set", "batch=32", "--set", "evaluations=2"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_table_figure_and_logs_and_resumes(tmp_path):
     pytest.importorskip("mlxtend")
     command = ["train", "resnet32-cifar10", *TINY, "--out", str(tmp_path / "out")]

@@ -365,6 +365,7 @@ def mpiexec(script, *arguments):
     return done
 
 
+@pytest.mark.slow
 def test_mpi_killed_and_resumed(expected, tmp_path):
     """A worker of MPI is killed: MPI ends all processes. The resumed run starts from the store and gives the same bits."""
     pytest.importorskip("mpi4py", reason="mpi4py is not installed; it comes with the extra `mpi`")
@@ -484,6 +485,7 @@ def test_names_of_engines_are_checked_before_anything_starts(tmp_path):
         check_executor(right)
 
 
+@pytest.mark.slow
 def test_an_engine_of_the_package_that_is_missing_names_the_line_that_installs_it(monkeypatch):
     from sdetools._install import install_command, install_line
 

@@ -47,6 +47,7 @@ def compiled_kernel(name: str, dtype: str):
     return lambda: _compiled.callback(space["run"], None, "", "int64(int64)", **lanes.FAST)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "dtype"), [("two point", "float32"), ("labels of a batch", "float64")])
 def test_the_machine_code_of_a_kernel_is_that_of_numbas_pipeline(monkeypatch, name, dtype):
     """Instruction by instruction: straight code, loops, gathers and functionals."""

@@ -66,6 +66,7 @@ def simulate(n: str) -> None:
             raise AssertionError(name) from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", range(PARTS))
 def test_same_paths_on_the_simulator(n):
     """Every simulation, in four processes."""

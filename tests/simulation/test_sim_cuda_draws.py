@@ -112,6 +112,7 @@ def test_another_step_is_detected(simulated, monkeypatch):
                 check(simulated[f"{p} {where} {dtype} 2"], plan, 3, monkeypatch)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("where", "dtype"), VARIANTS)
 @pytest.mark.parametrize("p", [1, 2, 3])
 def test_with_the_types_that_numba_infers(p, where, dtype, monkeypatch):
@@ -148,6 +149,7 @@ def assemble() -> None:
             without_spills(function(KERNEL, plan, where, dtype, cuda=cuda), signature, (plan, where))
 
 
+@pytest.mark.slow
 def test_machine_code_without_spills():
     """Needs the toolkit's compilers, but no device."""
     run_apart(__file__, "assemble", CUDA_HOME=toolkit(), PYTHONWARNINGS="error")

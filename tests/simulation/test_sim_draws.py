@@ -187,6 +187,17 @@ def test_words_of_several_slots(lanes):
 
 
 @thorough
+@given(plans, keys, paths, steps, some.integers(1, 150), some.sampled_from(["float64", "float32"]))
+def test_the_draws_of_consecutive_steps(plan, key, path, step, count, dtype):
+    """Draws made together are, to the bit, those made step by step, whichever steps share a slot."""
+    step, path = min(step, 2**42 - count), np.arange(path, path + 3)
+    together = fill_steps(plan, key, path, step, count, dtype)
+    assert together.shape == (count, plan.rows, 3) and together.dtype == dtype
+    for k in {0, count // 2, count - 1}:
+        assert np.array_equal(together[k], fill(plan, key, path, step + k, dtype))
+
+
+@thorough
 @given(plans, keys, paths, some.integers(1, 600), steps)
 def test_blocks_of_any_number_of_paths(plan, key, first, count, step):
     """`fill_block` against NumPy, in double and in float32."""

@@ -78,6 +78,7 @@ def check(case):
     return ends, allowed
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", CASES)
 def test_losses_noises_and_pairs(name):
     """All cases of the compiled backend: losses, noises, minibatches, labels, pairs, controls, functionals, user functions."""
@@ -135,6 +136,7 @@ DYNAMICS = {
 }
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_rules_and_integrators(name):
     """Every rule and integrator."""
@@ -149,6 +151,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 @pytest.mark.parametrize("scheme", [st.EulerMaruyama, st.Platen])
 def test_the_slow_sde(scheme, name):
@@ -213,6 +216,7 @@ def separable(d):
     return st.losses.from_function(lambda x: x**3 - x, d, value=lambda x: (x**4 / 4 - x**2 / 2).sum(axis=0))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("d", [1, 3, 40, 300])
 @pytest.mark.parametrize("kind", [dense, separable])
 def test_dimensions(kind, d):
@@ -342,6 +346,7 @@ IN_SINGLE = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", IN_SINGLE)
 def test_a_kernel_computes_nothing_in_double(name, monkeypatch):
     """One Python number in its text would convert all operands to double precision, at half the speed."""
@@ -439,6 +444,7 @@ def branching(x):
 of_doubles, of_any = njit("float64[:](float64[:])")(branching), njit(branching)
 
 
+@pytest.mark.slow
 def test_a_compiled_gradient_of_doubles_alone_is_refused():
     """The type and the backend are not changed silently; without a signature the same function is compiled for float32."""
     noise = st.noise.gaussian(dim=2)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sdetools as st
 
 SCRIPT = """
@@ -40,6 +42,7 @@ def peak(paths: int, steps: int, keep: bool = False, chosen: int = 0) -> float:
     return float(done.stdout)
 
 
+@pytest.mark.slow
 def test_peak_memory_of_ten_thousand_and_a_million_paths():
     """Within 100 MB of each other; two million kept pairs of points, 31 MiB, are detected (negative control)."""
     peak(256, 64)  # compiles the kernel, unless it is cached
@@ -48,6 +51,7 @@ def test_peak_memory_of_ten_thousand_and_a_million_paths():
     assert peak(2_000_000, 1, keep=True) - small > 20
 
 
+@pytest.mark.slow
 def test_peak_memory_of_trajectories():
     """A hundred trajectories of a million paths take the memory of a hundred of ten thousand.
 

@@ -103,6 +103,7 @@ NOISES = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", NOISES)
 def test_noises_starts_functionals_and_observables(name):
     """Functions for one path in every other argument."""
@@ -145,6 +146,7 @@ SDES = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", SDES)
 def test_sdes(name):
     """Drifts and diffusions for one path.

@@ -229,6 +229,7 @@ def whole():
     return execute(pair(), PATHS, seed=1, threads=1)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("leaves", [1, 2, 4, 64, 67, 1000])
 def test_any_size_of_chunks(whole, leaves):
     """The size of chunks does not affect the result."""
@@ -268,6 +269,7 @@ def test_processes(whole, how):
         assert_same(execute(pair(), PATHS, seed=1, executor=pool, leaves=32), whole)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("backend", ["numba", "numpy", "torch"])
 @pytest.mark.parametrize("program", [single, pair])
 def test_every_backend_with_final_points_and_diverged_paths(backend, program):
@@ -397,6 +399,7 @@ def stub(task, index):
     )
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_window(monkeypatch):
     """Memory holds the groups, and for each chunk in flight one node a level.
 

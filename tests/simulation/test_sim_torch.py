@@ -114,6 +114,7 @@ def compiler():
 COMPILED = {"calls": calls} | {name: CASES[name] for name in ("student", "sums of draws", "minibatch", "choices")}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_steps_are_the_same_paths(name, compiler, monkeypatch):
     """Only steps are compiled, and their paths are the same."""
@@ -133,6 +134,7 @@ def test_compiled_steps_in_single_precision(compiler):
     assert EPS32 / 10 < np.abs(single.final - double.final).max() < 1000 * EPS32
 
 
+@pytest.mark.slow
 def test_the_error_without_a_compiler_names_the_remedy():
     """The error names the remedy."""
     code = (

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 PROGRAM = """
 import json, sys
@@ -48,6 +49,7 @@ def results(**variables: str) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_numpy_and_torch_run_without_a_compiler_and_give_the_same_numbers():
     """The draws come from NumPy then; "auto" is not the compiled backend, and "numba" is refused with the way out."""
     without, with_compiler = results(NUMBA_DISABLE_JIT="1"), results(NUMBA_DISABLE_JIT="0")

@@ -28,6 +28,7 @@ def truth(name):
     return exact.mean[0, 0] ** 2 + exact.covariance[0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_requested_error_is_met(name):
     """The rms of 60 errors: a true rms of eps would exceed 1.4 eps with probability below 1e-5 (chi-square with 60 degrees)."""
@@ -77,6 +78,7 @@ def half(x):
     return st.select(x[0] > 0, 1.0 / st.select(x[0] > 0, 0 * x[0], 1.0), 0.0)
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(
     ("h", "message"),
     [

@@ -153,6 +153,7 @@ def test_backend_and_precision_reach_a_function_that_takes_them():
 # -- executors, stores and errors -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "how", [{"threads": 2}, {"executor": "threads:2"}, {"executor": "processes:2"}, {"executor": "dask:2"}], ids=str
 )
