@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 from _plain import value_or_far
+from scipy import integrate, special
 
 import sdetools as st
 
@@ -332,25 +333,54 @@ def threshold(run):
         run.measure("spread at equal B over spread at equal B/r_eff", total["1"] / total["r_eff"], at_least=5.0)
 
 
+def methods_of_exponents(oracle, h, delta=4.0):
+    """Return SGD, SGDM, schedule-free SGD and DANA-decaying, g3 = g2 (1 + t)^-1/2, at the learning rate h."""
+    return {
+        "SGD": st.SGD(oracle, constant(h)),
+        "SGDM": st.SGDM(oracle, constant(h, 0.9)),
+        "schedule-free SGD": st.ScheduleFree(oracle, constant(h)),
+        "DANA": st.DANA(oracle, constant(h), delta=delta, ratio=1.0, power=0.5),
+    }
+
+
+def squared_bessel(nu, power):
+    """Return the integral of z^-power J_nu(z)^2 over z > 0, by Weber and Schafheitlin (DLMF 10.22.57)."""
+    half = power / 2
+    below = 2**power * math.gamma(0.5 + half) ** 2 * math.gamma(nu + 0.5 + half)
+    return math.gamma(power) * math.gamma(nu + 0.5 - half) / below
+
+
+def limits_without_noise(h):
+    """Return the limits of R t^.8 of SGD and SGDM, of schedule-free SGD, and of R t^1.2 of DANA, as t grows, for a = 1, b = .3.
+
+    R = sum_j lam_j j^-.6 X_j^2 / 2 becomes the integral of lam^-.2 X^2 / 4 over lam > 0, with X of the flow that the steps of a mode approach:
+
+        SGD, SGDM         X = exp(-h lam t)
+        schedule-free     u X'' + (2 + u) X' + X / (1 - beta) = 0 in u = (1 - beta) h lam t:  X = 1F1(1 / (1 - beta); 2; -u), beta = .9
+        DANA              X'' + (4 + 1/2) X' / t + h lam t^-1/2 X = 0:  X = Gamma(1 + nu) (z / 2)^-nu J_nu(z), z = (4/3) (h lam)^1/2 t^3/4, nu = 7/3
+    """
+    free, _ = integrate.quad(lambda x: x**-0.2 * special.hyp1f1(10, 2, -0.1 * x) ** 2, 0, np.inf, limit=500)
+    nu = 7 / 3
+    dana = 0.5 * (9 / (16 * h)) ** 0.8 * (math.gamma(1 + nu) * 2**nu) ** 2 * squared_bessel(nu, 2 * nu - 0.6)
+    plain = 0.25 * math.gamma(0.8) * (2 * h) ** -0.8
+    return {"SGD": plain, "SGDM": plain, "schedule-free SGD": 0.25 * free * h**-0.8, "DANA": dana}
+
+
 @st.claim(
     "least-squares-exponents",
     statement=r"On the spectrum $j^{-2a}$ with target $j^{-b}$, $a = 1$, $b = 0.3$, the risk of SGD, SGDM and schedule-free SGD falls like $t^{-0.8}$, that "
-    r"of DANA-decaying like $t^{-1.2}$, $(2 - 1/2a)(2a + 2b - 1)/2a$: here momentum is not marginal.",
+    r"of DANA-decaying like $t^{-1.2}$, $(2 - 1/2a)(2a + 2b - 1)/2a$: here momentum is not marginal. Without noise the factors are those of the flows of a mode "
+    r"(exponential, Kummer's function, Bessel's function).",
     source="Ferbach et al., arXiv:2505.16098",
 )
 def exponents(run):
-    """Measure the local exponents of two decades up to 100,000 steps, of 200,000 modes in groups, and extrapolate them."""
+    """Measure the local exponents of two decades up to 100,000 steps, of 200,000 modes in groups, and extrapolate them; and factors without noise."""
     law, batch, record = E.power_law(200_000, a=1.0, b=0.3), 16, [1_000, 10_000, 100_000]
     oracle = st.streaming_least_squares(law.values, 0.0, batch)
     h = 0.1 * E.momentum_edge(law.values, batch)
-    rules = {
-        "SGD": (st.SGD(oracle, constant(h)), -0.8, 0.7, 0.003),
-        "SGDM": (st.SGDM(oracle, constant(h, 0.9)), -0.8, 0.7, 0.003),
-        "schedule-free SGD": (st.ScheduleFree(oracle, constant(h)), -0.8, 0.7, 0.003),
-        "DANA": (st.DANA(oracle, constant(h), delta=4.0, ratio=1.0, power=0.5), -1.2, 0.5, 0.005),
-    }
     found, local = {}, {}
-    for name, (rule, expected, power, tolerance) in rules.items():
+    for name, rule in methods_of_exponents(oracle, h).items():
+        expected, power, tolerance = (-1.2, 0.5, 0.005) if name == "DANA" else (-0.8, 0.7, 0.003)
         before, after = E.risk(rule, law.distance, record[-1], record, nodes=2).local_exponents()
         local[name], found[name] = float(after), float(after + (after - before) / (10**power - 1))
         run.measure(f"exponent of {name}", found[name], expected, tolerance=tolerance)
@@ -360,6 +390,30 @@ def exponents(run):
         r"t^{-1/2}$ (of $g_2$ beside $g_3$); the power is known and the term is extrapolated: .015 for DANA. Its square, .002, is left, and so is the error of the "
         r"groups of modes, .001. Modes beyond the last would add $10^{-3}$ to the risk at the end. Detects another power of g3 or another decay D."
     )
+    noiseless = st.streaming_least_squares(law.values, 0.0, 1_000_000)
+    limits = limits_without_noise(h)
+
+    def factor(name, rule):
+        scaled = E.risk(rule, law.distance, record[-1], record[1:], nodes=4).risk * np.array(record[1:]) ** (
+            1.2 if name == "DANA" else 0.8
+        )
+        before, after = scaled / limits[name]
+        return float(after + (after - before) / (10**0.5 - 1) if name == "DANA" else after)
+
+    for name, rule in methods_of_exponents(noiseless, h).items():
+        tolerance = 0.005 if name == "DANA" else 0.002
+        run.measure(f"factor of {name} without noise, over its limit", factor(name, rule), 1.0, tolerance=tolerance)
+    run.note(
+        r"Factors: terms of relative order $h \lambda_{\max}\, t^{-0.8}$ and the error of the groups are below $10^{-3}$. For DANA the term $t^{-1/2}$ is extrapolated; its "
+        r"square is $3 \cdot 10^{-4}$, and modes beyond the last would add $10^{-3}$. Detects another weight of a gradient or of the averages."
+    )
+    with run.control("DANA with D = 5 / (5 + t)"):
+        run.measure(
+            "factor of DANA without noise",
+            factor("DANA", methods_of_exponents(noiseless, h, delta=5.0)["DANA"]),
+            1.0,
+            tolerance=0.005,
+        )
     few = E.power_law(20_000, a=1.0, b=0.3)
     alone, half = st.streaming_least_squares(few.values, 0.0, 1), 0.5 * E.momentum_edge(few.values, 1)
     for power in (0.0, 0.3):
