@@ -382,7 +382,7 @@ def exponents(run):
     for name, rule in methods_of_exponents(oracle, h).items():
         expected, power, tolerance = (-1.2, 0.5, 0.005) if name == "DANA" else (-0.8, 0.7, 0.003)
         before, after = E.risk(rule, law.distance, record[-1], record, nodes=2).local_exponents()
-        local[name], found[name] = float(after), float(after + (after - before) / (10**power - 1))
+        local[name], found[name] = value_or_far(float, after), value_or_far(float, after + (after - before) / (10**power - 1))
         run.measure(f"exponent of {name}", found[name], expected, tolerance=tolerance)
     # a mode depends on lam t^{2 - kappa}, kappa = 1/2a, alone but for the part of g2, lam g2 t ~ t^{kappa - 1}, and for shifts of t by a constant
     run.note(
@@ -398,7 +398,7 @@ def exponents(run):
             1.2 if name == "DANA" else 0.8
         )
         before, after = scaled / limits[name]
-        return float(after + (after - before) / (10**0.5 - 1) if name == "DANA" else after)
+        return value_or_far(float, after + (after - before) / (10**0.5 - 1) if name == "DANA" else after)
 
     for name, rule in methods_of_exponents(noiseless, h).items():
         tolerance = 0.005 if name == "DANA" else 0.002
