@@ -26,6 +26,7 @@ from sdetools.claims.record import ClaimRecord
 from sdetools.claims.results import ERROR, NOT_RUN, SUPPORTED, ClaimResult, Results
 from sdetools.claims.side_by_side import Settings, run_side_by_side
 from sdetools.claims.verdict import Outcome, flagged, judge
+from sdetools.simulation.threads import single_threaded_libraries
 
 
 def verify(
@@ -178,6 +179,8 @@ def _ended(item: Claim, seed: int, limit: float | None) -> ClaimResult:
 def run_claim(item: Claim, context: Callable[..., ClaimContext]) -> ClaimResult:
     """Run one claim, a second time on fresh draws if it is about to be contradicted, and judge it.
 
+    Linear algebra and torch on the CPU use one thread meanwhile, so that no digit depends on the number of cores.
+
     Args:
         item: The claim.
         context: A function that makes the claim's context; with the argument `again=True` that of the second run, which has other draws.
@@ -198,7 +201,7 @@ def _run(item: Claim, run: ClaimContext) -> Outcome:
     outcome = Outcome(item, run.record, run.seed)
     began = time.perf_counter()
     try:
-        with importing_from_folder_of(item.path):
+        with importing_from_folder_of(item.path), single_threaded_libraries():
             item(run)
     except Missing as error:
         outcome.verdict = NOT_RUN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,6 +12,8 @@ from sdetools import _check
 
 MOST_THREADS = 4096
 """More than the number of cores of any machine."""
+LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""The environment variables from which numerical libraries take their number of threads when they are loaded."""
 
 _share: ContextVar[int | None] = ContextVar("share", default=None)
 
@@ -26,6 +29,31 @@ def thread_share(threads: int) -> Iterator[None]:
         yield
     finally:
         _share.reset(token)
+
+
+@contextmanager
+def single_threaded_libraries() -> Iterator[None]:
+    """Let linear algebra (BLAS) and torch on the CPU use one thread in a `with` block.
+
+    The last digits of their sums depend on the number of threads, and their idle threads take processor time from work beside them. A library
+    that is loaded in the block is included: torch has `available_threads()` threads afterwards.
+    """
+    from threadpoolctl import threadpool_limits
+
+    kept = {name: os.environ.get(name) for name in LIBRARY_THREADS}
+    before = available_threads()
+    if (torch := sys.modules.get("torch")) is not None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+    os.environ.update(dict.fromkeys(LIBRARY_THREADS, "1"))
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        for name, value in kept.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(before)
 
 
 def available_threads() -> int:

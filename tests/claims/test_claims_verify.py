@@ -514,3 +514,52 @@ def test_jobs_and_an_executor_exclude_each_other(claims):
         verify(claims, jobs=2, executor=object())
     with pytest.raises(ValueError, match="`jobs` must be at least 1"):
         verify(claims, jobs=0)
+
+
+THREADS = """
+import os
+import numpy as np
+from threadpoolctl import threadpool_info
+from sdetools.claims import claim
+
+@claim("threads", statement="One thread.")
+def threads(run):
+    import scipy.linalg, torch  # loaded during the claim, with libraries of their own
+    np.ones((2, 2)) @ np.ones((2, 2))
+    pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    run.measure("largest number of threads of BLAS", max(pools), 1, tolerance=0.1)
+    run.measure("threads of torch", torch.get_num_threads(), 1, tolerance=0.1)
+    run.measure("libraries", len(pools), at_least=2)
+    with run.control("what was set before"):
+        run.measure("threads", 3, 1, tolerance=0.1)
+"""
+
+AROUND = """
+import os, sys
+from threadpoolctl import threadpool_info
+import numpy
+from sdetools.claims import verify
+
+def pools():
+    return {pool["filepath"]: pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+before = pools()
+for order in ("loaded in the claim", "loaded before it"):
+    found = verify([sys.argv[1]], threads=1).claims[0]
+    assert found.verdict == "supported", found.reason
+    assert before.items() <= pools().items() and before, (before, pools())
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3" and "MKL_NUM_THREADS" not in os.environ
+    import torch
+    torch.set_num_threads(2)
+assert torch.get_num_threads() == 2
+"""
+
+
+def test_libraries_use_one_thread_during_a_claim(tmp_path):
+    """Of BLAS and of torch, loaded before or in the claim; afterwards they have as many as before."""
+    (tmp_path / "claims.py").write_text(THREADS)
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment["OPENBLAS_NUM_THREADS"] = "3"
+    command = [sys.executable, "-c", AROUND, str(tmp_path / "claims.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
