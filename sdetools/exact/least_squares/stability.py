@@ -34,6 +34,8 @@ from sdetools.noise.oracle import NoisyOracle
 
 _LEARNING_RATES = ("eta", "gamma")
 _GRID = 1.25
+_QUADRUPLINGS = 24
+"""The rate is first sought up to 4^24 = 3e14 times the smallest gap, 1e-12, above the largest eigenvalue of a mode."""
 _LATE = 4_000
 """Steps, beyond twice those of the plan, in whose second half coefficients must not move."""
 
@@ -89,17 +91,21 @@ def exact_rate(maps: MomentMap, lam: np.ndarray) -> float:
 
     own = largest_eigenvalue(maps.at(lam))
 
-    def excess(z: float) -> float:
+    def excess(z: float) -> float:  # the logarithm of the radius of K: near a pole it is linear in that of the distance
         with np.errstate(all="ignore"):
-            return largest_eigenvalue(level_gain(maps, lam, z)) - 1
+            return float(np.clip(np.log(largest_eigenvalue(level_gain(maps, lam, z))), -700.0, 700.0))
 
-    gap = 1e-12 * max(own, 1e-12)
-    high = gap
-    while excess(own + high) > 0:
-        high *= 4
-    if high == gap:
+    gap, below, above = 1e-12 * max(own, 1e-12), -1, _QUADRUPLINGS
+    while excess(own + gap * 4.0**above) > 0:
+        below, above = above, 2 * above
+    while above - below > 1:  # K decreases in z: the root lies between gap 4^below and gap 4^above
+        middle = (below + above) // 2
+        below, above = (middle, above) if excess(own + gap * 4.0**middle) > 0 else (below, middle)
+    if above == 0:
         return own
-    found = brentq(lambda u: min(excess(own + np.exp(u)), 1e300), np.log(high / 4), np.log(high), xtol=1e-13)
+    high = gap * 4.0**above
+    resolved = max(1e-13, np.finfo(float).eps * own / high)  # own + gap has no more digits of the gap
+    found = brentq(lambda u: excess(own + np.exp(u)), np.log(high / 4), np.log(high), xtol=resolved)
     return float(own + np.exp(found))
 
 
