@@ -34,9 +34,8 @@ def addresses(plan: DrawPlan, step: int) -> list[tuple[str, ...]]:
             at.append(len(calls) - 1)
         return tuple(np.array([[2 * c + h] for c in at], np.uint64) for h in (0, 1))
 
-    def signs(segment, key, path, step, xp, real):
-        call, at = segment.address(step)
-        return np.array([[word_bit(segment, call, at + i)] for i in range(segment.n)], float)
+    def signs(segment, key, path, call, index, xp, real):
+        return np.array([[word_bit(segment, call, int(bit))] for bit in index], float)
 
     def word_bit(segment, call, bit):
         calls.append((call, segment.base + bit // 128))
