@@ -119,6 +119,7 @@ def test_threads_are_positive_integers(threads):
         dimension_table((1,), threads, TINY)
 
 
+@pytest.mark.slow
 def test_an_unseen_loss_is_measured_in_processes_of_its_own():
     """Both times to the first result are positive."""
     unseen, again = first_result.measure("double well", 1)
@@ -291,6 +292,7 @@ def test_a_file_is_read_as_it_was_written(found, tmp_path):
 # ---- the command
 
 
+@pytest.mark.slow
 def test_the_command_prints_plots_and_saves(tmp_path, monkeypatch, capsys):
     """Output and files of the command."""
     monkeypatch.setattr(dimension, "QUICK", TINY)

@@ -469,6 +469,7 @@ def test_gap_noises(fakes, arguments, name, options):
 STABLE = ["gap", "--loss", "x**2/2", "--x0", "1", "--noise", "alpha-stable", "--eta", "0.2,0.1", "--paths", "2000"]
 
 
+@pytest.mark.slow
 def test_a_gap_of_heavy_tailed_noise():
     """The scale that "auto" means, eta^(1/index - 1), and bounded steps, whose iterates have moments."""
     both = [call(*STABLE, "--index", "1.5", "--observe", "cos(x)", *more) for more in ([], ["--eta", "0.125", "--sigma", "2"])]
@@ -680,7 +681,7 @@ def test_diagnose_reports_invalid_input_on_one_line(tmp_path, text, more, words)
 RULES_GAP = ["gap", "--loss", "x**2/2", "--x0", "1", "--sigma", "1", "--eta", "0.1", "--horizon", "0.5", "--paths", "500"]
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("name", "switches"),
     [

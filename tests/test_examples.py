@@ -63,6 +63,7 @@ def test_least_squares(capsys, tmp_path, monkeypatch):
         assert (tmp_path / f"least_squares_{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_adaptive(capsys, tmp_path, monkeypatch):
     """Momentum's part vanishes with h at fixed beta_1 only, near its law; SGD and Adam end near their own rest points."""
     monkeypatch.chdir(tmp_path)

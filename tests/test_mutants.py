@@ -83,6 +83,7 @@ def functions(file):
     return [where for where, _ in mutants.functions(ast.parse((ROOT / file).read_text()))]
 
 
+@pytest.mark.slow
 def test_every_entry_of_the_table_exists(table):
     """Files, functions, tests, claims and keys of the table exist."""
     for entry in [e for f in table.formulas for e in f.code] + list(table.tuning):
@@ -114,6 +115,7 @@ def test_the_claims_of_the_table_are_those_of_the_paper(table):
     assert table.claims == own
 
 
+@pytest.mark.slow
 def test_every_computing_function_of_these_packages_is_in_the_table(table):
     """Every mutated function is a formula or tuning."""
     files = [
@@ -151,6 +153,7 @@ def test_the_most_sensitive_tests_come_first():
     assert [name.split("/")[-1] for name in ranked] == [names[k] for k in (2, 3, 1, 0, 4)]
 
 
+@pytest.mark.slow
 def test_detected_and_undetected_changes_are_distinguished(tmp_path):
     """A toy claim detects a wrong sign but not a change without effect, and the unchanged toy is supported."""
     script = """

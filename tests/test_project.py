@@ -180,6 +180,7 @@ def _private_imports(module: str, text: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_package_imports_private_names_of_another():
     assert not [row for name, file in _modules().items() for row in _private_imports(name, file.read_text(encoding="utf-8"))]
 

@@ -131,6 +131,7 @@ def test_components_of_a_mixture_share_draws_of_the_same_kind():
 # ---- the same path on every backend
 
 
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("backend", ["numba", "torch"])
 def test_backends_agree_path_by_path(law, backend):
@@ -139,7 +140,7 @@ def test_backends_agree_path_by_path(law, backend):
     np.testing.assert_allclose(fast, slow, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_starts_from_laws_and_arrays(rule):
     member = RULES[rule](oracle(), PLAN)
@@ -239,6 +240,7 @@ def test_constant_coordinates_of_a_law_are_exact():
     assert ends(member, half).at("x", 0.0).random  # the rare value occurs on no path, which proves nothing
 
 
+@pytest.mark.slow
 def test_the_slow_sde_starts_from_points_only():
     valley = st.NoisyOracle(st.losses.from_expression("(x*y - 1)**2/2", variables="x y"), st.noise.gaussian(dim=2))
     slow = st.SlowSDE(valley, st.schedules.constant(eta=0.125), at=[1.0, 1.0])
@@ -268,6 +270,7 @@ EXACT = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("rule", EXACT)
 def test_exact_moments_from_a_law_agree_with_simulation(rule):
     """z-tests of first and second moments at two times for a Gaussian and a mixture start, with a false-alarm rate of 1e-6 per run."""

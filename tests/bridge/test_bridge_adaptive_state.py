@@ -60,6 +60,7 @@ def agree(method, found, right):
             assert np.abs(a - b).max() <= 1e-12 * max(1.0, np.abs(b).max())
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("shapes", [((4,),), ((2,), (1, 2))])
 @pytest.mark.parametrize("name", CASES)
 def test_torch_continues_a_run_of_the_library(name, shapes):

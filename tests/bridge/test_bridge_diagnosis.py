@@ -74,6 +74,7 @@ def quadratic(top):
     return model, (rows, 0.1 * torch.randn(240, 1, dtype=torch.float64) + rows.sum(1, keepdim=True))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("lr", "answer"), [(0.001, "drop"), (0.005, "drop"), (0.03, "keep")])
 def test_advice_on_a_quadratic_with_a_known_stability_limit(lr, answer):
     """lambda_max = 10: plain SGD at lr / (1 - 0.9) is stable below lr = 0.02, momentum below 0.38."""
@@ -270,6 +271,7 @@ def test_the_sharpness_is_that_of_all_data_at_every_batch_size(dim):
     assert np.ptp(values) < 1e-4 * values[0]
 
 
+@pytest.mark.slow
 def test_cross_fitted_intervals_have_their_coverage():
     """32 parts of 16 Gaussian samples each, with and without a spike: at 95 % coverage, at least 176 of 200; false-alarm rate 1e-4.
 

@@ -62,7 +62,7 @@ def expected(name, state, g, lr, mu, k):
     return x - lr * np.sign(mu * m + (1 - mu) * g), 0.97 * m + 0.03 * g
 
 
-@pytest.mark.sample(11)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("decay", ["none", "coupled", "decoupled"])
 @pytest.mark.parametrize("name", CASES)

@@ -250,7 +250,7 @@ def test_convolutions_and_normalisation_are_those_of_torch():
     torch.testing.assert_close(norm(x), torch.nn.BatchNorm1d(3)(x))
 
 
-@pytest.mark.sample(18)
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("name", sorted(tasks.TASKS))
 def test_each_network_learns(name):
     """A few steps of all runs of a network at a small learning rate reduce its loss, and its sharpness is positive."""

@@ -93,7 +93,7 @@ KINDS = {
 }  # fmt: skip
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_of_each_kind_has_its_sharpness_and_its_trial(kind):
     """The sharpness agrees with the dense Hessian in double precision to 2e-3, the relative width at which the Lanczos method stops."""
@@ -121,6 +121,7 @@ def test_mixed_and_half_precision(kind):
     assert np.isfinite([found.trial.plain, found.trial.momentum]).all()
 
 
+@pytest.mark.slow
 def test_compiled_and_wrapped_networks_are_measured_without_their_wrapper():
     """Bits as without, and no compiler runs: the wrapper's backend raises an error if it is called."""
     torch.manual_seed(1)
@@ -138,6 +139,7 @@ def test_compiled_and_wrapped_networks_are_measured_without_their_wrapper():
     assert not isinstance(plain_copy(nested)[0], torch._dynamo.eval_frame.OptimizedModule)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_batches_in_pieces_give_the_same_answer(reduction):
     """To 1e-6 in double precision, with pieces of 3, 3 and 2 samples; no pass is larger than a piece, where a batch has 8."""

@@ -56,7 +56,7 @@ def coefficients(cls, options, series):
     return cls(oracle, st.schedules.from_arrays(lr, mu), **options).coefficient_values(len(lr))
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("decay", ["none", "coupled", "decoupled"])
 @pytest.mark.parametrize("name", CASES)
@@ -133,6 +133,7 @@ def two_groups(weight_decay=(0.0, 0.01)):
     return params, groups
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("cls", "theirs"),
     [

@@ -109,6 +109,7 @@ def verified(folder):
         return entries(verify(folder, seed=3).to_json())
 
 
+@pytest.mark.slow
 def test_every_verdict_is_an_outcome(folder, verified, tmp_path):
     """Failures with a description, expected failures and skips with their reasons, JUnit's file, and the results of `verify`."""
     code, out = run_pytest(
@@ -133,6 +134,7 @@ def test_an_entry_is_the_same_alone_and_beside_others(folder, verified, tmp_path
     assert all(found[id] == verified[id] for id in found)
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(folder, verified, tmp_path):
     """Negative control."""
     assert run_pytest(folder, "-k", "good", "--claims-seed", "4", "--claims-results", str(tmp_path / "r.json"))[0] == 0

@@ -331,6 +331,7 @@ def record_of(out):
     return record
 
 
+@pytest.mark.slow
 def test_a_second_run_in_one_folder_is_refused_and_the_first_is_untouched(tmp_path):
     gate, claims, out = tmp_path / "gate", tmp_path / "claims.py", tmp_path / "out"
     claims.write_text(SLOW.replace("{gate!r}", repr(str(gate))))
@@ -387,6 +388,7 @@ def test_other_system_errors_are_errors_of_the_claim(claims, tmp_path):
     assert verify(claims, out=tmp_path / "out").claims[0].verdict == "error"
 
 
+@pytest.mark.slow
 def test_a_file_size_limit_ends_the_command_with_code_2_and_resuming_gives_the_same_bits(tmp_path):
     """A file size limit simulates the full disk; SQLite reports it as an input or output error."""
     claims, out = tmp_path / "claims.py", tmp_path / "out"
@@ -459,6 +461,7 @@ def test_the_longest_claims_begin_first_side_by_side(claims, tmp_path, monkeypat
     assert orders == [expected] and expected != names and len({*seconds.values()}) == len(names)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_named_and_the_run_resumes(tmp_path):
     """A claim whose process ends: one sentence, then the same entries as without the accident."""
     file = tmp_path / "claims.py"

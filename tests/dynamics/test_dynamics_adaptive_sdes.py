@@ -54,6 +54,7 @@ def integral(function, mean, deviation):
     )
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("mean", [-2.0, -0.3, 0.0, 0.05, 1.1])
 @pytest.mark.parametrize("deviation", [0.2, 0.5, 3.0])
 def test_moments_by_quadrature(mean, deviation):

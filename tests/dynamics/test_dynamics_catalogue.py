@@ -53,7 +53,7 @@ def test_the_readme_shows_the_tables():
 # -- optimisers ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.sample(13)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("entry", "i"), VALID, ids=name)
 def test_valid_arguments_run_and_the_kernel_agrees_with_the_reference_path_by_path(entry, i):
     one = entry.build(CURVED, PLAN, entry.valid[i])
@@ -80,7 +80,7 @@ def test_every_argument_is_tested():
         assert entry.refused and entry.reference
 
 
-@pytest.mark.sample(14)
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("entry", optimisers(), ids=name)
 def test_exact_moments_exist_where_a_step_is_linear(entry):
     """On a quadratic loss without noise, the end point from (a + b) / 2 is the mean of those from a and b exactly for linear methods."""
@@ -114,6 +114,7 @@ def test_a_method_without_an_equivalent_sgd_has_no_gain(entry):
         one.gain  # noqa: B018
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("entry", [e for e in optimisers() if e.gain], ids=name)
 def test_the_equivalent_sgd_has_the_same_speed_under_a_constant_gradient(entry):
     """On a linear loss the method eventually has the speed of its SGD on their common clock."""
@@ -236,6 +237,7 @@ def weak_slope(cls, one, law):
     return 2 * slopes[-1] - slopes[-2] - local
 
 
+@pytest.mark.sample(35)
 @pytest.mark.parametrize(("cls", "noise", "law"), WEAK, ids=name)
 def test_the_declared_weak_order_agrees_with_the_exact_moments(cls, noise, law):
     """To 0.02, after extrapolation.
@@ -309,7 +311,7 @@ NONLINEAR = SPECIMENS | {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("cls", "noise", "order"), STRONG, ids=name)
 def test_the_declared_strong_order_agrees_with_coupled_steps(cls, noise, order):
     """The rms distance of dt and dt/2 on one Brownian path has the declared order; negative control: independent paths."""

@@ -126,7 +126,7 @@ CASES = [
 ]
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("degree", [1, 2])
 @pytest.mark.parametrize(("cls", "law", "kind", "noises"), CASES)
 def test_weak_order_of_all_moments_up_to_the_fourth(cls, law, kind, noises, degree):

@@ -438,6 +438,7 @@ def test_an_explicit_step_time_is_used():
     assert d.step_time == 0.5 and d.averaged().eta == 0.5
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", [name for name in GAINS if name != "RandomScaling"])
 def test_the_variance_of_endpoints_grows_with_the_gain_squared(name):
     """The example of section 3.1: Var x_K / (K eta^2) tends to gain^2; no draw has more weight than twice the memory."""

@@ -178,6 +178,7 @@ def test_backends_agree_path_by_path(name, backend):
     assert paths[0].shape[2] == len(method.parts)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", METHODS)
 def test_weak_gap_against_sgd_and_itself(name):
     """Against itself on the same draws the gap is a rounding error; against SGD at five times the rate it is resolved."""
@@ -269,6 +270,7 @@ def aggmo(run):
 """
 
 
+@pytest.mark.slow
 def test_a_claim_on_a_foreign_rule_and_its_report(tmp_path):
     file = tmp_path / "own.py"
     file.write_text(CLAIM)

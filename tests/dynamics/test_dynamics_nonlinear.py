@@ -432,6 +432,7 @@ def test_a_gap_of_two_rules_runs_them_on_the_same_draws(backend):
     assert abs(apart.sup("x").value) > 1e-6
 
 
+@pytest.mark.slow
 def test_workers_share_draws_with_workers_only():
     """Two local SGDs are coupled, also at unequal steps; against SGD they have other draws."""
     oracle = st.NoisyOracle(st.losses.hyperbola(), st.noise.gaussian(dim=2), sigma=0.5)

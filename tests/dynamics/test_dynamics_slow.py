@@ -197,6 +197,7 @@ def test_steps_stay_on_the_manifold_to_rounding(name, integrator):
     assert run.at(loss.text).value < 1e-24
 
 
+@pytest.mark.slow
 def test_after_ten_thousand_steps_the_distance_to_the_manifold_is_rounding():
     run = st.simulate(
         st.EulerMaruyama(slow(st.losses.sphere(3)), 1e-3),
@@ -256,6 +257,7 @@ def test_the_conserved_quantity_of_the_flow_is_a_martingale_on_the_hyperbola():
     assert abs((estimate.value - q0**2 - 1.1 * grown) / estimate.stderr) > Z
 
 
+@pytest.mark.slow
 def test_with_label_noise_the_slow_sde_is_a_flow_that_decreases_the_trace():
     """Sigma = c Hess L on Gamma: x' = -(c/4) (tr H)' = -(eps^2/2) x / 1 for the valley f = sqrt(1 + x^2) y, tr H = 1 + x^2."""
     loss, eps = st.losses.label_noise_valley(), 0.5
@@ -317,6 +319,7 @@ def test_it_pickles():
     assert np.array_equal(again.drift(x), sde.drift(x)) and again.identity == sde.identity
 
 
+@pytest.mark.slow
 def test_paths_near_a_singular_point_count_as_diverged():
     """Curvatures 1 and x^2, and label noise that drives x to 0 as e^{-t/2}: from x = 0.01 their ratio is below 1e-8 after t = 9.2."""
     loss = st.losses.from_expression("(y**2 + (x*z)**2)/2", variables="x y z")
@@ -328,6 +331,7 @@ def test_paths_near_a_singular_point_count_as_diverged():
         assert np.isnan(run.at("x").value) == (diverged > 0)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -57,6 +57,7 @@ def weak_error(integrator, sde, exact=None):
     return max(np.abs(second[0] - second[1]).max(), np.abs(got.state_mean[-1] - true.state_mean[-1]).max())
 
 
+@pytest.mark.sample(19)
 @pytest.mark.parametrize(("cls", "sde", "law"), WEAK)
 def test_weak_order_of_the_exact_moment_map(cls, sde, law):
     """The order between the two finest of six steps is within 0.02 of the declared one; there the next order is small enough."""
@@ -86,7 +87,7 @@ SIMULATED = [
 ]
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("cls", "sde", "law"), SIMULATED)
 def test_simulation_agrees_with_the_moment_map_and_the_kernel_with_the_reference(cls, sde, law):
     """At two steps, |z| < 4.5: the 40 tests have a joint false-alarm rate below 1/3,000. Negative control: the map of another step."""
@@ -119,7 +120,7 @@ STRONG = [
 ]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("cls", "sde", "order"), STRONG)
 def test_strong_orders_by_coupled_steps(cls, sde, order):
     """The rms distance of dt and dt/2 on one Brownian path; negative control: independent draws."""

@@ -144,7 +144,7 @@ def test_the_semigroup_of_linear_equations_is_that_of_their_moments():
     assert half.expectation("sin(x)", [0.7], 2) == pytest.approx(kernel.expectation("sin(x)", [0.7]), abs=1e-9)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["sign", "clip"])
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_derived_constants_of_signs_and_clipping_are_those_of_the_exact_gaps(kind, order):

@@ -162,6 +162,7 @@ def orders(suprema, alpha, name):
     return exact.local_orders(ETAS, suprema[alpha, name][:, 0])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["x", "x2", "abs"])
 def test_smooth_observables_have_order_one_minus_alpha(suprema, name):
     """MATHEMATICS 2: order -> 1 - alpha (0.99 at 2^-14; 0.45 and rising at alpha = 0.5)."""

@@ -22,6 +22,7 @@ def reference(d: float, variance: float, p: float) -> float:
         )
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("p", POWERS)
 def test_absolute_moment_has_full_accuracy(p):
     for variance in VARIANCES:

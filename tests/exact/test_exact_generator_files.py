@@ -43,6 +43,7 @@ def filter_pair():
     return st.NoisyOracle(st.losses.from_expression("x**2/2 + x**4/4", "x"), st.noise.gaussian(dim=1)), PLAN
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_saved_expansion_is_loaded_with_equal_formulas(name, tmp_path):
     found = RESULTS[name]()

@@ -70,7 +70,7 @@ def moment(law, mean, k, bounds):
     return bounds[0] ** k * law.cdf(low) + bounds[1] ** k * law.sf(high) + inside
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", LAWS)
 @pytest.mark.parametrize("bounds", [(), (-C, C), (-0.3, 1.1)])
 def test_moments_by_quadrature(name, bounds):

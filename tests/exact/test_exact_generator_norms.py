@@ -33,6 +33,7 @@ RULES = {
 LIMIT = {"normalised": 0.0, "clipped": C}
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("c", [0.0, 0.32, 3.0])
 @pytest.mark.parametrize(("k", "n"), [(1, 3), (1, 4), (2, 6), (3, 7)])
 def test_means_over_directions_by_quadrature(k, n, c):

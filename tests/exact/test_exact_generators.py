@@ -84,7 +84,7 @@ CASES = [
 ]
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("cls", "kind", "law"), CASES)
 def test_every_integrator_has_its_declared_order_and_the_leading_error_of_its_step_law(cls, kind, law):
     """The coefficients of h^3 at most are of size one and good to 1e-15 * 16^3 times the growth of the interpolation, below 1e-8."""
@@ -212,6 +212,7 @@ def filter_pair(entry, eta, oracle):
     return rule, st.LimitSDE(oracle, rule.averaged() if hasattr(rule, "averaged") else rule.plan.averaged())
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("entry", FILTERS, ids=lambda e: e.name)
 def test_linear_filters_have_order_one_against_the_limit_of_their_gain(entry):
     rule, sde = filter_pair(entry, 0.01, MULTIPLICATIVE)
@@ -544,6 +545,7 @@ def test_skewed_noise_in_the_scaling_of_malladi_has_order_one_half():
     assert float(gap.leading[3, 0].subs(at)) == pytest.approx(float((-1 / (24 * P**3)).subs(at)), rel=1e-13)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("lagged", [True, False])
 @pytest.mark.parametrize(("law", "order"), [(st.noise.gaussian, 1), (st.noise.centred_exponential, 0.5)])
 @pytest.mark.parametrize("momentum", [True, False])
@@ -644,6 +646,7 @@ def test_noise_that_samples_data_counts_up_to_its_covariance():
         generator_gap(st.SGD(oracle, PLAIN), st.LimitSDE(oracle, PLAIN), 1, sigma_power=-0.5)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "noise",
     [

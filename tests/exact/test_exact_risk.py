@@ -145,6 +145,7 @@ def z_score(one, x0, steps, paths, expected):
     return run.at("loss").z(expected)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("d", "paths", "steps"), [(4, 100_000, 20), (32, 20_000, 20), (512, 512, 12)])
 def test_the_simulator_agrees(d, paths, steps):
     """Two rules, each at 4.5 standard errors: a false alarm once in 24,000 runs of this test; control: without lam_i^2 u_i^2."""
@@ -166,6 +167,7 @@ def power_law(d):
     return np.arange(1.0, d + 1) ** -2
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("beta", [0.0, 0.9])
 @pytest.mark.parametrize("nodes", [1, 2, 4])
 def test_groups_stay_within_their_bound(beta, nodes):

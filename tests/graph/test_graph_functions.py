@@ -57,6 +57,7 @@ def check_accuracy(name: str, n: int) -> None:
         assert np.all(wrong <= limit), f"{backend}: {wrong.max():.2f} units at x={x[np.argmax(wrong)]!r}"
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", REAL)
 def test_accuracy_within_two_ulp(name):
     """Sin and cos are within one ulp, for arguments up to 10^15."""

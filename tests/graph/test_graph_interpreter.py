@@ -114,6 +114,7 @@ def call_program(address: int, code: np.ndarray, bases: np.ndarray, n: int) -> i
     return int(call_row(address, code.ctypes.data, len(code), bases.ctypes.data, n))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("lanes", [16, 256])
 @settings(max_examples=25, deadline=None)
 @given(formulas((1, 2, 3, 6, 33)))

@@ -65,6 +65,7 @@ def interpreted(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
     return S.reshape(-1, lanes)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(formulas(DIMS))
 def test_the_code_of_the_loops_matches_numpy(formula):

@@ -189,6 +189,7 @@ def test_large_quadratics_are_traced_as_matrix_products(emitter, lanes):
     assert not traced(emitter, loss.gradient, np.repeat(c, lanes, axis=1)).any()
 
 
+@pytest.mark.sample(20)
 @pytest.mark.parametrize("emitter", EMITTERS)
 @pytest.mark.parametrize("name", LOSSES)
 def test_problems_are_traced_with_their_parameters(name, emitter):

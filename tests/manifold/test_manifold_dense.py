@@ -207,6 +207,7 @@ def test_d2phi_is_the_second_difference_of_phi_on_random_losses(block):
         )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("text", "start", "message"),
     [

@@ -94,7 +94,7 @@ def law_of(kind, size, replace, labels):
     return st.noise.label_noise(LOSSES[kind], STD, "gaussian", size, batch=labels == "batch", replace=replace)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("kind", "size", "replace", "labels"), SAMPLED)
 def test_noise_from_data_agrees_with_its_samples(kind, size, replace, labels):
     """Values, sums of copies, and gradients at other sigma; batches of 3 use a gather or counts, of 4 counted."""
@@ -129,6 +129,7 @@ def plain_covariance(kind, x, size, replace, std, data):
     return (spread if data else 0.0) + std**2 / size * sum(np.outer(a, a) for a in FEATURES) / N
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("kind", "size", "replace", "labels"), SAMPLED)
 def test_covariances_of_noise_from_data_and_of_its_gaussian_version(kind, size, replace, labels):
     """The Gaussian version is linear in its draws, so unit vectors give a root of the covariance."""
@@ -214,7 +215,7 @@ WIDE = RNG.normal(size=(20, 4))
 CONSTANT = {"identity": None, "diagonal": RNG.normal(size=20), "dense": WIDE}
 
 
-@pytest.mark.sample(11)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("structure", CONSTANT)
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_law_is_its_formula_of_the_draws(name, structure):

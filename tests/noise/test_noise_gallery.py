@@ -221,7 +221,7 @@ def test_label_noise_with_every_label_is_the_full_batch_with_perturbed_labels():
 # -- one formula for numbers, rows and symbols -----------------------------------------------------------------------------
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("law", GALLERY, ids=IDS)
 def test_tracing_agrees_with_numbers_and_reads_parameters(law):
     """By each emitter, for one path and for many; other functions than NumPy's have errors of 2 ulp, and products may be fused."""

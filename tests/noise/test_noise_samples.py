@@ -95,7 +95,7 @@ LAWS = [law for loss in FEW.values() for law in laws(loss)] + list(laws(MODEL, l
 IDS = [f"{law.loss.label}-{law.label}" for law in LAWS]
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("law", LAWS, ids=IDS)
 def test_the_graph_agrees_with_arrays_and_paths_with_one_path(law):
     """Alone and with SVAG, by each emitter."""
@@ -173,7 +173,7 @@ def final(loss, size, replace, sigma=1.0, paths=50, seed=0, **more):
     return st.simulate(dynamics, x0, 1.0, paths, {"L": loss}, keep_final=True, threads=1, seed=seed, **more).final
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("replace", [True, False])
 @pytest.mark.parametrize("size", [1, 3, 32, N])
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -218,7 +218,7 @@ def test_a_path_agrees_with_a_hand_written_loop(size, sigma):
         np.testing.assert_allclose(run.final[:, path], x, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("sigma", [0.5, 2.0])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_scaled_batches_svag_and_labels_on_all_backends(name, sigma):
@@ -237,6 +237,7 @@ def test_scaled_batches_svag_and_labels_on_all_backends(name, sigma):
             np.testing.assert_allclose(found, numpy, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_single_precision_agrees_with_double_to_rounding():
     """Fifty units of 2^-24 for ten steps with numbers of size 1."""
     loss = LOSSES["logistic regression"]

@@ -82,6 +82,7 @@ def test_backends_agree_path_by_path(backend):
     assert np.abs(run.final).max() > 3  # tails
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("alpha", [1.2, 1.5, 1.9])
 def test_a_linear_method_has_the_stable_law_of_its_impulse_response(alpha):
     """After k steps x is stable with scale^alpha = sum |sigma psi_j|^alpha: E cos(t x) is exact. z-tests at 4.5 sigma, a false alarm once in 50,000 runs of this file."""
@@ -126,6 +127,7 @@ def test_what_needs_a_variance_is_refused_below_2():
     assert st.exact.moments(st.SGD(gaussian, plan.averaged()), [1.0], 1).covariance[1, 0, 0] == pytest.approx(0.01 * 0.5)
 
 
+@pytest.mark.slow
 def test_a_gap_has_no_control_variate_without_a_variance():
     plan = st.schedules.constant(0.05, 0.8)
     for noise, controlled in ((st.noise.alpha_stable(1.5, 1), False), (st.noise.alpha_stable(2.0, 1), True)):

@@ -93,6 +93,7 @@ def artists(axes) -> int:
     return len(axes.lines) + len(axes.collections) + len(axes.patches) + len(axes.texts) + len(axes.containers)
 
 
+@pytest.mark.sample(13)
 @pytest.mark.parametrize("name", CASES)
 def test_a_plot_draws_on_the_axes_it_is_given_and_returns_them(name):
     count, draw = CASES[name]
@@ -104,6 +105,7 @@ def test_a_plot_draws_on_the_axes_it_is_given_and_returns_them(name):
     assert figure.axes == [*given]
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", CASES)
 def test_a_plot_without_axes_makes_a_figure_of_its_own(name):
     count, draw = CASES[name]
@@ -151,6 +153,7 @@ def test_the_functions_of_the_report_go_on_with_a_warning():
 BAD = "$x^{$"
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(
     "draw",
     [

@@ -193,6 +193,7 @@ def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
 TINY = ["train", "resnet50-imagenet", "--miniature", "--set", "seeds=2", "--set", "batch=100,400", "--set", "epochs=0.2"]
 
 
+@pytest.mark.slow
 def test_the_command_searches_trains_and_resumes(tmp_path):
     pytest.importorskip("mlxtend")
     command = [*TINY, "--set", "grid=0,1", "--out", str(tmp_path / "out")]

@@ -54,7 +54,7 @@ def small_roberta(tmp_path):
     return "roberta-few-shot", False, [*given, "batch=2,4", "lr=0.1", "evaluations=2"]
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("small", [small_resnet32, small_resnet50, small_roberta])
 @pytest.mark.parametrize("rate", [None, 100.0])
 def test_a_plan_counts_the_runs_steps_and_evaluations_exactly(small, rate, tmp_path, monkeypatch):

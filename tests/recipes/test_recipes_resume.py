@@ -163,6 +163,7 @@ def test_a_run_killed_at_random_times_ends_with_the_same_bytes(name, workers, re
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "roberta-few-shot" else n for n in SETTINGS])
 def test_two_processes_take_the_same_steps_as_one(name, reference, command, fork_server, tmp_path):
     """One process accumulates two pieces, each of two takes one; dropout is equal, because it is a function of (seed, batch, piece)."""

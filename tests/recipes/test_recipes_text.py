@@ -294,6 +294,7 @@ def test_every_form_of_momentum_has_the_effective_learning_rate(form, lr, tmp_pa
 COMMAND = ["train", "roberta-few-shot", "--set", "tasks=sst-2", "--set", "k=8", "--set", "steps=4", "--set", "subsets=13,21"]
 
 
+@pytest.mark.slow
 def test_the_command_searches_on_each_subset_with_and_without_clipping_and_resumes(tmp_path):
     write_sst2(tmp_path / "data" / "SST-2")
     folder = write_model(tmp_path / "model")

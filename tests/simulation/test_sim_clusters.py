@@ -246,6 +246,7 @@ def test_a_dask_worker_that_joins_late_takes_part(expected, dask):
     dask._own.scale(2)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_described_in_a_sentence(tmp_path):
     """Dask's processes import the script: each says so in a line and ends, and so does the script. Control: below the guard it runs."""
     pytest.importorskip("distributed")
@@ -385,6 +386,7 @@ def test_mpi_killed_and_resumed(expected, tmp_path):
     assert 4 <= kept < CHUNKS and words[1] == str(LEAF) and words[3] == str(CHUNKS)
 
 
+@pytest.mark.slow
 def test_jobs_of_slurm(expected, tmp_path, monkeypatch):
     """submitit's local jobs, each of many chunks. One is killed, and its chunks are sent again; the folder is removed at the end."""
     submitit = pytest.importorskip("submitit", reason="submitit is not installed; it comes with the extra `slurm`")

@@ -55,6 +55,7 @@ def test_the_machine_code_of_a_kernel_is_that_of_numbas_pipeline(monkeypatch, na
     assert own == numbas and len(own) > 10_000
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("module", "name"), [(rows, "tan"), (draw_rows, "signs"), (library, "carry"), (kernels, "newton")])
 def test_the_machine_code_of_a_library_function_is_that_of_numbas_pipeline(monkeypatch, module, name):
     """Functions that have others inlined, and branches on what is None."""

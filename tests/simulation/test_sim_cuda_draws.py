@@ -112,7 +112,7 @@ def test_another_step_is_detected(simulated, monkeypatch):
                 check(simulated[f"{p} {where} {dtype} 2"], plan, 3, monkeypatch)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("where", "dtype"), VARIANTS)
 @pytest.mark.parametrize("p", [1, 2, 3])
 def test_with_the_types_that_numba_infers(p, where, dtype, monkeypatch):
@@ -124,6 +124,7 @@ def test_with_the_types_that_numba_infers(p, where, dtype, monkeypatch):
         check(Z.reshape(-1, PATHS), PLANS[p], step, monkeypatch)
 
 
+@pytest.mark.slow
 def test_float32_is_float32_throughout():
     """Draws in float32 use no addition or multiplication in double precision; draws in double precision do."""
     seen = {}

@@ -120,6 +120,7 @@ def correlated(rows: np.ndarray) -> float:
     return float(found.max())
 
 
+@pytest.mark.sample(1)
 def test_rows_and_steps_are_uncorrelated(sample):
     """Values and squares, 724 rows: 2.6e5 pairs of each kind."""
     rows = sample.reshape(-1, N)
@@ -146,6 +147,7 @@ def test_a_repeated_slot_is_detected():
     assert correlated(draw_rows.fill_block(plan, 3, 0, N, 0)) < 6
 
 
+@pytest.mark.sample(1)
 def test_moments(sample):
     """Moments of each kind over all rows, steps and paths, against those of the distribution."""
     laws = {Normal: (1, 3, 15, 105), Uniform: (1, 9 / 5, 27 / 7, 9.0), Sign: (1, 1, 1, 1)}

@@ -78,7 +78,7 @@ def check(case):
     return ends, allowed
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", CASES)
 def test_losses_noises_and_pairs(name):
     """All cases of the compiled backend: losses, noises, minibatches, labels, pairs, controls, functionals, user functions."""
@@ -136,7 +136,7 @@ DYNAMICS = {
 }
 
 
-@pytest.mark.sample(7)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_rules_and_integrators(name):
     """Every rule and integrator."""
@@ -216,7 +216,7 @@ def separable(d):
     return st.losses.from_function(lambda x: x**3 - x, d, value=lambda x: (x**4 / 4 - x**2 / 2).sum(axis=0))
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("d", [1, 3, 40, 300])
 @pytest.mark.parametrize("kind", [dense, separable])
 def test_dimensions(kind, d):

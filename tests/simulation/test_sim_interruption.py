@@ -76,6 +76,7 @@ def test_ctrl_c_in_a_script_ends_in_one_line(tmp_path, text, what):
     assert sum(line.startswith("Traceback") for line in lines) == 1
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("number, code, word", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
 def test_a_signal_at_the_command_line_ends_in_one_line(tmp_path, number, code, word):
     out = tmp_path / "out"

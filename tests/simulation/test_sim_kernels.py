@@ -265,7 +265,7 @@ def both(case, backend, seed=3):
     return st.simulate(*members, **given) if len(members) == 1 else st.weak_gap(*members, **given)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_and_reference_agree_path_by_path(name):
     """Final points and moments of every case."""

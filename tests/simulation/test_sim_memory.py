@@ -62,6 +62,7 @@ def test_peak_memory_of_trajectories():
     assert peak(500_000, 1, chosen=500_000) - small > 40
 
 
+@pytest.mark.slow
 def test_peak_memory_of_many_steps():
     """From 64 to 100,000 steps only the schedule grows, by about 60 bytes a step."""
     peak(256, 64)  # compiles the kernel, unless it is cached

@@ -165,6 +165,7 @@ def test_sdes(name):
         np.testing.assert_allclose(runs[1][:, 1], x, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_thresholds_that_only_all_paths_together_exceed():
     """Thresholds that the norm of all paths together exceeds, and that of single paths does not."""
     near = {"near": lambda x: np.linalg.norm(x) < 20, "least": lambda x: np.sum(x) > -30}

@@ -62,6 +62,7 @@ def test_threads(one_thread, threads):
     assert_same(gap(threads=threads), one_thread)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["fork", "spawn"])
 def test_processes(one_thread, how):
     """Forked and spawned processes."""
@@ -156,6 +157,7 @@ print(hashlib.sha256(gap.statistics.sums.groups.tobytes()).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_a_kernel_compiled_now_and_one_from_the_cache(tmp_path):
     """Two new processes: the first one compiles, the second one loads the machine code from disk."""
     env = os.environ | {"SDETOOLS_CACHE": str(tmp_path), "PYTHONPATH": str(Path(st.__file__).parents[1])}
@@ -284,6 +286,7 @@ print(first == [1], second == [1, 1], set(third) == {1}, set(after) == {2})
 """
 
 
+@pytest.mark.slow
 def test_a_blas_that_is_loaded_later_uses_one_thread_too():
     """SciPy's and torch's libraries are not NumPy's: they are restricted as well, even if they are loaded after the first run."""
     pytest.importorskip("torch", reason="torch brings the third library")

@@ -229,13 +229,14 @@ def whole():
     return execute(pair(), PATHS, seed=1, threads=1)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("leaves", [1, 2, 4, 64, 67, 1000])
 def test_any_size_of_chunks(whole, leaves):
     """The size of chunks does not affect the result."""
     assert_same(execute(pair(), PATHS, seed=1, threads=1, leaves=leaves), whole)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("operations", [1e-3, 1e9])
 def test_any_count_of_operations(whole, operations):
     """The assumed cost of a step does not affect the result."""
@@ -247,6 +248,7 @@ def test_another_seed_gives_other_bits(whole):
     assert execute(pair(), PATHS, seed=2, threads=1).groups.tobytes() != whole.groups.tobytes()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("leaves", [1, 4, 64])
 def test_any_order_of_arrival(whole, leaves):
     """The order of arrival does not affect the result."""
@@ -306,6 +308,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("after", [1, 30, 500])
 def test_stopped_and_resumed(whole, tmp_path, after, threads):

@@ -89,7 +89,7 @@ def test_tiles_take_many_steps_only_where_they_are_independent(name):
     assert blocked(CASES[name]()) == (name in INDEPENDENT)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", CASES)
 def test_paths_are_those_of_the_reference(name):
     """Final points and chosen paths at times with several steps between; another seed differs (negative control)."""

@@ -91,7 +91,7 @@ def same(a, b):
 # -- moments of the paths ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.sample(18)
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_trajectories_equal_the_states_of_the_run(name, backend):

@@ -166,12 +166,14 @@ def covered(results, exact):
     return sum(r.low <= exact <= r.high for r in results)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_intervals_cover_at_distance_zero(kind):
     """200 repetitions, at least 176 hits (false alarm 5e-5)."""
     assert covered(pairs(kind, 0.0), 0.0) >= LEAST
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_intervals_cover_at_a_large_distance(kind):
     """The same bound; coverage is conservative there, and at most one pair is unresolved."""
@@ -204,6 +206,7 @@ def test_the_floor_has_its_level_for_other_laws(law):
     assert below >= LEAST
 
 
+@pytest.mark.slow
 def test_sliced_intervals_cover_and_sliced_floors_have_their_level():
     """100 repetitions each, at least 85 hits (false alarm 5e-5): a shift in the plane over its own directions; equal laws in space."""
     least = stats.binom.ppf(ALARM / 2, 100, 0.95)
@@ -236,6 +239,7 @@ def test_half_the_noise_does_not_cover():
     assert hits < 0.6 * REPETITIONS < LEAST
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n, m", [(200, 200), (9000, 6000), (20_000, 500)])
 def test_floor_and_noise_have_their_exact_means(kind, n, m):

@@ -54,7 +54,7 @@ def coverages(run, observable, truth, paths):
     return replications, hits, naive
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("paths", [1, 4, 64])
 @pytest.mark.parametrize("name", PROCESSES)
 def test_intervals_cover_at_their_level(name, paths):

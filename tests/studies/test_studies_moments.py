@@ -91,7 +91,7 @@ def start_of(oracle):
     return np.array([1.5, -0.5]) if oracle.dim == 2 else np.array([1.0, -1.0, 0.5])
 
 
-@pytest.mark.sample(18)
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("schedule", PLANS)
 @pytest.mark.parametrize("law", [*LAWS, *ON_DATA])
 def test_means_and_second_moments(law, schedule):
@@ -130,7 +130,7 @@ def test_drawn_momentum():
     assert np.abs(scores((drawn, st.SGD(oracle, plan.averaged())), start_of(oracle), seed=10)).max() < 4.5
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("law", [*LAWS, *ON_DATA])
 def test_ten_per_cent_of_the_noise_variance_is_detected(law):
     """Negative control: from the minimiser, exact moments for 1.1 sigma^2 are missed by more than 20 standard errors."""

@@ -55,6 +55,7 @@ def test_every_class_of_results_has_a_maker():
     assert found == {*CLASSES.values()} and {*MAKERS} == {*CLASSES}
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_result_has_its_origin(made, name):
     """Seed, stream, backend and call are attributes of `data`."""

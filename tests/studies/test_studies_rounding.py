@@ -60,6 +60,7 @@ def gap_of(pair, size, paths=4000):
     )
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", PAIRS)
 def test_identical_dynamics_have_no_gap(name, size):

@@ -182,7 +182,7 @@ def test_fields_whose_names_are_alike_and_classes_named_like_the_packages(tmp_pa
     same(again, own)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf closes a file that it could not open
 @pytest.mark.parametrize("seed", range(40))
 def test_a_damaged_file_is_refused_or_intact(tmp_path, made, seed):

@@ -266,6 +266,7 @@ def test_the_order_agrees_with_exact_gaps():
             assert abs(local.value - math.log2(a / b)) < 4.5 * local.stderr
 
 
+@pytest.mark.slow
 def test_intervals_of_an_order_cover():
     """100 repetitions: at least 95 % less 4.5 binomial errors, 85."""
     truth, hits = [exact_at_half(e, "x") for e in (2.0**-3, 2.0**-4)], 0

@@ -33,6 +33,7 @@ def test_every_integrator_has_a_case():
     assert {cls.__name__ for cls in integrators()} == {*CASES}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", CASES)
 def test_evaluations_are_counted_and_the_measured_error_is_the_exact_one(name):
     """The exact error from moment maps lies in the interval of level 1 - 1e-5, of E x^2 with 20,000 paths; twice the error does not, if resolved."""
@@ -62,6 +63,7 @@ def test_gradients_of_an_optimiser_are_counted():
     assert found.evaluations.tolist() == [[4], [8]]
 
 
+@pytest.mark.slow
 def test_strong_errors_have_the_declared_orders():
     """Euler 1/2, Milstein 1, within 0.12 of the slope over four halvings; the intervals of the errors are a few per cent wide."""
     dts = [2.0**-k for k in range(3, 8)]
