@@ -218,6 +218,8 @@ def _step(draw: Any, dim: int, shapes: list[tuple[int, ...]]) -> tuple[Any, ...]
         return "reverse", a
     if kind == "stacked":
         return kind, a, draw(some.sampled_from(alike)), draw(some.integers(0, len(shape)))
+    if kind == "data" and len(shape) > 2:  # a product of a matrix with a vector or a matrix
+        return "reverse", a
     if kind == "data":
         return kind, a, draw(some.sampled_from([1, 3, 20]))
     return kind, a
