@@ -394,10 +394,10 @@ def exponents(run):
     limits = limits_without_noise(h)
 
     def factor(name, rule):
-        scaled = E.risk(rule, law.distance, record[-1], record[1:], nodes=4).risk * np.array(record[1:]) ** (
-            1.2 if name == "DANA" else 0.8
-        )
-        before, after = scaled / limits[name]
+        power = 1.2 if name == "DANA" else 0.8
+        before, after = (
+            E.risk(rule, law.distance, record[-1], record[1:], nodes=4).risk * np.array(record[1:]) ** power
+        ) / limits[name]
         return value_or_far(float, after + (after - before) / (10**0.5 - 1) if name == "DANA" else after)
 
     for name, rule in methods_of_exponents(noiseless, h).items():
@@ -407,13 +407,9 @@ def exponents(run):
         r"Factors: terms of relative order $h \lambda_{\max}\, t^{-0.8}$ and the error of the groups are below $10^{-3}$. For DANA the term $t^{-1/2}$ is extrapolated; its "
         r"square is $3 \cdot 10^{-4}$, and modes beyond the last would add $10^{-3}$. Detects another weight of a gradient or of the averages."
     )
+    other = factor("DANA", methods_of_exponents(noiseless, h, delta=5.0)["DANA"])
     with run.control("DANA with D = 5 / (5 + t)"):
-        run.measure(
-            "factor of DANA without noise",
-            factor("DANA", methods_of_exponents(noiseless, h, delta=5.0)["DANA"]),
-            1.0,
-            tolerance=0.005,
-        )
+        run.measure("factor of DANA without noise", other, 1.0, tolerance=0.005)
     few = E.power_law(20_000, a=1.0, b=0.3)
     alone, half = st.streaming_least_squares(few.values, 0.0, 1), 0.5 * E.momentum_edge(few.values, 1)
     for power in (0.0, 0.3):

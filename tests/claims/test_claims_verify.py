@@ -520,7 +520,6 @@ def test_jobs_and_an_executor_exclude_each_other(claims):
 
 
 THREADS = """
-import os
 import numpy as np
 from threadpoolctl import threadpool_info
 from sdetools.claims import claim
