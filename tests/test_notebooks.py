@@ -30,9 +30,9 @@ def test_a_day_runs(tmp_path):
     """Each cell that promises a figure has one, runs of some length show a bar, and the order of the gap lies between 1/2 and 3/2."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the notebook's packages, about their own event loops
-        nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed; it comes with the extra `test`")
-        nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed; it comes with the extra `test`")
-        pytest.importorskip("ipykernel", reason="ipykernel is not installed; it comes with the extra `test`")
+        nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed; it comes with the extra `docs`")
+        nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed; it comes with the extra `docs`")
+        pytest.importorskip("ipykernel", reason="ipykernel is not installed; it comes with the extra `docs`")
         notebook = nbformat.read(EXAMPLES / "a_day.ipynb", as_version=4)
         notebook.cells.append(nbformat.v4.new_code_cell("print('order', order.value, swept.failed, swept.data['x'].dims)"))
         nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -484,7 +484,7 @@ def test_all_packages_that_the_two_commands_install_are_pinned():
         _requirement(line)
         for line in [
             *project["dependencies"],
-            *(line for one in ("data", "test", "torch", "vision", "text") for line in extras[one]),
+            *(line for one in ("data", "docs", "test", "torch", "vision", "text") for line in extras[one]),
         ]
     }
     lines = [line for line in (TOP / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]

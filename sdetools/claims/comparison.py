@@ -15,6 +15,8 @@ FALSE_ALARM = 0.02
 """The largest probability that a comparison of two runs reports any difference that is noise alone."""
 ROUNDING = 1e-9
 """The relative difference up to which two exact numbers are equal."""
+SMALL = 1e-12
+"""The largest difference of two exact numbers that may be the rounding of numbers of order one of which they are differences."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> RunComp
 
     A value moved if |new - old| > q sqrt(s_old^2 + s_new^2), with the standard errors s and the normal quantile q at which two runs of one
     program with independent draws differ with probability at most `FALSE_ALARM` (0.02) in any of their values. Two numbers without error moved
-    if they differ by more than 1e-9 of the larger one.
+    if they differ by more than 1e-9 of the larger one, unless they are distances of the size of rounding, as 3e-16 and 4e-16 below a bound of
+    1e-12 on two machines: they differ by less than 1e-12 and a tenth of what lies between the first and its bounds.
 
     Args:
         old: The file of the first run.
@@ -114,10 +117,15 @@ def _moved(id: str, old: Mapping[str, Any], new: Mapping[str, Any], threshold: f
             continue
         error = math.hypot(_error(a), _error(b))
         if error == 0:
-            if abs(x - y) > ROUNDING * max(abs(x), abs(y)):
+            if abs(x - y) > max(ROUNDING * max(abs(x), abs(y)), min(SMALL, 0.1 * _room(a))):
                 yield Difference(id, name, _text(a), _text(b), math.inf)
         elif abs(x - y) > threshold * error:
             yield Difference(id, name, _text(a), _text(b), (y - x) / error)
+
+
+def _room(item: Mapping[str, Any]) -> float:
+    """Return the distance between the value of a measurement and the nearer end of the interval that is accepted for it; inf without one."""
+    return min((abs(item["value"] - end) for end in item.get("accept") or () if end is not None), default=math.inf)
 
 
 def _values(claim: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

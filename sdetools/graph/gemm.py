@@ -35,7 +35,7 @@ def tile_of(wide: bool) -> tuple[int, int]:
 def _has_wide_registers() -> bool:
     """Whether the processor has 32 registers of 64 bytes (AVX-512)."""
     features = numba.config.CPU_FEATURES
-    return "+avx512f" in features if features else bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+    return "+avx512f" in features if features is not None else bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 
 
 def _tile(kind: Any, rows: int, lanes: int) -> Any:

@@ -17,6 +17,11 @@ def measured(name, value, stderr=0.1, low=None, high=None):
     return {"name": name, "value": value, "stderr": stderr, "low": low, "high": high, "level": 0.999}
 
 
+def exact(value, low=None, high=None):
+    """Return a measurement without error, for which the values between low and high are accepted."""
+    return measured("q", value, 0.0) | {"accept": [low, high]}
+
+
 def claim(id, *items, verdict="supported", controls=()):
     """Return a claim as in results.json."""
     return {
@@ -101,6 +106,11 @@ def test_verdicts_and_missing_parts(tmp_path):
         (measured("q", 1.0, None, 0.9, 1.1), measured("q", 1.05, None, 0.95, 1.15), False),  # errors from intervals
         (measured("q", 1.0, None, 0.9, 1.1), measured("q", 2.0, None, 1.9, 2.1), True),
         (measured("q", 1.0, None), measured("q", 2.0, None), False),  # errors unknown
+        (exact(3e-16, None, 1e-12), exact(4e-16, None, 1e-12), False),  # a distance, on two machines
+        (exact(3e-16, 0, 4e-16), exact(4e-16, 0, 4e-16), True),  # its bound is near
+        (exact(0.0, None, 1e-9), exact(2e-12, None, 1e-9), True),  # more than rounding
+        (exact(3e-13, 2e-13, 4e-13), exact(3.2e-13, 2e-13, 4e-13), True),  # a number that is small itself
+        (exact(3e-16), exact(4e-16), False),  # nothing depends on it
     ],
 )
 def test_values_with_other_errors(tmp_path, old, new, moves):

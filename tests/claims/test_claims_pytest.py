@@ -192,3 +192,20 @@ def test_the_claims_of_the_paper_are_collected():
     run = subprocess.run([sys.executable, "-m", "pytest", "--collect-only", "-q", str(claims)], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     assert sum("::" in line for line in run.stdout.splitlines()) == len(collect(claims))
+
+
+def test_pytest_imports_the_package_as_python_does(tmp_path):
+    """Pytest rewrites the assertions of a plugin's package where it is imported, which takes as long as the import; those of test files it must."""
+    (tmp_path / "test_loaders.py").write_text(
+        "import sys, sdetools.estimates.interval as inner\n\n\n"
+        "def test_loaders():\n"
+        "    names = [type(sys.modules[name].__spec__.loader).__name__ for name in (__name__, inner.__name__)]\n"
+        "    assert names == ['AssertionRewritingHook', 'SourceFileLoader'], names\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
