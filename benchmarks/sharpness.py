@@ -93,6 +93,7 @@ class EachBatch(nn.Module):
 
 def problems() -> Iterator[tuple[str, nn.Module, Callable[..., torch.Tensor], torch.Tensor, torch.Tensor]]:
     """Yield 20 networks with loss, inputs and targets: the name says what is special; every second one has been trained for 60 steps."""
+    torch.manual_seed(20_000)
     numbers = lambda n, *shape: torch.randn(n, *shape) * torch.linspace(0.3, 2, shape[-1])  # noqa: E731
     classes = lambda x, k: (x.flatten(1) @ torch.randn(x[0].numel(), k)).argmax(1)  # noqa: E731
     values = lambda x: torch.sin(x.flatten(1).sum(1, keepdim=True))  # noqa: E731

@@ -194,21 +194,29 @@ class Population:
         return counter.get_total_flops() / rows, max(1.0, saved / rows)
 
     def _find_kind(self) -> str:
-        """Return "mean" or "sum" if the loss of a random batch is that of its two pieces, up to rounding; "" if it is neither."""
+        """Return "mean" or "sum" if the losses of three random batches are those of their two pieces, up to rounding; "" if they are neither.
+
+        A single batch could be so by chance, within the rounding errors that are allowed.
+        """
         objective = self.own.objective
         rows, objective.rows = objective.rows, None  # pieces have weights that presuppose the answer
         n = min(self.source.samples, max(2, min(self.source.size, 64, rows or 64)))
-        index = torch.randperm(self.source.samples, generator=torch.Generator().manual_seed(self.seed))[:n].tolist()
-        cut = max(1, n // 3)
+        draws = torch.Generator().manual_seed(self.seed)
         try:
-            with torch.no_grad():
-                whole, one, other = (
-                    float(self.own.value(self.source.rows(part))) if part else 0.0 for part in (index, index[:cut], index[cut:])
-                )
+            kinds = {self._kind_of(torch.randperm(self.source.samples, generator=draws)[:n].tolist()) for _ in range(3)}
         except ValueError:  # the network rejects a batch of this size
             return ""
         finally:
             objective.rows = rows
+        return kinds.pop() if len(kinds) == 1 else ""
+
+    def _kind_of(self, index: list[int]) -> str:
+        """Return `kind` as it appears from one batch, the samples `index`, and two pieces of it."""
+        n, cut = len(index), max(1, len(index) // 3)
+        with torch.no_grad():
+            whole, one, other = (
+                float(self.own.value(self.source.rows(part))) if part else 0.0 for part in (index, index[:cut], index[cut:])
+            )
         tolerance = 1e3 * torch.finfo(self.own.dtype).eps * max(abs(whole), abs(one), abs(other))
         if abs(whole - (cut * one + (n - cut) * other) / n) <= tolerance:
             return "mean"
