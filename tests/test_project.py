@@ -508,12 +508,16 @@ def test_the_conda_recipe_has_the_version_and_the_dependencies_of_the_project():
 
 
 def test_the_two_commands_of_the_readme_and_the_ci_script_agree():
-    first, second = (line for block in _blocks("README.md", "sh") for line in block.splitlines() if "python3 -m venv" in line)
-    assert first.endswith(".venv/bin/sdetools verify paper_checks --budget quick --jobs 2")
-    assert "pytest" in second and "-c constraints.txt" in first and "-c constraints.txt" in second
+    lines = (line for block in _blocks("README.md", "sh") for line in block.splitlines() if line.startswith(".ci/install"))
+    first, second, third = lines
+    assert first.endswith("&& .venv/bin/sdetools verify paper_checks --budget quick --jobs 2")
+    assert "&& .venv/bin/python -m pytest" in second and "&& .venv/bin/mkdocs build --strict" in third
+    extras = _settings()["project"]["optional-dependencies"]
+    assert all(set(line.split()[1].split(",")) <= set(extras) for line in (first, second, third))
+    assert "-c constraints.txt" in (TOP / ".ci" / "install").read_text(encoding="utf-8")
     shown = subprocess.run([TOP / ".ci" / "run", "--show"], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == second
-    assert os.access(TOP / ".ci" / "run", os.X_OK)
+    assert all(os.access(TOP / ".ci" / name, os.X_OK) for name in ("run", "install", "release", "versions"))
 
 
 @pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
