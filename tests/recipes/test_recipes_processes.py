@@ -109,6 +109,7 @@ def test_evaluations_are_equal_for_one_and_two_processes(folders):
         assert one[f"{n}_accuracy"] * n == pytest.approx(round(one[f"{n}_accuracy"] * n), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_means_of_the_processes_own_means_differ(program, folders):
     """Negative control: the mean of two means is wrong at uneven sizes, by a million tolerances of the test above."""
     module, one = runpy.run_path(str(program)), answer(folders[0])["evaluations"]

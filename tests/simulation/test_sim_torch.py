@@ -114,7 +114,7 @@ def compiler():
 COMPILED = {"calls": calls} | {name: CASES[name] for name in ("student", "sums of draws", "minibatch", "choices")}
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_steps_are_the_same_paths(name, compiler, monkeypatch):
     """Only steps are compiled, and their paths are the same."""
