@@ -111,7 +111,7 @@ class LeftOut:
     reason: str
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DimensionTable(Result):
     """The cost of SGDM in each dimension on one machine, as `dimension_table` measures it.
 

@@ -41,7 +41,7 @@ UNCALIBRATED = "uncalibrated: no probability is fitted to complete runs of Adam;
 """What limits the answer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdamTrial(Result):
     """The paired trial of Adam and the same Adam with beta_1 = 0; `diagnose_adam` returns it, and printing it shows all.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnosis(Result):
     """Result of `diagnose`: measured quantities with 95 % intervals, and P(keep) with its reasons.
 

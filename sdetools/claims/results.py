@@ -213,7 +213,7 @@ class ClaimResult:
         }
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Results(Result):
     """The results of a run of claims, in the order of the claims. All of them except `seconds` are reproducible to the bit.
 

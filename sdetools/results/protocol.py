@@ -19,7 +19,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools._version import __version__
-from sdetools.results.saving import Saved
+from sdetools.results.saving import Saved, contents
 
 if TYPE_CHECKING:
     import xarray
@@ -102,11 +102,19 @@ class Result(Saved, ABC):
     A subclass is a dataclass with the field `origin` and the number `diverged` (a field or a property), and defines the property `data` and the methods
     `table` and `plot`. One that sweeps collect also defines `main_estimates`.
 
+    Two results are equal (`==`) if their files would contain the same, to the bit and NaN included, except for the origins: results of the same run on
+    one thread and on a cluster are. Dynamics and functions are compared by their descriptions.
+
     Attributes:
         origin: What produced the result: call, seed, stream, backend, floating-point type and version.
     """
 
     origin: Origin
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Result) and type(other) is type(self) and contents(self) == contents(other))
+
+    __hash__ = None  # type: ignore[assignment]
 
     if TYPE_CHECKING:  # a field of some results, a property of others
 

@@ -231,6 +231,17 @@ def load(path: str | Path) -> Any:
     return result
 
 
+def contents(result: Saved) -> str:
+    """Return the hash of what a file of `result` would contain, without the origins of it and of the results in it.
+
+    Raises:
+        ValueError: If it cannot be saved.
+    """
+    groups: dict[str, xarray.Dataset] = {}
+    _pack(result, "/result", groups)
+    return checksum({name: group for name, group in groups.items() if not name.endswith("/origin")})
+
+
 def _read(path: str | Path) -> dict[str, xarray.Dataset]:
     """Return the groups of a netCDF-4 file by name, with their data in memory."""
     import xarray

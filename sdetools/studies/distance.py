@@ -56,7 +56,7 @@ SLICED_PATHS = 1 << 18
 """The largest number of paths that are resampled for a sliced distance; the noise of larger samples is rescaled."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Distance(HasInterval, Result):
     """A distance in law between two samples, with the confidence interval `[low, high]` of the true distance; the return value of `distance`.
 

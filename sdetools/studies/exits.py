@@ -75,7 +75,7 @@ class ExitMean(Estimate):
         return f"{self.name} >= {self.low:.4g} ({100 * self.confidence:g} %, {self.n} paths: {self.censored:,} had not left by t={self.horizon:g}; {way})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExitStudy(Result):
     """Exit times tau of the paths of a dynamics; the return value of `st.exit_time`.
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Extrapolation(Result):
     """Extrapolated means (2^p E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1), and the estimated bias of the shorter step; the result of `st.extrapolate`.
 

@@ -36,7 +36,7 @@ LEAST_GROUPS = 4
 """The least number of groups from which correlations in time are estimated; with fewer the band is Bonferroni's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeakGap(KeptPaths):
     """The estimated weak gap E h(x_k) - E h(z_k) between two dynamics, the members, at the recorded times; the return value of `st.weak_gap`.
 

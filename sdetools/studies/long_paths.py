@@ -57,7 +57,7 @@ class PathSum:
         return h * h if self.squared else h
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StationaryStudy(Result):
     """Stationary averages from long paths; the return value of `st.stationary`.
 

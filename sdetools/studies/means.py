@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Simulation(KeptPaths):
     """Estimated means E h(x_k) of observables along one dynamics at the recorded times; the return value of `st.simulate`.
 

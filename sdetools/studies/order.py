@@ -76,7 +76,7 @@ def _weights(etas: np.ndarray) -> np.ndarray:
     return x / (x @ x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OrderStudy(Result):
     """Weak gaps over a list of learning rates, and their order in the learning rate; the return value of `st.order_study`.
 

@@ -44,7 +44,7 @@ LIMIT_STEPS = 200
 """The number of steps of the slow SDE's integrator by default."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SlowStudy(Result):
     """The slow SDE and its optimisers over slow time, t = k eta^2 at step k of an optimiser; the return value of `st.slow_study`.
 

@@ -42,7 +42,7 @@ STRONG = "root mean square"
 """The name of the only column of strong errors."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WorkPrecision(Result):
     """Errors of methods at several steps with their costs; the return value of `st.work_precision`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 import inspect
@@ -97,6 +98,48 @@ def test_a_result_has_a_table_a_summary_and_html(made, name):
     page = Checked()
     page.feed(result._repr_html_())
     assert not page.open and page.seen >= 3
+
+
+def nudged(value):
+    """Return a value with the first number that it contains changed in its last bit, or None if there is none."""
+    if isinstance(value, float) and np.isfinite(value):
+        return float(np.nextafter(value, np.inf))
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size:
+        out = value.copy()
+        out.flat[0] = 0.0 if np.isnan(out.flat[0]) else np.nextafter(out.flat[0], np.inf)
+        return out
+    if isinstance(value, tuple):
+        return next(((*value[:i], new, *value[i + 1 :]) for i, old in enumerate(value) if (new := nudged(old)) is not None), None)
+    if isinstance(value, dict):
+        return next((value | {key: new} for key, old in value.items() if (new := nudged(old)) is not None), None)
+    if dataclasses.is_dataclass(value):
+        fields = [field.name for field in dataclasses.fields(value) if field.init and field.name != "origin"]
+        return next(
+            (dataclasses.replace(value, **{n: new}) for n in fields if (new := nudged(getattr(value, n))) is not None), None
+        )
+    return None
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_results_are_equal_if_their_numbers_are(made, name, tmp_path):
+    """From a file, with another origin, and not with another last bit; `==` never compares arrays element by element."""
+    result, other = made(name), made("law" if name == "gap" else "gap")
+    loaded = st.load(result.save(tmp_path / "result.nc"))
+    moved = copy.copy(result)
+    if "origin" in {field.name for field in dataclasses.fields(result)}:
+        object.__setattr__(moved, "origin", dataclasses.replace(result.origin, seed=99, call="another"))
+    assert result == loaded == moved and result != other and result != "a text"
+    assert (result != loaded) is False
+    assert (result == nudged(result)) is False
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(result)
+
+
+def test_the_supremum_of_a_gap_is_compared_as_a_number(made):
+    gap = made("gap")
+    sup, again = gap.sup("y"), gap.sup("y")
+    assert (sup == again) is True and (sup == nudged(sup)) is False and sup != gap.at("y")
+    assert sup != dataclasses.replace(sup, curve=sup.curve[:-1])
 
 
 def test_names_are_escaped_in_html():

@@ -48,7 +48,7 @@ class MultilevelEstimate(Estimate):
         return low - self.bias, high + self.bias
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Multilevel(Result):
     """The estimate of E h(X_T) from levels l = 0 ... L with successively shorter steps dt_l = dt_0 r^-l; the return value of `st.multilevel`.
 
