@@ -11,7 +11,7 @@ import xarray
 
 import sdetools as st
 from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
-from sdetools.results.saving import Described
+from sdetools.results.described import Described
 
 LOSS = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
 ORACLE = st.NoisyOracle(LOSS, st.noise.gaussian(dim=2), sigma=1.0)

@@ -20,7 +20,12 @@ X0 = np.linspace(-1.5, 1.5, DIM)
 WELL = st.losses.from_function(value=lambda x: np.sum(x**4 / 4 - x**2 / 2), dim=DIM)
 NORMAL = st.noise.gaussian(dim=DIM)
 UNIFORM = st.noise.from_function(
-    lambda x, z: (z - 0.5) * np.sqrt(12.0), dim=DIM, draws=st.noise.Uniform(DIM), covariance=1.0, state_dependent=False, check=False
+    lambda x, z: (z - 0.5) * np.sqrt(12.0),
+    dim=DIM,
+    draws=st.noise.Uniform(DIM),
+    covariance=1.0,
+    state_dependent=False,
+    check=False,
 )
 
 

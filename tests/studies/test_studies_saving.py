@@ -14,8 +14,8 @@ import xarray
 from made_results import MAKERS, same, simulation
 
 import sdetools as st
+from sdetools.results.described import Described
 from sdetools.results.protocol import Origin, Result
-from sdetools.results.saving import Described
 
 
 @pytest.mark.sample(1)
