@@ -56,11 +56,14 @@ def suggestion(given: Any, known: Iterable[Any], otherwise: str = "") -> str:
         >>> from sdetools._check import suggestion
         >>> suggestion("quik", ["quick", "standard"]), suggestion("x", ["quick"], "See the list.")
         ('Did you mean `quick`?', 'See the list.')
+        >>> suggestion("SGMD", ["SGD", "SGDM"])
+        'Did you mean `SGDM`?'
     """
     from difflib import get_close_matches
 
-    names = {str(name).lower(): str(name) for name in known}
-    near = get_close_matches(str(given).lower(), names, 1)
+    names, wanted = {str(name).lower(): str(name) for name in known}, str(given).lower()
+    swapped = [name for name in names if sorted(name) == sorted(wanted)]  # "sgmd" is "sgdm" before it is "sgd"
+    near = get_close_matches(wanted, swapped or names, 1)
     return f"Did you mean `{names[near[0]]}`?" if near else otherwise
 
 
@@ -112,8 +115,17 @@ def number(name: str, value: Any, rule: str = "be a finite number", hint: str = 
     except (TypeError, ValueError, OverflowError, RuntimeError):
         out = math.nan
     if not math.isfinite(out):
+        hint = hint or ("Write it without quotes." if isinstance(value, str) and _is_number(value) else "")
         raise ValueError(f"`{name}` must {rule}; got {name}={shown(value)}.{_tail(hint)}")
     return out
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is that of a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def positive(name: str, value: Any, hint: str = "") -> float:

@@ -145,6 +145,13 @@ CASES = {
         "`z` in `x + z`",
         "The loss has the variables x y",
     ),
+    "a number in quotes": (
+        lambda: st.schedules.constant("0.1"),
+        "`eta`",
+        "positive number",
+        "eta='0.1'",
+        "Write it without quotes",
+    ),
     "coordinates called otherwise": (lambda: run(observe=["x0"]), "`observe`", "x, y", "`x0`", "Did you mean `x`?"),
     "a coordinate called x0": (
         lambda: line(st.simulate, dynamics=st.SGD(LINE, PLAN)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Any
@@ -253,7 +254,7 @@ class Objective:
         if loss_of is None:
             _check_criterion("loss", loss, ", or None beside `loss_of`")
         self.loss: Any = loss if loss_of is None else None
-        self.loss_of, self.rows, self.sums = loss_of, rows, False
+        self.loss_of, self.rows, self.sums, self._unchecked = loss_of, rows, False, True
 
     def __call__(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         values = [weight * self._whole(model, piece) for weight, piece in self.pieces(batch)]
@@ -296,6 +297,25 @@ class Objective:
             end = min(at + self.rows, count)
             yield 1.0 if self.sums else (end - at) / count, map_tensors(itemgetter(slice(at, end)), batch)
 
+    def _value(self, model: torch.nn.Module, batch: Any) -> Any:
+        """Return what the caller's loss returns for a batch."""
+        return self.loss_of(model, batch) if self.loss_of is not None else self.loss(model(batch[0]), batch[1])
+
+    def _first(self, model: torch.nn.Module, batch: Any) -> Any:
+        """Return the same for the first batch; ValueError if torch warns that it broadcasts output and target, whose loss is that of another problem."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a target size")
+            try:
+                value = self._value(model, batch)
+            except UserWarning as error:
+                if "Using a target size" not in str(error):
+                    raise
+                raise ValueError(
+                    "output and target have unequal shapes, which torch broadcasts. Reshape the target, such as y[:, None]."
+                ) from error
+        self._unchecked = False
+        return value
+
     def _whole(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         """Return the loss of `batch`, which passes through the network `model` at once, a tensor `()`; ValueErrors as for a call of the objective."""
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
@@ -304,7 +324,7 @@ class Objective:
                 "`data` must give batches (input, target) to `loss`; got others. Pass loss_of(model, batch) instead."
             )
         try:
-            value = self.loss_of(model, batch) if self.loss_of is not None else self.loss(model(batch[0]), batch[1])
+            value = self._first(model, batch) if self._unchecked else self._value(model, batch)
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:

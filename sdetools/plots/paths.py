@@ -45,7 +45,7 @@ def path_plot(
         A list of the axes: one for the plane (one for each dynamics if these are separate), otherwise one for each coordinate in order.
 
     Raises:
-        ValueError: `ax` holds another number of axes.
+        ValueError: `ax` holds another number of axes, or `separate` is true where paths are not drawn in the plane.
 
     Example:
         >>> import numpy as np, xarray as xr
@@ -58,7 +58,12 @@ def path_plot(
     labels = [str(name) for name in members[0].coordinate.values]
     values, t, count = [np.asarray(m.values, float) for m in members], members[0].time.values, members[0].sizes["path"]
     plane, few = len(labels) == 2 and not time, count <= FEW
-    if separate and plane and len(members) > 1:
+    if separate and not plane:
+        raise ValueError(
+            f"`separate` must be False where coordinates are drawn against time, as {len(labels)} are here; got separate=True. Leave it out, or pass "
+            "two coordinates without time."
+        )
+    if separate and len(members) > 1:
         return _separate(names, members, loss, ax)
     way = "For one axes a dynamics, side by side, pass separate=True." if plane and len(members) > 1 else ""
     _, panels = axes_for(1 if plane else len(labels), ax, hint=way)

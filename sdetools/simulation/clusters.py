@@ -18,7 +18,7 @@ from multiprocessing import current_process
 from typing import Any
 from weakref import WeakSet
 
-from sdetools import _check
+from sdetools import _check, _install
 from sdetools.simulation.chunks import ChunkTask
 from sdetools.simulation.slurm import slurm
 from sdetools.simulation.threads import MOST_THREADS, available_threads
@@ -370,7 +370,14 @@ def open_executor(executor: Any, workers: int | None = None) -> Iterator[Executo
     starts = name == "processes" or (name == "dask" and ":" not in argument)
     if starts and getattr(current_process(), "_inheriting", False):  # a new process is importing the script
         raise SystemExit(f"sdetools: `executor` {executor!r} starts processes; {MAIN_ALONE}")
-    pool = ENGINES[name](argument, workers)
+    try:
+        pool = ENGINES[name](argument, workers)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _install.EXTRAS:
+            raise
+        line = _install.install_line(error)
+        message = f"`executor` {executor!r} must have its package; {error.name!r} is not installed. Install it: {line}."
+        raise ModuleNotFoundError(message, name=error.name) from error
     try:
         yield pool
     except BaseException:

@@ -197,6 +197,15 @@ class Opaque(torch.autograd.Function):
         raise RuntimeError("backward can only be called in training mode")
 
 
+def test_targets_that_torch_broadcasts_are_refused():
+    """The mean of (output_i - target_j)^2 over all pairs is another problem; targets of the output's shape are not refused."""
+    x, net = torch.randn(64, 3), torch.nn.Linear(3, 1)
+    for loss in (torch.nn.functional.mse_loss, torch.nn.SmoothL1Loss()):
+        with pytest.raises(ValueError, match=r"unequal shapes, which torch broadcasts. Reshape the target, such as y\[:, None\]"):
+            diagnose(net, loss, (x, x[:, 0]), lr=0.01, batch_size=8, batches=16, seeds=0)
+        assert diagnose(net, loss, (x, x[:, :1]), lr=0.01, batch_size=8, batches=16, seeds=0).sharpness.value > 0
+
+
 def test_a_network_without_gradient_is_refused_with_the_way_out():
     class Blocked(nn.Linear):
         def forward(self, x):

@@ -398,3 +398,20 @@ def test_a_rule_with_three_gradients_over_staged_parts(staged):
     fast, slow = (st.simulate(moving, backend=backend, **given_) for backend in ("numba", "numpy"))
     np.testing.assert_allclose(fast.final, slow.final, rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(fast.statistics.mean, slow.statistics.mean, rtol=1e-11)
+
+
+class Torchy(st.Dynamics):
+    """A rule that is written with a function of torch."""
+
+    parts, coefficients = ("x",), ("eta",)
+
+    @staticmethod
+    def rule(state, oracle, eta):
+        torch = pytest.importorskip("torch")
+        return (state[0] - eta * torch.sign(oracle(state[0])),)
+
+
+def test_a_function_of_torch_in_a_rule_is_refused_with_the_way_out():
+    oracle = st.NoisyOracle(st.losses.quadratic([1.0]), st.noise.gaussian(dim=1))
+    with pytest.raises(TypeError, match=r"the rule of Torchy must use functions of NumPy, such as np.sign for torch.sign: line"):
+        st.simulate(Torchy(oracle, st.schedules.constant(0.1)), [1.0], 1.0, 10, ["x0"])

@@ -299,6 +299,11 @@ def test_titles_of_separate_dynamics_stand_above_their_legends(count):
         assert title.get_window_extent().y0 >= axes.get_legend().get_window_extent().y1 - 1
 
 
+def test_separate_panels_against_time_are_refused():
+    with pytest.raises(ValueError, match="`separate` must be False where coordinates are drawn against time, as 3 are here"):
+        plots.path_plot(["SGD", "b"], walk("xyz") * 2, separate=True)
+
+
 def test_separate_planes_have_one_scale_and_one_colour_for_each_path():
     run = walk("xy")[0]
     first, second = plots.path_plot(["a", "b"], [run[:2], 3 * run[:2]], LOSS, separate=True)

@@ -497,6 +497,7 @@ def test_an_engine_of_the_package_that_is_missing_names_the_line_that_installs_i
         ("submitit", "slurm", "slurm"),
     ):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(ModuleNotFoundError) as caught, open_executor(engine_name):
+        message = f"`executor` '{engine_name}' must have its package"
+        with pytest.raises(ModuleNotFoundError, match=message) as caught, open_executor(engine_name):
             pass
         assert install_line(caught.value) == install_command(extra)
