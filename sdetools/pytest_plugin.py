@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Keep the package out of the packages whose assertions pytest rewrites: all of a plugin's would be, and importing them take twice as long."""
+    """Keep the package out of the packages whose assertions pytest rewrites: all of a plugin's would be, and importing it takes twice as long."""
     marked = getattr(getattr(early_config.pluginmanager, "rewrite_hook", None), "_must_rewrite", None)
     if isinstance(marked, set):
         marked.discard(__name__.partition(".")[0])

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -20,15 +19,6 @@ from sdetools.estimates.interval import Kind, quantile, undetected_probability
 
 MANY_GROUPS = 40
 """The number of groups from which the bootstrap estimates the correlations of a curve well enough."""
-
-
-def _alike(a: Any, b: Any) -> bool:
-    """Return whether two numbers, arrays, or mappings to arrays are equal, with NaN equal to NaN."""
-    if isinstance(a, Mapping):
-        return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
-    if isinstance(a, (float, np.ndarray)):
-        return np.array_equal(a, b, equal_nan=True)
-    return bool(a == b)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,11 +56,6 @@ class SupEstimate(Estimate):
     argmax: int = 0
     time: float = 0.0
     points: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and all(_alike(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def _along(self, name: str) -> np.ndarray:
         """Return the attribute `name` at each time of the curve, `(times,)`: that of `points`, or else the constant one of the estimate."""

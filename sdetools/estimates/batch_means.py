@@ -34,7 +34,7 @@ MIXED = 1.01
 """The largest split R-hat of paths that agree (Vehtari et al. 2021)."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StationaryEstimate(Estimate):
     """The mean of an observable h in the stationary state, from few long paths, with its interval from replicated batch means.
 

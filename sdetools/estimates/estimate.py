@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,15 @@ WHY_NOT_FINITE = "not a finite number on each of them, though the paths are; the
 """Why a mean is not finite although no path diverged, as text."""
 
 
+def _alike(a: Any, b: Any) -> bool:
+    """Return whether two numbers, arrays, or mappings to these are equal, with NaN equal to NaN."""
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
+    if isinstance(a, (float, np.ndarray)):
+        return np.array_equal(a, b, equal_nan=True)
+    return bool(a == b)
+
+
 @dataclass(frozen=True)
 class Estimate(HasInterval):
     """A Monte Carlo value with its standard error from `n` paths, and the confidence interval `[low, high]` at the level `confidence`.
@@ -34,6 +45,8 @@ class Estimate(HasInterval):
     with q the two-sided quantile of Student's t or of the normal distribution, and L at most 1; the ends are cut at the bounds, and `rounding`
     is added. All n paths miss an event of probability above L with probability below (1 - confidence) / 2; an event of smaller probability
     changes the mean by at most its probability times the distance to the bound. Without bounds and without a spread the interval is infinite.
+
+    Two estimates are equal (`==`) if they have the same class and all their numbers are equal, NaN included.
 
     Attributes:
         value: The estimate.
@@ -79,6 +92,9 @@ class Estimate(HasInterval):
     most: float = field(default=math.inf, kw_only=True)
     two_valued: bool = field(default=False, kw_only=True)
     skewness: float = field(default=0.0, kw_only=True)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and all(_alike(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
     @classmethod
     def exact(cls, value: float, name: str = "") -> Estimate:

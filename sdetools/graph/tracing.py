@@ -54,9 +54,7 @@ def trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
             raise NotTraceable(
                 f"{part} cannot be traced ({error}{place and ': ' + place})", function=not isinstance(error, ArraysOnly)
             ) from error
-        if isinstance(error, TypeError) and "must be Tensor, not Value" in str(
-            error
-        ):  # what a function of torch says to a symbol
+        if isinstance(error, TypeError) and "must be Tensor, not Value" in str(error):  # by a function of torch
             raise TypeError(
                 f"{part} must use functions of NumPy, such as np.sign for torch.sign{place and ': ' + place}. A loss in torch comes by "
                 "`st.losses.from_torch`."

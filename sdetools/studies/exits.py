@@ -48,7 +48,7 @@ FRAMES = 200
 """The number of recorded times by default, the start not included."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExitMean(Estimate):
     """A mean exit time E tau; if some paths have not left, a lower bound: the value is then E min(tau, T), and the interval has no upper end.
 

@@ -32,7 +32,7 @@ BOOTSTRAP = 1000
 """The number of bootstrap draws."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OrderEstimate(Estimate):
     """The order of a gap in the learning rate: the slope of log gap against log eta over the resolved points, with its bootstrap standard error.
 

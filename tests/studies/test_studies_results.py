@@ -130,16 +130,23 @@ def test_results_are_equal_if_their_numbers_are(made, name, tmp_path):
         object.__setattr__(moved, "origin", dataclasses.replace(result.origin, seed=99, call="another"))
     assert result == loaded == moved and result != other and result != "a text"
     assert (result != loaded) is False
-    assert (result == nudged(result)) is False
+    changed = nudged(result)
+    assert type(changed) is type(result) and (result == changed) is False
     with pytest.raises(TypeError, match="unhashable"):
         hash(result)
 
 
-def test_the_supremum_of_a_gap_is_compared_as_a_number(made):
-    gap = made("gap")
-    sup, again = gap.sup("y"), gap.sup("y")
-    assert (sup == again) is True and (sup == nudged(sup)) is False and sup != gap.at("y")
-    assert sup != dataclasses.replace(sup, curve=sup.curve[:-1])
+@pytest.mark.parametrize(
+    "estimate",
+    [lambda made: made("gap").sup("y"), lambda made: made("orders").order("x**2"), lambda made: made("stationary").at("x**2")],
+    ids=["supremum", "order", "stationary"],
+)
+def test_estimates_are_compared_as_numbers(made, estimate):
+    """Equal to a copy, not with another last bit, and not to an estimate of another class; NaN is equal to NaN."""
+    one = estimate(made)
+    unknown, plain = dataclasses.replace(one, value=float("nan")), st.Estimate(one.value, one.stderr, one.n, name=one.name)
+    assert (one == copy.deepcopy(one)) is True and (one == nudged(one)) is False and one != plain
+    assert (unknown == copy.deepcopy(unknown)) is True and unknown != one and len({plain, copy.copy(plain)}) == 1
 
 
 def test_names_are_escaped_in_html():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MultilevelEstimate(Estimate):
     """An Estimate of E h(X_T) with an estimate of the remaining bias, by which its interval is extended on both sides.
 
